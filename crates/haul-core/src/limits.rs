@@ -1,0 +1,125 @@
+//! Every maximum of the protocol and of the state machines, each with its reason. Relations between them are checked
+//! when this file is compiled.
+
+use core::time::Duration;
+
+/// Largest frame (bytes after the length) before the other side is authenticated as a member: a Hello with a
+/// certificate or ticket and a few addresses fits several times.
+pub const FRAME_BYTES_BEFORE_MEMBERSHIP: usize = 4 * 1024;
+/// Largest frame afterwards. A page, a full answer and a leaf with its header fit.
+pub const FRAME_BYTES: usize = 1024 * 1024;
+/// Bytes of a frame that are not body: kind (1) and id (4).
+pub const FRAME_HEADER_BYTES: usize = 5;
+/// Bulk bytes that a receiver allows in flight on one stream before it has consumed them: 2 MiB is the
+/// bandwidth-delay product of 1 Gbit/s at 16 ms, and 32 leaves.
+pub const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Requests that one side may have unanswered on a connection. Memory per connection stays bounded.
+pub const REQUESTS_IN_FLIGHT: usize = 256;
+/// Bytes waiting to be written on one connection before its senders wait.
+pub const OUTPUT_QUEUE_BYTES: usize = 4 * 1024 * 1024;
+/// A connection whose output queue has not moved for this long is closed.
+pub const OUTPUT_STALL: Duration = Duration::from_secs(10);
+
+/// Time for the TLS handshake. Ten round trips on a slow satellite link.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// Time from the handshake to the first complete request.
+pub const FIRST_REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Handshakes under way at once on one listener; further connections wait in the kernel's queue.
+pub const HANDSHAKES_PENDING: usize = 256;
+/// A pooled peer connection without requests closes after this long.
+pub const PEER_CONNECTION_IDLE: Duration = Duration::from_mins(1);
+
+/// Bytes of one path component: the limit of every file system that we know.
+pub const NAME_BYTES: usize = 255;
+/// Bytes of a path within a share.
+pub const PATH_BYTES: usize = 1024;
+/// Components of a path.
+pub const PATH_COMPONENTS: usize = 32;
+/// Bytes of a symbolic link's target.
+pub const LINK_TARGET_BYTES: usize = 1024;
+/// Bytes of the name of a share, a peer or a group.
+pub const LABEL_BYTES: usize = 64;
+/// Groups that one share or one member belongs to.
+pub const GROUPS: usize = 32;
+/// Addresses that one peer announces.
+pub const ADDRESSES: usize = 16;
+/// Bytes of one address in text (`[v6]:port` or `host:port`).
+pub const ADDRESS_BYTES: usize = 270;
+
+/// Entries on one page.
+pub const PAGE_ENTRIES: usize = 1_000;
+/// Bytes of one page. 1,000 entries with 200-byte names fit; a page of the longest names holds fewer.
+pub const PAGE_BYTES: usize = 256 * 1024;
+/// Entries in one commit that amends a share. What is staged in memory stays below 20 MiB.
+pub const AMEND_ENTRIES: usize = 50_000;
+/// A walk commits after this many entries or [`WALK_COMMIT_INTERVAL`], so names are searchable at walking speed.
+pub const WALK_COMMIT_ENTRIES: usize = 10_000;
+/// See [`WALK_COMMIT_ENTRIES`].
+pub const WALK_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Pages in flight (sent, not acknowledged) while registering.
+pub const PAGES_IN_FLIGHT: usize = 8;
+/// Shares of one peer.
+pub const SHARES_PER_PEER: usize = 1_000;
+
+/// Hashes or names in one lookup.
+pub const LOOKUP_KEYS: usize = 256;
+/// Providers returned for one key.
+pub const LOOKUP_PROVIDERS: usize = 256;
+/// Hits in one answer; more by cursor.
+pub const SEARCH_HITS: usize = 1_000;
+/// Entries in one answer to a browse or a listing.
+pub const BROWSE_ENTRIES: usize = 1_000;
+/// Bytes of a query.
+pub const QUERY_BYTES: usize = 1_024;
+/// Words and filters of a query.
+pub const QUERY_TERMS: usize = 32;
+/// One-leaf blobs in one request.
+pub const SMALL_BLOBS: usize = 1_000;
+/// Ranges of leaves in one request for pieces.
+pub const PIECE_RANGES: usize = 64;
+
+/// How long a peer counts as online without a renewal.
+pub const LEASE: Duration = Duration::from_secs(90);
+/// How often a peer renews, with jitter of a tenth.
+pub const LEASE_RENEWAL: Duration = Duration::from_secs(30);
+/// How long a grant is valid; a revoked member is out after this at the latest.
+pub const GRANT: Duration = Duration::from_mins(5);
+/// How long a peer that lost its index accepts grants that were in date when it lost it.
+pub const OFFLINE_GRACE: Duration = Duration::from_hours(24);
+/// How long an index server's certificate is valid.
+pub const INDEX_CERTIFICATE: Duration = Duration::from_hours(2160);
+/// Uses and life of a ticket unless its maker says otherwise.
+pub const TICKET_USES: u32 = 50;
+/// See [`TICKET_USES`].
+pub const TICKET_LIFE: Duration = Duration::from_hours(24);
+
+/// Bytes of a leaf: the unit of verification, forwarding and blame. Large enough for full SIMD width in BLAKE3 (8 or
+/// 16 chunks side by side, four times over), small enough to forward before a piece is complete.
+pub const LEAF_BYTES: u64 = 64 * 1024;
+/// Leaves whose chaining values make one sheet: 256 MiB of file, 128 KiB of sheet.
+pub const SHEET_LEAVES: u64 = 4_096;
+/// Largest blob. Two levels of sheets cover 8 TiB; a third is not built yet, so larger files are skipped by name.
+pub const BLOB_BYTES: u64 = LEAF_BYTES * SHEET_LEAVES * ROOT_SHEET_ENTRIES;
+/// Entries of the root sheet: one chaining value per sheet. 32,768 make 1 MiB, so root sheets travel in pages of a frame.
+pub const ROOT_SHEET_ENTRIES: u64 = 32_768;
+/// Progress of a download is made durable after this many bytes …
+pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+/// … or this long, whichever comes first.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+const _: () = {
+    assert!(FRAME_BYTES_BEFORE_MEMBERSHIP < FRAME_BYTES);
+    assert!(PAGE_BYTES + 64 < FRAME_BYTES);
+    assert!(LEAF_BYTES as usize + 64 < FRAME_BYTES);
+    assert!(STREAM_WINDOW_BYTES as u64 >= 4 * LEAF_BYTES);
+    assert!(OUTPUT_QUEUE_BYTES > STREAM_WINDOW_BYTES as usize);
+    assert!(SHEET_LEAVES * 32 < FRAME_BYTES as u64);
+    assert!(SHEET_LEAVES.is_power_of_two() && ROOT_SHEET_ENTRIES.is_power_of_two());
+    assert!(NAME_BYTES <= PATH_BYTES);
+    // The longest directory and the longest entry fit on one page.
+    assert!(PATH_BYTES + NAME_BYTES + LINK_TARGET_BYTES + 64 < PAGE_BYTES);
+    assert!(LOOKUP_KEYS * NAME_BYTES < FRAME_BYTES);
+    assert!(SMALL_BLOBS * 32 < FRAME_BYTES);
+    assert!(LEASE.as_secs() >= 3 * LEASE_RENEWAL.as_secs());
+    assert!(AMEND_ENTRIES >= WALK_COMMIT_ENTRIES);
+};

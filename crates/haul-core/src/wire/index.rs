@@ -1,0 +1,458 @@
+//! Messages between a peer and an index. Enums are append-only from the first release on.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ByteString, Label, List};
+use crate::ids::{BlobId, NetworkId, PeerId, ShareId};
+use crate::limits;
+use crate::manifest::ShareState;
+use crate::path::SharePath;
+use crate::time::Timestamp;
+use crate::trust::Role;
+
+/// How a peer shows that it belongs to the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Membership {
+    /// Bytes of a signed [`crate::trust::MemberCertificate`].
+    Certificate(ByteString),
+    /// The secret of a ticket.
+    Ticket([u8; 16]),
+}
+
+/// Opens the session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`super::VERSION`].
+    pub version: u16,
+    /// Bits of optional features; none yet.
+    pub features: u64,
+    /// The name the peer would like.
+    pub name: Label,
+    /// Certificate or ticket.
+    pub membership: Membership,
+    /// Port on which the peer serves, at the address that the index sees; 0 for a peer that does not serve.
+    pub peer_port: u16,
+    /// Further addresses that its owner configured, `host:port`.
+    pub addresses: List<String, { limits::ADDRESSES }>,
+}
+
+/// What a lookup asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LookupKeys {
+    /// Exactly these blobs.
+    Blobs(List<BlobId, { limits::LOOKUP_KEYS }>),
+    /// All blobs under exactly these base names.
+    Names(List<ByteString, { limits::LOOKUP_KEYS }>),
+}
+
+/// What a peer asks of an index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IndexRequest {
+    /// Before Hello, by a peer that does not know the index's key: prove that this network trusts you.
+    Introduce {
+        /// The network that the peer wants to talk to.
+        network: NetworkId,
+    },
+    /// Opens the session.
+    Hello(Hello),
+    /// Offers a share in the state that the peer has; the answer says what is missing.
+    Open {
+        /// The share.
+        share: ShareId,
+        /// Its name, unique on this peer.
+        name: Label,
+        /// Groups that see it; empty means everyone.
+        groups: List<Label, { limits::GROUPS }>,
+        /// State of the peer's list.
+        state: ShareState,
+    },
+    /// Starts a transaction on an open share.
+    Begin {
+        /// The share.
+        share: ShareId,
+        /// Chosen by the peer, unique on this connection.
+        tx: u64,
+        /// The state that the changes amend; none replaces the list.
+        base: Option<ShareState>,
+    },
+    /// Changes, sorted as [`crate::manifest`] says, within the page; pages of one transaction hold disjoint paths.
+    Page {
+        /// The transaction.
+        tx: u64,
+        /// 0, 1, 2 …
+        seq: u32,
+        /// A page.
+        bytes: ByteString,
+    },
+    /// Makes the staged changes visible, all or none.
+    Commit {
+        /// The transaction.
+        tx: u64,
+        /// State afterwards; the index computes the digest too and refuses a commit that differs.
+        state: ShareState,
+        /// Records on all pages of this transaction.
+        changes: u64,
+    },
+    /// Hides a share, or deletes all that the index holds of it.
+    Close {
+        /// The share.
+        share: ShareId,
+        /// Delete at once instead of keeping it for a return.
+        forget: bool,
+    },
+    /// Extends lease and grant.
+    Renew,
+    /// Who has these?
+    Lookup {
+        /// What.
+        keys: LookupKeys,
+        /// Providers per blob at most.
+        max: u32,
+        /// Peers that are away count too.
+        away: bool,
+    },
+    /// Finds names.
+    Search {
+        /// The query language of [`crate::query`].
+        query: String,
+        /// Hits at most, up to [`limits::SEARCH_HITS`].
+        limit: u32,
+        /// Continues an earlier answer.
+        cursor: Option<ByteString>,
+        /// Entries of peers that are away count too.
+        away: bool,
+    },
+    /// Lists a directory of a peer.
+    Browse {
+        /// The peer.
+        peer: PeerId,
+        /// The share; none lists the shares.
+        share: Option<Label>,
+        /// Path within the share.
+        path: SharePath,
+        /// All below it instead of its children.
+        recursive: bool,
+        /// Continues an earlier answer.
+        cursor: Option<ByteString>,
+    },
+    /// Lists the members.
+    Peers {
+        /// After this one.
+        after: Option<PeerId>,
+    },
+    /// Totals and timings.
+    Stats,
+    /// Makes a ticket; admins only.
+    Invite {
+        /// How many keys may join with it.
+        uses: u32,
+        /// Milliseconds until it ends.
+        life_ms: u64,
+        /// What those that join may do.
+        role: Role,
+        /// Groups that they join.
+        groups: List<Label, { limits::GROUPS }>,
+    },
+    /// Takes a member out of the network; admins only.
+    Remove {
+        /// The member.
+        peer: PeerId,
+    },
+    /// Ends the session: all entries are hidden at once.
+    Leave,
+}
+
+/// What the index answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IndexAnswer {
+    /// To Introduce: bytes of a signed [`crate::trust::IndexCertificate`].
+    Introduced {
+        /// The certificate.
+        certificate: ByteString,
+    },
+    /// To Hello.
+    Welcome(Welcome),
+    /// To Open: both hold the same list; it is visible now.
+    Same,
+    /// To Open: the index holds this older state; send what changed since. It is visible now.
+    Amend {
+        /// The state to amend.
+        from: ShareState,
+    },
+    /// To Open: the index holds nothing usable; send everything.
+    Replace,
+    /// To Begin.
+    Begun,
+    /// To Page.
+    Staged {
+        /// The page's number.
+        seq: u32,
+    },
+    /// To Commit: visible, and on stable storage.
+    Committed {
+        /// The state that the index holds now.
+        state: ShareState,
+    },
+    /// To Close.
+    Closed,
+    /// To Renew.
+    Renewed(Renewed),
+    /// To Lookup.
+    Providers(Providers),
+    /// To Search.
+    Hits(Hits),
+    /// To Browse.
+    Listing(Listing),
+    /// To Peers.
+    Peers {
+        /// Members, sorted by id.
+        peers: Vec<PeerCard>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// To Stats.
+    Stats(Stats),
+    /// To Invite: the secret of the new ticket; the asker adds the addresses that it knows.
+    Invited {
+        /// Proves the invitation.
+        secret: [u8; 16],
+        /// End, by the index's clock.
+        expires: Timestamp,
+    },
+    /// To Remove.
+    Removed,
+    /// To Leave.
+    Left,
+    /// To anything: not done, and why.
+    Refused(Refusal),
+}
+
+/// Why an index does not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Another protocol version is needed.
+    Version {
+        /// The one that the index speaks.
+        speaks: u16,
+    },
+    /// This index serves another network.
+    WrongNetwork,
+    /// No session: Hello comes first.
+    NoSession,
+    /// Certificate with a wrong signature, for another key or network.
+    BadCertificate,
+    /// The member was removed.
+    Revoked,
+    /// No such ticket.
+    TicketUnknown,
+    /// The ticket has ended.
+    TicketExpired,
+    /// As many keys as allowed have used it.
+    TicketUsedUp,
+    /// The role does not allow it.
+    NotAllowed,
+    /// No share or transaction with this id is open here.
+    NotOpen,
+    /// The base of an amendment, or the digest after a commit, is not what the index has; Open again.
+    StateMismatch,
+    /// A page that breaks the rules, or out of sequence.
+    BadPage(String),
+    /// A query that does not parse.
+    BadQuery(String),
+    /// No peer, share or directory with this name.
+    NotFound,
+    /// Over a limit of this protocol.
+    TooMuch(String),
+    /// Come back later.
+    Busy {
+        /// Not before.
+        retry_after_ms: u64,
+    },
+    /// The index cannot write or read its storage.
+    Storage(String),
+}
+
+/// The session is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The network.
+    pub network: NetworkId,
+    /// The member's certificate, signed by the network; keep it.
+    pub certificate: ByteString,
+    /// Bytes of a signed [`crate::trust::Grant`] followed by nothing; see `index_certificate`.
+    pub grant: ByteString,
+    /// Bytes of the signed [`crate::trust::IndexCertificate`] under whose key grants are signed.
+    pub index_certificate: ByteString,
+    /// Index time now.
+    pub time: Timestamp,
+    /// Renew well within this many milliseconds.
+    pub lease_ms: u64,
+    /// Members that were removed and whose grants may still run, by key and certificate serial.
+    pub revoked: Vec<(PeerId, u64)>,
+    /// The address under which the index sees this peer.
+    pub observed: String,
+}
+
+/// The lease is extended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// A new grant, once half of the old one's life is over.
+    pub grant: Option<ByteString>,
+    /// Index time now.
+    pub time: Timestamp,
+    /// As in [`Welcome`].
+    pub revoked: Vec<(PeerId, u64)>,
+}
+
+/// A member as others see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerCard {
+    /// Its key.
+    pub id: PeerId,
+    /// Its name.
+    pub name: Label,
+    /// Where it serves, best first; empty while away.
+    pub addresses: Vec<String>,
+    /// Whether its lease runs.
+    pub online: bool,
+    /// When the index last heard of it.
+    pub seen: Timestamp,
+    /// Entries and bytes that the asker can see of it.
+    pub files: u64,
+    /// See `files`.
+    pub bytes: u64,
+}
+
+/// One answer per key of a lookup, in the order of the keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Providers {
+    /// Each peer once; `Place::peer` counts into this list.
+    pub peers: Vec<PeerCard>,
+    /// For each key its blobs: at most one for a blob key, any number for a name.
+    pub answers: Vec<Vec<BlobPlaces>>,
+}
+
+/// Where one blob is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobPlaces {
+    /// The blob; none for a file whose hash is not known yet.
+    pub blob: Option<BlobId>,
+    /// Bytes.
+    pub size: u64,
+    /// Places, best first, as many as asked for.
+    pub places: Vec<Place>,
+    /// Places in all that the asker may see.
+    pub total: u32,
+}
+
+/// One file of one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Counts into [`Providers::peers`].
+    pub peer: u32,
+    /// Name of the share.
+    pub share: Label,
+    /// Path within it.
+    pub path: SharePath,
+    /// Time of last modification, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Whether its owner may execute it.
+    pub executable: bool,
+}
+
+/// Kind of a hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum HitKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// One result of a search: a name with one content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hit {
+    /// File, directory or link.
+    pub kind: HitKind,
+    /// Base name as its owner spells it.
+    pub name: ByteString,
+    /// Content; none while it is hashed, and for directories and links.
+    pub blob: Option<BlobId>,
+    /// Bytes; of a directory 0.
+    pub size: u64,
+    /// Newest time of last modification, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// One place where it is: the peer, …
+    pub peer: PeerId,
+    /// … its name, …
+    pub peer_name: Label,
+    /// … the share's name, …
+    pub share: Label,
+    /// … and the path within the share.
+    pub path: SharePath,
+    /// Different names under which this content is registered, as far as the asker may see.
+    pub names: u32,
+    /// Copies registered under this name, as far as the asker may see.
+    pub copies: u32,
+    /// Of these, copies whose peer is online.
+    pub online: u32,
+    /// Not a match of the query, but near to one.
+    pub near: bool,
+}
+
+/// Answer to a search.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hits {
+    /// The hits in order.
+    pub hits: Vec<Hit>,
+    /// Continues behind the last hit; none at the end.
+    pub cursor: Option<ByteString>,
+    /// Hits in all, as far as counted.
+    pub total: u64,
+    /// Whether `total` is exact.
+    pub exact: bool,
+    /// Share of the index that took part, in thousandths.
+    pub coverage_permille: u16,
+    /// Names that were compared with the query: the work done.
+    pub examined: u64,
+    /// Microseconds in the index.
+    pub index_us: u64,
+}
+
+/// Answer to a browse.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// A page of upserts with paths within the share. For the list of shares: one directory entry per share at the
+    /// root.
+    pub page: ByteString,
+    /// Continues behind the last entry; none at the end.
+    pub cursor: Option<ByteString>,
+}
+
+/// Totals of an index.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Members known.
+    pub peers: u64,
+    /// Members online.
+    pub peers_online: u64,
+    /// Shares registered.
+    pub shares: u64,
+    /// Files registered, away ones included.
+    pub files: u64,
+    /// Their bytes, every copy counted.
+    pub bytes: u64,
+    /// Distinct blobs.
+    pub blobs: u64,
+    /// Searches answered since the start.
+    pub searches: u64,
+    /// Lookup keys answered since the start.
+    pub lookups: u64,
+    /// Milliseconds since the start.
+    pub uptime_ms: u64,
+}
