@@ -1,1 +1,91 @@
-fn main() {}
+//! Chores of this repository, each one command on a fresh machine that has Rust.
+//!
+//! `cargo xtask test` sets up and runs every test, `cargo xtask lint` checks form, `cargo xtask nightly` hunts longer.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1).unwrap_or_default();
+    let result = match task.as_str() {
+        "test" => test(),
+        "lint" => lint(),
+        "nightly" => nightly(),
+        _ => {
+            eprintln!("usage: cargo xtask test | lint | nightly");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {task}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// All tests: the suite as it is built while working, then the ones that only mean something at scale, optimized.
+fn test() -> Result<()> {
+    if has_nextest() {
+        cargo(&["nextest", "run", "--workspace"])?;
+        cargo(&["nextest", "run", "--workspace", "--release", "--profile", "scale", "--run-ignored", "only"])
+    } else {
+        cargo(&["test", "--workspace"])?;
+        cargo(&["test", "--workspace", "--release", "--", "--ignored", "--test-threads", "1"])
+    }
+}
+
+fn lint() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    doc()?;
+    tidy::check(&root()?)
+}
+
+fn doc() -> Result<()> {
+    println!("+ cargo doc, broken links are errors");
+    let status = Command::new(env!("CARGO"))
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .current_dir(root()?)
+        .status()
+        .context("cannot start cargo doc")?;
+    if status.success() { Ok(()) } else { bail!("cargo doc failed") }
+}
+
+/// Longer hunts: property tests with many more cases.
+fn nightly() -> Result<()> {
+    println!("+ PROPTEST_CASES=20000 cargo test --workspace --release");
+    let status = Command::new(env!("CARGO"))
+        .args(["test", "--workspace", "--release"])
+        .env("PROPTEST_CASES", "20000")
+        .current_dir(root()?)
+        .status()
+        .context("cannot start cargo")?;
+    if status.success() { Ok(()) } else { bail!("a nightly hunt failed") }
+}
+
+fn has_nextest() -> bool {
+    Command::new(env!("CARGO")).args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    println!("+ cargo {}", arguments.join(" "));
+    let status = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root()?)
+        .status()
+        .with_context(|| format!("cannot start cargo {}", arguments.join(" ")))?;
+    if status.success() { Ok(()) } else { bail!("cargo {} failed", arguments.join(" ")) }
+}
+
+fn root() -> Result<PathBuf> {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    Ok(manifest.ancestors().nth(2).context("crates/xtask lies two folders below the root")?.to_path_buf())
+}
