@@ -1,0 +1,502 @@
+//! What may be typed. Help texts, completions and man pages all come from these types; nothing here does anything.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use crate::commands::bench;
+
+/// Share folders, find any file by name, fetch it verified from everyone who has it.
+#[derive(Debug, Parser)]
+#[command(name = "haul", version, propagate_version = true, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// Without a verb haul prints where to start.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Options that every verb takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Print JSON Lines: one record per line, the last one a summary or a result
+    #[arg(long, global = true, conflicts_with = "plain")]
+    pub(crate) json: bool,
+    /// Print tab-separated lines with full ids, uncut and without colour
+    #[arg(long, global = true)]
+    pub(crate) plain: bool,
+    /// Print results and errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more; twice for the daemon's debug log
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// When to use colour; NO_COLOR is honoured
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: Color,
+    /// Give up after this time (500ms, 10s, 5m, 1h); exit code 8
+    #[arg(long, global = true, value_parser = duration, value_name = "TIME")]
+    pub(crate) timeout: Option<Duration>,
+    /// Ask this network without a running daemon: a ticket, @FILE, or - for standard input
+    #[arg(long, global = true, env = "HAUL_INDEX", hide_env_values = true, value_name = "TICKET")]
+    pub(crate) index: Option<String>,
+    /// Where this haul keeps its state, instead of the XDG folders
+    #[arg(long, global = true, env = "HAUL_HOME", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set or TERM is dumb
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a peer, and an index of its own unless it joins one: the one command to start with
+    Up(UpArgs),
+    /// Run the index alone: who is online, what they share
+    Index(IndexArgs),
+    /// Run the peer alone: shares, downloads, the local API
+    Peer(PeerArgs),
+    /// Find files by words of their names
+    Search(SearchArgs),
+    /// Who has exactly this, and how to reach them
+    Lookup(LookupArgs),
+    /// Fetch a file or folder from everyone who has it, verified
+    Get(GetArgs),
+    /// List what a peer shares
+    Browse(BrowseArgs),
+    /// Write a file's bytes to standard output, verified
+    Cat(CatArgs),
+    /// What this peer shares
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Share {
+        #[command(subcommand)]
+        command: ShareCommand,
+    },
+    /// One look at the index, this peer and its transfers
+    Status,
+    /// Who is in the network
+    Peers(PeersArgs),
+    /// Downloads under way, waiting and done
+    Transfers {
+        #[command(subcommand)]
+        command: Option<TransferCommand>,
+    },
+    /// Make a ticket that lets others join
+    Invite(InviteArgs),
+    /// Join a network with a ticket
+    Join(JoinArgs),
+    /// Leave the network: this peer's names are deleted at the index
+    Leave,
+    /// The network's members and keys
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Network {
+        #[command(subcommand)]
+        command: NetworkCommand,
+    },
+    /// Print the link that names exactly this content
+    Link(LinkArgs),
+    /// The same verbs interactively, or from a script on standard input
+    Shell,
+    /// Measure haul on this machine
+    Bench(bench::BenchArgs),
+    /// Say more about an error code
+    Explain(ExplainArgs),
+    /// Show the configuration and where each value comes from
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print a manual page, or write all of them
+    Man(ManArgs),
+    /// Print the version and what this build contains
+    Version,
+}
+
+/// Arguments of `haul up`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct UpArgs {
+    /// Share this folder or file; may be given several times
+    #[arg(short, long = "share", value_name = "DIR", value_hint = ValueHint::AnyPath)]
+    pub(crate) shares: Vec<PathBuf>,
+    /// Join a network instead of running an index: a ticket, @FILE, - for standard input; alone: HAUL_TICKET
+    #[arg(long, value_name = "TICKET", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) join: Option<String>,
+    /// The name that others see; default: the machine's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Listen here for other peers; port 0 = any free one
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// The embedded index listens here
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) index_listen: Vec<SocketAddr>,
+    /// This peer's own pages listen here; keep it on loopback
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) web_listen: Option<SocketAddr>,
+    /// Share a home folder or the whole disk without asking
+    #[arg(short = 'y', long)]
+    pub(crate) yes: bool,
+}
+
+/// Arguments of `haul index`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct IndexArgs {
+    /// Listen here; port 0 = any free one
+    #[arg(long = "index-listen", visible_alias = "listen", value_name = "IP:PORT")]
+    pub(crate) listen: Vec<SocketAddr>,
+}
+
+/// Arguments of `haul peer`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct PeerArgs {
+    /// Share this folder or file; may be given several times
+    #[arg(short, long = "share", value_name = "DIR", value_hint = ValueHint::AnyPath)]
+    pub(crate) shares: Vec<PathBuf>,
+    /// Join this network: a ticket, @FILE, - for standard input; alone: HAUL_TICKET
+    #[arg(long, value_name = "TICKET", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) join: Option<String>,
+    /// The name that others see; default: the machine's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Listen here for other peers; port 0 = any free one
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// This peer's own pages listen here; keep it on loopback
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) web_listen: Option<SocketAddr>,
+    /// Share a home folder or the whole disk without asking
+    #[arg(short = 'y', long)]
+    pub(crate) yes: bool,
+}
+
+/// Arguments of `haul search`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Words are parts of names, in any order, case and accents ignored; all must fit.\n  \
+    \"exact phrase\"  -not  size:>1G  type:video  ext:iso  peer:lab-3  path:/models  age:<7d  hash:7f4e\n\
+    A query that starts with - goes behind --:  haul search -- -draft report")]
+pub(crate) struct SearchArgs {
+    /// Words and filters
+    #[arg(required = true, value_name = "WORDS")]
+    pub(crate) query: Vec<String>,
+    /// At most this many hits
+    #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
+    pub(crate) limit: u32,
+    /// All hits, page by page
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) all: bool,
+    /// Also what only absent peers have
+    #[arg(long)]
+    pub(crate) away: bool,
+}
+
+/// Arguments of `haul lookup`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LookupArgs {
+    /// A file's exact name, an id (b3:…, d3:…), a link, or the number of a hit
+    #[arg(value_name = "NAME|ID|N")]
+    pub(crate) what: String,
+    /// Also absent peers
+    #[arg(long)]
+    pub(crate) away: bool,
+    /// At most this many providers
+    #[arg(long, value_name = "N")]
+    pub(crate) max: Option<u32>,
+}
+
+/// Arguments of `haul get`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Several peers that have the file are used at once. What was fetched is kept and verified:\n\
+    the same command goes on where it stopped.")]
+pub(crate) struct GetArgs {
+    /// A file's exact name, an id, a link, PEER:SHARE/PATH, or numbers of hits (1 3-5)
+    #[arg(required = true, value_name = "NAME|ID|PEER:PATH|N")]
+    pub(crate) what: Vec<String>,
+    /// Write to this file or folder; - streams to standard output
+    #[arg(short, long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Only from this peer; may be given several times
+    #[arg(long, value_name = "PEER")]
+    pub(crate) from: Vec<String>,
+    /// Show who has it and ask which peer to use
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) pick: bool,
+    /// Replace what is there
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// If nobody can be reached now, wait until somebody can
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+}
+
+/// Arguments of `haul browse`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct BrowseArgs {
+    /// A peer's name or key, and a path that starts with the share's name
+    #[arg(value_name = "PEER[:PATH]")]
+    pub(crate) place: String,
+    /// Folders within folders, too
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+}
+
+/// Arguments of `haul cat`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct CatArgs {
+    /// A file's exact name, an id, a link, PEER:SHARE/PATH or the number of a hit
+    #[arg(value_name = "NAME|ID|N")]
+    pub(crate) what: String,
+    /// Only these bytes: first-last (both counted), first- or -count from the end
+    #[arg(long, value_name = "A-B")]
+    pub(crate) range: Option<String>,
+}
+
+/// `haul share …`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ShareCommand {
+    /// Share a folder or one file
+    Add(ShareAddArgs),
+    /// List the shares and their progress
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Stop sharing; files stay where they are
+    #[command(visible_alias = "remove")]
+    Rm(ShareRef),
+    /// Look at a share's folder again, now
+    Rescan(ShareRef),
+}
+
+/// Arguments of `haul share add`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ShareAddArgs {
+    /// Folders or files
+    #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The share's name; default: the folder's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Only members of this group see it; may be given several times; default: everyone in the network
+    #[arg(long = "group", value_name = "GROUP")]
+    pub(crate) groups: Vec<String>,
+    /// Share a home folder or the whole disk without asking
+    #[arg(short = 'y', long)]
+    pub(crate) yes: bool,
+}
+
+/// One share.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ShareRef {
+    /// The share's name, or the path of its folder
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+/// Arguments of `haul peers`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct PeersArgs {
+    /// Also absent peers
+    #[arg(long, visible_alias = "all")]
+    pub(crate) away: bool,
+}
+
+/// `haul transfers …`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum TransferCommand {
+    /// List them (the default)
+    #[command(visible_alias = "ls")]
+    List,
+    /// Stop for now and keep what is there
+    Pause(TransferRef),
+    /// Go on
+    Resume(TransferRef),
+    /// Stop and delete what was fetched
+    Cancel(TransferRef),
+    /// Try a failed one again
+    Retry(TransferRef),
+}
+
+/// One transfer.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct TransferRef {
+    /// Its id in the list
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+/// Arguments of `haul invite`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct InviteArgs {
+    /// How many keys may join with it; default 50
+    #[arg(long, value_name = "N")]
+    pub(crate) uses: Option<u32>,
+    /// How long it is good (30m, 12h, 7d); default 24h
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) ttl: Option<Duration>,
+    /// What the newcomer may do
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) role: Role,
+}
+
+/// What a ticket makes of its bearer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Shares, searches, fetches
+    #[default]
+    Member,
+    /// Searches and fetches until the ticket ends; shares nothing and is not listed
+    Guest,
+    /// Also invites and removes
+    Admin,
+}
+
+/// Arguments of `haul join`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct JoinArgs {
+    /// The ticket, @FILE, or - for standard input; default: HAUL_TICKET, else a question
+    #[arg(value_name = "TICKET")]
+    pub(crate) ticket: Option<String>,
+}
+
+/// `haul network …`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// The network's key, its index and this peer's membership
+    Show,
+    /// Write the network's key to a new file that only you can read: a backup, or to move the index
+    Export(NetworkExportArgs),
+    /// Remove a member: it is out within five minutes
+    Remove(NetworkRemoveArgs),
+}
+
+/// Arguments of `haul network export`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct NetworkExportArgs {
+    /// The file to make; - = standard output, but not a terminal
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+}
+
+/// Arguments of `haul network remove`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct NetworkRemoveArgs {
+    /// Its name or key
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: String,
+}
+
+/// Arguments of `haul link`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LinkArgs {
+    /// A file's exact name, an id, or the number of a hit
+    #[arg(value_name = "NAME|ID|N")]
+    pub(crate) what: String,
+}
+
+/// Arguments of `haul explain`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ExplainArgs {
+    /// The word in brackets behind an error; without it: all codes
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
+}
+
+/// `haul config …`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// All values in force
+    Show(ConfigShowArgs),
+    /// Where the file is looked for
+    Path,
+}
+
+/// Arguments of `haul config show`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ConfigShowArgs {
+    /// Also where each value comes from
+    #[arg(long)]
+    pub(crate) origin: bool,
+}
+
+/// Arguments of `haul completions`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+/// Arguments of `haul man`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ManArgs {
+    /// The page of this verb; default: haul itself
+    #[arg(value_name = "VERB")]
+    pub(crate) verb: Option<String>,
+    /// Write all pages into this folder
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "verb")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Reads `500ms`, `10s`, `5m`, `24h`, `7d`; a bare number is seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "expected a number and a unit, for example 10s or 5m".to_owned())?;
+    let millis = match unit {
+        "ms" => Some(number),
+        "" | "s" => number.checked_mul(1_000),
+        "m" | "min" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        "d" => number.checked_mul(86_400_000),
+        "w" => number.checked_mul(604_800_000),
+        _ => return Err(format!("unknown unit '{unit}': use ms, s, m, h, d or w")),
+    };
+    millis.filter(|millis| *millis > 0).map(Duration::from_millis).ok_or_else(|| "must be more than zero".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("7d"), Ok(Duration::from_hours(168)));
+        for bad in ["", "s", "0s", "1y", "-1s", "99999999999999999999s", "9999999999999999w"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_typo_is_refused_with_a_suggestion() {
+        let error = Cli::try_parse_from(["haul", "serach", "x"]).expect_err("not a verb");
+        assert!(error.to_string().contains("search"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        // Prefixes are not verbs either: "haul sea" must never start to mean something else later.
+        assert!(Cli::try_parse_from(["haul", "sea", "x"]).is_err());
+    }
+}
