@@ -1,1 +1,5 @@
-//! haul-peer
+//! A peer: shares folders, serves ranges of files, downloads from many peers at once, and keeps a session with the index.
+//!
+//! Modules point down this list: daemon -> api, web -> link, fetch, serve, register -> share, files -> config.
+
+pub mod api;
