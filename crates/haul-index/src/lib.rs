@@ -1,3 +1,16 @@
 //! The index server: who is online, who has what, under which names.
+//!
+//! Modules point down this list and never up:
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`server`] | owns all tasks: start, accept, shut down |
+//! | [`store`] | what an index keeps, in domain verbs, and its embedded implementation |
+//! | [`config`] | what a server is told before it starts |
 
+pub mod config;
+pub mod server;
 pub mod store;
+
+pub use config::{IndexConfig, Invitation};
+pub use server::{Index, InviteError, RunError, RunningIndex, StartError};
