@@ -3,3 +3,4 @@
 //! Modules point down this list: daemon -> api, web -> link, fetch, serve, register -> share, files -> config.
 
 pub mod api;
+pub mod config;

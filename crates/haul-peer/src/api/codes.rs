@@ -100,7 +100,7 @@ codes! {
     /// The daemon does not answer.
     DaemonUnreachable = "daemon-unreachable", UNREACHABLE,
         "No daemon answers on this HAUL_HOME. Start one with `haul up`, or use --index TICKET for a single command.";
-    /// Another daemon has this HAUL_HOME.
+    /// Another daemon has this `HAUL_HOME`.
     HomeLocked = "home-locked", USAGE,
         "Another haul process uses this HAUL_HOME. One home belongs to one process: use that one, stop it, or set HAUL_HOME to another folder.";
     /// A ticket cannot be used.
