@@ -4,3 +4,5 @@
 
 pub mod api;
 pub mod config;
+pub mod register;
+pub mod share;
