@@ -4,6 +4,8 @@
 //! its share is open and the asker may see the share. `away` in a question drops the first two conditions, never the
 //! third.
 
+mod embedded;
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use haul_core::query::Query;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
 use haul_core::wire::index::{Hits, Listing, LookupKeys, Place};
+
+pub use embedded::{EmbeddedStore, StoreSettings};
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
