@@ -1,1 +1,623 @@
-//! download
+//! The download of one blob: which leaves to ask of whom, stalls, retries, end game, and who lied.
+//!
+//! The machine knows no bytes. Its driver connects to providers, does what [`Download::poll_action`] says, verifies
+//! what arrives and reports back. Until the last leaf is verified the size is only a claim, and a sheet that fits the
+//! id may still belong to a tree of another shape; therefore one provider alone, the *prover*, first gives sheets and
+//! last leaf. Afterwards every leaf is asked of everybody, and a leaf that does not verify names its liar.
+
+mod assign;
+mod provider;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::blob::{BlobGeometry, LeafSet};
+use crate::ids::PeerId;
+use crate::limits::SHEET_LEAVES;
+use crate::time::Moment;
+use crate::wire::peer::LeafRange;
+use provider::{Provider, ProviderState};
+
+/// Without a leaf or sheet for this long, a provider of unknown rate counts as stalled.
+const STALL_UNKNOWN: Duration = Duration::from_secs(5);
+/// The same for the prover, for whom everybody else waits.
+const STALL_PROVER: Duration = Duration::from_secs(3);
+/// How often late leaves are looked for while somebody is idle.
+const LATE_CHECK: Duration = Duration::from_millis(200);
+
+/// One request of this machine; numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Which leaves a provider says it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Have {
+    /// All.
+    All,
+    /// These.
+    Leaves(LeafSet),
+}
+
+impl Have {
+    fn contains(&self, leaf: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Leaves(leaves) => leaves.contains(leaf),
+        }
+    }
+}
+
+/// What the driver has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask for a sheet of the outline; none is the root sheet.
+    RequestSheet {
+        /// Report under this number.
+        request: RequestId,
+        /// Whom to ask.
+        provider: PeerId,
+        /// Which sheet.
+        sheet: Option<u64>,
+    },
+    /// Ask for leaves.
+    RequestLeaves {
+        /// Report under this number.
+        request: RequestId,
+        /// Whom to ask.
+        provider: PeerId,
+        /// Which leaves, in the order wanted.
+        ranges: Vec<LeafRange>,
+    },
+    /// Read these leaves from the part file, verify them, report by [`Download::handle_local`].
+    CheckLocal {
+        /// Which leaves.
+        ranges: Vec<LeafRange>,
+    },
+    /// Stop this request; nothing of it is wanted any more.
+    Cancel {
+        /// The request.
+        request: RequestId,
+    },
+    /// Forget all sheets: they came from a prover that did not finish its proof.
+    ForgetSheets,
+    /// Never ask this provider for this blob again: what it sent does not belong to the blob.
+    Ban {
+        /// The liar.
+        provider: PeerId,
+        /// What was wrong.
+        offence: Offence,
+    },
+    /// Every leaf is verified.
+    Finished,
+    /// Nothing can be asked of anybody now. Said once each time the reason changes.
+    Starved(Starvation),
+}
+
+/// What a banned provider did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offence {
+    /// A sheet that does not lead to the id.
+    Sheet,
+    /// This leaf did not verify.
+    Leaf(u64),
+}
+
+/// Why nothing can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Starvation {
+    /// No provider is known, or all are gone.
+    NoProvider,
+    /// Every known provider lied.
+    AllBanned,
+    /// Providers are there, but none holds the leaves that are missing.
+    LeavesMissing,
+    /// All that could help have failed lately and are tried again later.
+    Waiting,
+}
+
+/// What to do with a leaf that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Verify it and report by [`Download::handle_verified`].
+    Verify,
+    /// Drop it: it is there already, or nobody asked for it.
+    Discard,
+}
+
+/// What verification said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// These bytes are the leaf.
+    Good,
+    /// They are not.
+    Bad,
+    /// The sheets that it came under were forgotten meanwhile.
+    Unknown,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestEnd {
+    /// The other side says that it sent everything.
+    Served,
+    /// It does not hold the blob.
+    NotHeld,
+    /// Its file is no longer this blob.
+    Changed,
+    /// It has another opinion about the blob's size, so nothing of it can be used here.
+    OtherSize,
+    /// It has no upload slot free.
+    Busy,
+    /// The connection or the request broke.
+    Failed,
+}
+
+#[derive(Clone, Debug)]
+enum Wanted {
+    Sheet(Option<u64>),
+    Leaves(VecDeque<u64>),
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    provider: PeerId,
+    wanted: Wanted,
+    asked: Moment,
+    answered: bool,
+}
+
+/// Who works on a leaf that is not verified yet.
+#[derive(Clone, Debug, Default)]
+struct Claim {
+    requests: Vec<RequestId>,
+    verifying: bool,
+}
+
+/// The machine; see the module.
+#[derive(Clone, Debug)]
+pub struct Download {
+    geometry: BlobGeometry,
+    verified: LeafSet,
+    /// Verified, asked for, being verified, or to be checked locally.
+    taken: LeafSet,
+    local: LeafSet,
+    /// No leaf below this one is free.
+    low: u64,
+    /// No leaf below this one is in `local`.
+    local_low: u64,
+    /// Leaves from here on are not asked for yet (but for the last one).
+    horizon: u64,
+    root_ready: bool,
+    sheets: LeafSet,
+    sheets_asked: BTreeMap<Option<u64>, RequestId>,
+    prover: Option<PeerId>,
+    providers: BTreeMap<PeerId, Provider>,
+    requests: BTreeMap<RequestId, Request>,
+    claims: BTreeMap<u64, Claim>,
+    next_request: u64,
+    random: u64,
+    actions: VecDeque<Action>,
+    starved: Option<Starvation>,
+    finished: bool,
+    discarded: u64,
+    now: Moment,
+}
+
+impl Download {
+    /// A download of a blob whose size is claimed to be that of `geometry`.
+    ///
+    /// `verified` leaves are there already. Leaves in `local` are perhaps in the part file: they are checked there
+    /// before anybody is asked for them. Both sets range over the geometry's leaves. `seed` breaks ties.
+    pub fn new(geometry: BlobGeometry, verified: LeafSet, local: &LeafSet, seed: u64) -> Self {
+        let leaves = geometry.leaves();
+        let mut taken = verified.clone();
+        let mut unsure = LeafSet::new(leaves);
+        for leaf in members(local) {
+            if taken.insert(leaf) {
+                unsure.insert(leaf);
+            }
+        }
+        let mut download = Self {
+            geometry,
+            verified,
+            taken,
+            local: unsure,
+            low: 0,
+            local_low: 0,
+            horizon: leaves,
+            root_ready: geometry.sheets() <= 1,
+            sheets: LeafSet::new(geometry.sheets()),
+            sheets_asked: BTreeMap::new(),
+            prover: None,
+            providers: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            next_request: 0,
+            random: seed | 1,
+            actions: VecDeque::new(),
+            starved: None,
+            finished: false,
+            discarded: 0,
+            now: Moment(0),
+        };
+        download.check_local(None);
+        download.conclude();
+        download
+    }
+
+    /// The geometry that this download assumes.
+    pub fn geometry(&self) -> BlobGeometry {
+        self.geometry
+    }
+
+    /// The leaves that are verified.
+    pub fn verified(&self) -> &LeafSet {
+        &self.verified
+    }
+
+    /// Whether the last leaf is verified: the size is no claim any more.
+    pub fn size_is_proven(&self) -> bool {
+        self.verified.contains(self.geometry.leaves() - 1)
+    }
+
+    /// Leaves that arrived and were dropped because they were there already.
+    pub fn discarded(&self) -> u64 {
+        self.discarded
+    }
+
+    /// Why nothing can be asked of anybody, if that is so.
+    pub fn starved(&self) -> Option<Starvation> {
+        self.starved
+    }
+
+    /// Bytes per second that a provider has given lately; 0 while unknown.
+    pub fn rate_of(&self, provider: &PeerId) -> u64 {
+        self.providers.get(provider).map_or(0, Provider::rate)
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        if self.finished {
+            return None;
+        }
+        let stalls = self.providers.iter().filter_map(|(id, provider)| match provider.state {
+            ProviderState::Ready if provider.is_busy() => Some(self.stall_moment(id, provider)),
+            ProviderState::Waiting(until) => Some(until),
+            _ => None,
+        });
+        let late = (!self.claims.is_empty() && self.somebody_is_idle()).then(|| self.now.after(LATE_CHECK));
+        stalls.chain(late).min()
+    }
+
+    /// Leaves from `horizon` on are not asked for, except the last one: bounds what an in-order reader has to keep.
+    pub fn set_horizon(&mut self, now: Moment, horizon: u64) {
+        self.now = now;
+        self.horizon = horizon.min(self.geometry.leaves());
+        self.assign();
+    }
+
+    /// A provider is connected, or holds more than before. Banned ones stay banned.
+    pub fn handle_provider(&mut self, now: Moment, provider: PeerId, have: Have) {
+        self.now = now;
+        if let Have::Leaves(leaves) = &have
+            && leaves.leaves() != self.geometry.leaves()
+        {
+            return;
+        }
+        let known = self.providers.entry(provider).or_insert_with(|| Provider::new(now));
+        known.have = have;
+        if matches!(known.state, ProviderState::Lost) {
+            known.revive(now);
+        }
+        self.assign();
+    }
+
+    /// A provider is gone: its leaves are asked of others. Nobody is blamed.
+    pub fn handle_provider_lost(&mut self, now: Moment, provider: PeerId) {
+        self.now = now;
+        self.drop_provider(provider, ProviderState::Lost);
+        self.assign();
+    }
+
+    /// A sheet arrived and was checked.
+    pub fn handle_sheet(&mut self, now: Moment, request: RequestId, good: bool) {
+        self.now = now;
+        let Some(Request { provider, wanted: Wanted::Sheet(sheet), asked, .. }) = self.requests.get(&request).cloned()
+        else {
+            return;
+        };
+        self.forget_request(request);
+        if !good {
+            self.ban(provider, Offence::Sheet);
+        } else {
+            if let Some(known) = self.providers.get_mut(&provider) {
+                known.sheet_arrived(now, asked);
+            }
+            match sheet {
+                None => self.root_ready = true,
+                Some(sheet) => {
+                    self.sheets.insert(sheet);
+                    self.check_local(Some(sheet));
+                }
+            }
+        }
+        self.assign();
+    }
+
+    /// A leaf arrived; the answer says what to do with it.
+    pub fn handle_arrival(&mut self, now: Moment, request: RequestId, leaf: u64) -> Arrival {
+        self.now = now;
+        let Some(Request { provider, wanted: Wanted::Leaves(wanted), asked, answered }) =
+            self.requests.get_mut(&request)
+        else {
+            self.discarded += 1;
+            return Arrival::Discard;
+        };
+        // Leaves come in the order asked for, so the first place is where to look first.
+        let Some(place) = wanted.iter().position(|other| *other == leaf) else {
+            self.discarded += 1;
+            return Arrival::Discard;
+        };
+        wanted.remove(place);
+        let first = !core::mem::replace(answered, true);
+        let (provider, asked) = (*provider, *asked);
+        let bytes = self.geometry.leaf_bytes(leaf) as u64;
+        if let Some(known) = self.providers.get_mut(&provider) {
+            known.leaf_arrived(now, first.then_some(asked), bytes);
+        }
+        let arrival = match self.claims.get_mut(&leaf) {
+            Some(claim) if !claim.verifying => {
+                claim.verifying = true;
+                claim.requests.retain(|other| *other != request);
+                Arrival::Verify
+            }
+            _ => {
+                self.discarded += 1;
+                Arrival::Discard
+            }
+        };
+        self.assign();
+        arrival
+    }
+
+    /// What became of a leaf of this provider that [`Self::handle_arrival`] wanted verified. Report a good one once it
+    /// is written.
+    pub fn handle_verified(&mut self, now: Moment, provider: PeerId, leaf: u64, verdict: Verdict) {
+        self.now = now;
+        let Some(claim) = self.claims.remove(&leaf) else { return };
+        if verdict == Verdict::Good {
+            self.verified.insert(leaf);
+            for request in claim.requests {
+                self.no_longer_wanted(request, leaf);
+            }
+            if let Some(known) = self.providers.get_mut(&provider) {
+                known.failures = 0;
+            }
+        } else {
+            if claim.requests.is_empty() {
+                self.release(leaf);
+            } else {
+                self.claims.insert(leaf, Claim { requests: claim.requests, verifying: false });
+            }
+            if verdict == Verdict::Bad {
+                self.ban(provider, Offence::Leaf(leaf));
+            }
+        }
+        self.conclude();
+        self.assign();
+    }
+
+    /// A leaf of the part file was checked.
+    pub fn handle_local(&mut self, now: Moment, leaf: u64, good: bool) {
+        self.now = now;
+        if self.claims.remove(&leaf).is_none() {
+            return;
+        }
+        if good {
+            self.verified.insert(leaf);
+        } else {
+            self.release(leaf);
+        }
+        self.conclude();
+        self.assign();
+    }
+
+    /// A request is over, for better or worse. Leaves that it did not bring are asked of others.
+    pub fn handle_end(&mut self, now: Moment, request: RequestId, end: RequestEnd) {
+        self.now = now;
+        let Some(ended) = self.requests.get(&request) else { return };
+        let provider = ended.provider;
+        let incomplete = match &ended.wanted {
+            Wanted::Sheet(_) => true,
+            Wanted::Leaves(leaves) => !leaves.is_empty(),
+        };
+        self.forget_request(request);
+        match end {
+            RequestEnd::Served if !incomplete => {}
+            RequestEnd::Served | RequestEnd::Failed | RequestEnd::Busy => self.back_off(provider),
+            RequestEnd::NotHeld | RequestEnd::Changed | RequestEnd::OtherSize => {
+                self.drop_provider(provider, ProviderState::Lost);
+            }
+        }
+        self.assign();
+    }
+
+    /// Time has passed: stalls are noticed, back-offs end, late leaves are asked of others.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        self.now = now;
+        let mut stalled = Vec::new();
+        for (id, provider) in &self.providers {
+            if provider.state == ProviderState::Ready && provider.is_busy() && self.stall_moment(id, provider) <= now {
+                stalled.push(*id);
+            }
+        }
+        for id in stalled {
+            if let Some(provider) = self.providers.get_mut(&id) {
+                provider.stalled();
+            }
+            self.back_off(id);
+        }
+        for provider in self.providers.values_mut() {
+            if matches!(provider.state, ProviderState::Waiting(until) if until <= now) {
+                provider.wake(now);
+            }
+        }
+        self.assign();
+    }
+
+    fn stall_moment(&self, id: &PeerId, provider: &Provider) -> Moment {
+        let unknown = if self.prover == Some(*id) { STALL_PROVER } else { STALL_UNKNOWN };
+        provider.stall_moment(unknown)
+    }
+
+    fn ban(&mut self, provider: PeerId, offence: Offence) {
+        let already = self.providers.get(&provider).is_some_and(|known| known.state == ProviderState::Banned);
+        if !already {
+            self.drop_provider(provider, ProviderState::Banned);
+            self.actions.push_back(Action::Ban { provider, offence });
+        }
+    }
+
+    /// The provider did not deliver: its work goes to others, and it is asked again later.
+    fn back_off(&mut self, provider: PeerId) {
+        let state = match self.providers.get_mut(&provider) {
+            Some(known) if known.state == ProviderState::Ready => known.failed(self.now),
+            _ => return,
+        };
+        self.drop_provider(provider, state);
+    }
+
+    fn drop_provider(&mut self, provider: PeerId, state: ProviderState) {
+        let Some(known) = self.providers.get_mut(&provider) else { return };
+        if known.state == ProviderState::Banned {
+            return;
+        }
+        known.state = state;
+        let requests: Vec<RequestId> = known.requests.iter().copied().collect();
+        for request in requests {
+            self.forget_request(request);
+            self.actions.push_back(Action::Cancel { request });
+        }
+        if self.prover == Some(provider) && !self.size_is_proven() {
+            self.prover = None;
+            self.forget_sheets();
+        }
+    }
+
+    fn forget_sheets(&mut self) {
+        self.sheets = LeafSet::new(self.geometry.sheets());
+        self.root_ready = self.geometry.sheets() <= 1;
+        self.actions.push_back(Action::ForgetSheets);
+    }
+
+    /// Takes a request off the books; what it still had to bring is free again.
+    fn forget_request(&mut self, id: RequestId) {
+        let Some(request) = self.requests.remove(&id) else { return };
+        let open = match request.wanted {
+            Wanted::Sheet(sheet) => {
+                self.sheets_asked.remove(&sheet);
+                0
+            }
+            Wanted::Leaves(leaves) => {
+                for leaf in &leaves {
+                    self.unclaim(*leaf, id);
+                }
+                leaves.len() as u64
+            }
+        };
+        if let Some(provider) = self.providers.get_mut(&request.provider) {
+            provider.request_over(id, open);
+        }
+    }
+
+    fn unclaim(&mut self, leaf: u64, request: RequestId) {
+        let Some(claim) = self.claims.get_mut(&leaf) else { return };
+        claim.requests.retain(|other| *other != request);
+        if claim.requests.is_empty() && !claim.verifying {
+            self.claims.remove(&leaf);
+            self.release(leaf);
+        }
+    }
+
+    fn release(&mut self, leaf: u64) {
+        self.taken.remove(leaf);
+        self.low = self.low.min(leaf);
+    }
+
+    /// The leaf came from elsewhere. A request that waits for nothing else is cancelled.
+    fn no_longer_wanted(&mut self, id: RequestId, leaf: u64) {
+        let Some(Request { provider, wanted: Wanted::Leaves(leaves), .. }) = self.requests.get_mut(&id) else { return };
+        let before = leaves.len();
+        leaves.retain(|other| *other != leaf);
+        let (provider, gone, empty) = (*provider, before - leaves.len(), leaves.is_empty());
+        if let Some(known) = self.providers.get_mut(&provider) {
+            known.open_leaves -= gone as u64;
+        }
+        if empty {
+            self.forget_request(id);
+            self.actions.push_back(Action::Cancel { request: id });
+        }
+    }
+
+    /// Asks the driver to check local leaves whose sheet is known now.
+    fn check_local(&mut self, sheet: Option<u64>) {
+        let range = match sheet {
+            Some(sheet) => self.geometry.sheet_leaves(sheet),
+            None if self.geometry.sheets() == 0 => 0..1,
+            None => return,
+        };
+        let leaves: Vec<u64> = range.filter(|leaf| self.local.remove(*leaf)).collect();
+        for leaf in &leaves {
+            self.claims.insert(*leaf, Claim { requests: Vec::new(), verifying: true });
+        }
+        if !leaves.is_empty() {
+            self.actions.push_back(Action::CheckLocal { ranges: ranges(&leaves) });
+        }
+    }
+
+    fn conclude(&mut self) {
+        if self.finished || !self.verified.is_full() {
+            return;
+        }
+        self.finished = true;
+        let open: BTreeSet<RequestId> = self.requests.keys().copied().collect();
+        for request in open {
+            self.forget_request(request);
+            self.actions.push_back(Action::Cancel { request });
+        }
+        self.actions.push_back(Action::Finished);
+    }
+
+    fn sheet_of(leaf: u64) -> u64 {
+        leaf / SHEET_LEAVES
+    }
+
+    fn somebody_is_idle(&self) -> bool {
+        self.providers.values().any(|provider| provider.state == ProviderState::Ready && !provider.is_busy())
+    }
+}
+
+/// The members of a set in ascending order.
+fn members(set: &LeafSet) -> impl Iterator<Item = u64> + '_ {
+    (0..set.leaves()).filter(|leaf| set.contains(*leaf))
+}
+
+/// Leaves in the given order as runs.
+fn ranges<'a>(leaves: impl IntoIterator<Item = &'a u64>) -> Vec<LeafRange> {
+    let mut runs: Vec<LeafRange> = Vec::new();
+    for leaf in leaves {
+        match runs.last_mut() {
+            Some(run) if run.first + run.count == *leaf => run.count += 1,
+            _ => runs.push(LeafRange { first: *leaf, count: 1 }),
+        }
+    }
+    runs
+}
