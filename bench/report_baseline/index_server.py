@@ -94,13 +94,20 @@ def main():
         tables = SharedTables(manager)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         print(listener.getsockname()[1], flush=True)
-        while True:
-            connection, _ = listener.accept()
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            process = multiprocessing.Process(target=serve, args=(connection, tables), daemon=True)
-            process.start()
-            connection.close()
-            multiprocessing.active_children()  # Collects the connections that have ended.
+        processes = []
+        try:
+            while True:
+                connection, _ = listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                processes = [process for process in processes if process.is_alive()]
+                processes.append(multiprocessing.Process(target=serve, args=(connection, tables), daemon=True))
+                processes[-1].start()
+                connection.close()
+        finally:
+            # Before the manager goes: they would miss it.
+            for process in processes:
+                process.terminate()
+                process.join()
 
 
 if __name__ == "__main__":
