@@ -24,8 +24,8 @@ def file_name(run, peer, file):
     return f"{first}-{second}_{run}.{owner(peer, file)}.{file:03}.{EXTENSIONS[file % len(EXTENSIONS)]}"
 
 
-def file_info(file):
-    return {"size": 1000 + file, "mtime": 1_700_000_000 + file}
+def file_info(name, file):
+    return {"size": len(name), "mtime": 1_700_000_000 + file}
 
 
 def asked_peer(peer, peers, operation):

@@ -56,7 +56,7 @@ class Peer:
         what = f"{operation} {number}"
         if operation == "register":
             name = mix.file_name(RUN, self.number, number)
-            return ("register", name, mix.file_info(number)), lambda a: self.expect(a, ("registered", name), what)
+            return ("register", name, mix.file_info(name, number)), lambda a: self.expect(a, ("registered", name), what)
         if operation == "search":
             text, names = mix.search(RUN, self.number, self.peers, number)
             return ("search", text), lambda a: self.expect((a[0], sorted(a[1])), ("found", sorted(names)), what)
