@@ -15,6 +15,16 @@ pub const FRAME_HEADER_BYTES: usize = 5;
 pub const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Requests that one side may have unanswered on a connection. Memory per connection stays bounded.
 pub const REQUESTS_IN_FLIGHT: usize = 256;
+/// Bytes of unanswered requests on one connection: 8 requests of the largest size, or 8 pages several times over.
+pub const REQUEST_BYTES_IN_FLIGHT: usize = 8 * 1024 * 1024;
+/// Requests that a server takes at once from a connection that is not yet a member's: Introduce and Hello.
+pub const REQUESTS_BEFORE_MEMBERSHIP: usize = 4;
+/// Pushes waiting to be read on one connection; a receiver that falls further behind loses the connection.
+pub const PUSHES_WAITING: usize = 256;
+/// What a data frame costs of the window besides its bytes, so that frames of no bytes are bounded too.
+pub const DATA_FRAME_COST: u32 = 64;
+/// Credit that one stream may have at most; more is a mistake of the receiver.
+pub const STREAM_CREDIT_MAX: usize = 256 * 1024 * 1024;
 /// Bytes waiting to be written on one connection before its senders wait.
 pub const OUTPUT_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// A connection whose output queue has not moved for this long is closed.
@@ -113,6 +123,9 @@ const _: () = {
     assert!(LEAF_BYTES as usize + 64 < FRAME_BYTES);
     assert!(STREAM_WINDOW_BYTES as u64 >= 4 * LEAF_BYTES);
     assert!(OUTPUT_QUEUE_BYTES > STREAM_WINDOW_BYTES as usize);
+    assert!(OUTPUT_QUEUE_BYTES >= 4 * FRAME_BYTES);
+    assert!(REQUEST_BYTES_IN_FLIGHT >= 2 * PAGES_IN_FLIGHT * PAGE_BYTES);
+    assert!(STREAM_WINDOW_BYTES as usize > FRAME_BYTES + DATA_FRAME_COST as usize);
     assert!(SHEET_LEAVES * 32 < FRAME_BYTES as u64);
     assert!(SHEET_LEAVES.is_power_of_two() && ROOT_SHEET_ENTRIES.is_power_of_two());
     assert!(NAME_BYTES <= PATH_BYTES);

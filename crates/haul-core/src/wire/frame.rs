@@ -16,7 +16,8 @@
 //!
 //! Each side numbers its own requests, so ids of both sides never meet. A request is answered either by one answer or
 //! by data frames and an end. Data frames stay within the credit that the requester gave; the initial credit is
-//! [`crate::limits::STREAM_WINDOW_BYTES`] and counts the bytes behind the index.
+//! [`crate::limits::STREAM_WINDOW_BYTES`]; a data frame costs the bytes behind its index plus
+//! [`crate::limits::DATA_FRAME_COST`]. An answer or an end without a body says that the request was dropped unanswered.
 
 use core::fmt;
 
