@@ -1,0 +1,224 @@
+//! Frames that wait to be written. Messages overtake bulk data, so that an answer never waits behind a stream; each of
+//! the two has its own share of [`limits::OUTPUT_QUEUE_BYTES`].
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use haul_core::limits;
+use haul_core::wire::frame::{FrameHeader, FrameKind, HEADER_BYTES};
+use tokio::sync::{Notify, Semaphore};
+
+/// Bytes of bulk data that may wait: enough for several batches. The rest of the queue belongs to messages.
+const BULK_BYTES: usize = limits::FRAME_BYTES;
+const MESSAGE_BYTES: usize = limits::OUTPUT_QUEUE_BYTES - BULK_BYTES;
+
+/// Bytes that one batch gathers before it is written: many frames in one write, and a message waits for one batch at
+/// most.
+pub(super) const BATCH_BYTES: usize = 256 * 1024;
+/// Frames in a batch; a write has two slices per frame at most, below the 1,024 that the kernel takes.
+const BATCH_FRAMES: usize = 256;
+
+/// One frame on its way out.
+#[derive(Debug)]
+pub(super) struct OutputFrame {
+    pub(super) kind: FrameKind,
+    pub(super) id: u32,
+    /// Stands before the body of a data frame.
+    pub(super) index: Option<u64>,
+    pub(super) body: Bytes,
+    /// Bytes of queue space that it gives back once it is written.
+    space: usize,
+}
+
+impl OutputFrame {
+    pub(super) fn new(kind: FrameKind, id: u32, body: Bytes) -> Self {
+        Self { kind, id, index: None, body, space: 0 }
+    }
+
+    pub(super) fn data(id: u32, index: u64, body: Bytes) -> Self {
+        Self { index: Some(index), ..Self::new(FrameKind::Data, id, body) }
+    }
+
+    pub(super) fn header(&self) -> [u8; HEADER_BYTES] {
+        let index_bytes = if self.index.is_some() { size_of::<u64>() } else { 0 };
+        FrameHeader { body_bytes: index_bytes + self.body.len(), kind: self.kind, id: self.id }.encode()
+    }
+}
+
+fn frame_bytes(body_bytes: usize) -> usize {
+    HEADER_BYTES + size_of::<u64>() + body_bytes
+}
+
+/// The connection is closing: nothing more is taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Closing;
+
+/// The queue does not take the frame now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Closing,
+    Full,
+}
+
+/// Reserved room in the queue; given back when it is dropped unused.
+#[derive(Debug)]
+pub(super) struct Space<'a> {
+    bytes: usize,
+    of: &'a Semaphore,
+}
+
+impl Space<'_> {
+    /// The writer gives it back once the frame is written.
+    fn keep(mut self) -> usize {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Space<'_> {
+    fn drop(&mut self) {
+        self.of.add_permits(self.bytes);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Output {
+    queues: Mutex<Queues>,
+    wake: Notify,
+    message_space: Semaphore,
+    bulk_space: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    messages: VecDeque<OutputFrame>,
+    bulk: VecDeque<OutputFrame>,
+}
+
+/// Queue space to give back once a batch is written.
+#[derive(Debug, Default)]
+pub(super) struct BatchSpace {
+    messages: usize,
+    bulk: usize,
+}
+
+impl Output {
+    pub(super) fn new() -> Self {
+        Self {
+            queues: Mutex::default(),
+            wake: Notify::new(),
+            message_space: Semaphore::new(MESSAGE_BYTES),
+            bulk_space: Semaphore::new(BULK_BYTES),
+        }
+    }
+
+    /// Waits for room for a message of this many body bytes. Between this and [`Output::push_message`] the caller may
+    /// update what must be true before the other side can see the frame.
+    pub(super) async fn reserve_message(&self, body_bytes: usize) -> Result<Space<'_>, Closing> {
+        let bytes = frame_bytes(body_bytes).min(MESSAGE_BYTES);
+        self.message_space.acquire_many(bytes as u32).await.map_err(|_| Closing)?.forget();
+        Ok(Space { bytes, of: &self.message_space })
+    }
+
+    /// Waits for room for bulk data, or for what must not overtake it.
+    pub(super) async fn reserve_bulk(&self, body_bytes: usize) -> Result<Space<'_>, Closing> {
+        let bytes = frame_bytes(body_bytes).min(BULK_BYTES);
+        self.bulk_space.acquire_many(bytes as u32).await.map_err(|_| Closing)?.forget();
+        Ok(Space { bytes, of: &self.bulk_space })
+    }
+
+    /// Queues a message in reserved space.
+    pub(super) fn push_message(&self, mut frame: OutputFrame, space: Space<'_>) {
+        frame.space = space.keep();
+        self.push(frame, false);
+    }
+
+    /// Queues bulk data in reserved space.
+    pub(super) fn push_bulk(&self, mut frame: OutputFrame, space: Space<'_>) {
+        frame.space = space.keep();
+        self.push(frame, true);
+    }
+
+    /// Queues a message if there is room now.
+    pub(super) fn try_message(&self, mut frame: OutputFrame) -> Result<(), Refused> {
+        frame.space = frame_bytes(frame.body.len()).min(MESSAGE_BYTES);
+        match self.message_space.try_acquire_many(frame.space as u32) {
+            Ok(space) => space.forget(),
+            Err(tokio::sync::TryAcquireError::Closed) => return Err(Refused::Closing),
+            Err(tokio::sync::TryAcquireError::NoPermits) => return Err(Refused::Full),
+        }
+        self.push(frame, false);
+        Ok(())
+    }
+
+    /// Queues a frame that must not wait and is small: credit, cancel, an empty answer. Their number is bounded by the
+    /// requests in flight and by the data received.
+    pub(super) fn control(&self, frame: OutputFrame, behind_data: bool) {
+        if !self.message_space.is_closed() {
+            self.push(frame, behind_data);
+        }
+    }
+
+    /// Lets every waiting sender fail; frames that are queued stay.
+    pub(super) fn close(&self) {
+        self.message_space.close();
+        self.bulk_space.close();
+        self.wake.notify_one();
+    }
+
+    /// Moves the next frames to `batch`: messages first, but never without the oldest bulk frame, so neither starves.
+    pub(super) fn take_batch(&self, batch: &mut Vec<OutputFrame>) -> BatchSpace {
+        let mut queues = self.queues();
+        let mut space = BatchSpace::default();
+        let mut bytes = 0;
+        let mut take = |frame: OutputFrame, space: &mut usize, batch: &mut Vec<OutputFrame>| {
+            bytes += frame_bytes(frame.body.len());
+            *space += frame.space;
+            batch.push(frame);
+            bytes < BATCH_BYTES && batch.len() < BATCH_FRAMES - 1
+        };
+        while let Some(frame) = queues.messages.pop_front() {
+            if !take(frame, &mut space.messages, batch) {
+                break;
+            }
+        }
+        while let Some(frame) = queues.bulk.pop_front() {
+            if !take(frame, &mut space.bulk, batch) {
+                break;
+            }
+        }
+        space
+    }
+
+    pub(super) fn give_back(&self, space: BatchSpace) {
+        self.message_space.add_permits(space.messages);
+        self.bulk_space.add_permits(space.bulk);
+    }
+
+    /// Waits for the next frame; only the writer waits.
+    pub(super) async fn filled(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Drops all that is queued.
+    pub(super) fn clear(&self) {
+        let mut queues = self.queues();
+        queues.messages = VecDeque::new();
+        queues.bulk = VecDeque::new();
+    }
+
+    fn push(&self, frame: OutputFrame, bulk: bool) {
+        let mut queues = self.queues();
+        if bulk {
+            queues.bulk.push_back(frame)
+        } else {
+            queues.messages.push_back(frame)
+        }
+        drop(queues);
+        self.wake.notify_one();
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
