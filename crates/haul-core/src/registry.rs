@@ -1,3 +1,5 @@
 //! What an index decides about its peers: who is online, what a session may ask, which addresses are told to whom.
 
 pub mod addresses;
+pub mod leases;
+pub mod session;
