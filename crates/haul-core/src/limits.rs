@@ -102,6 +102,14 @@ pub const INDEX_CERTIFICATE: Duration = Duration::from_hours(2160);
 pub const TICKET_USES: u32 = 50;
 /// See [`TICKET_USES`].
 pub const TICKET_LIFE: Duration = Duration::from_hours(24);
+/// Most uses of one ticket: a large campus.
+pub const TICKET_USES_MAX: u32 = 100_000;
+/// Longest life of a ticket. One that is found later than a year after should no longer open anything.
+pub const TICKET_LIFE_MAX: Duration = Duration::from_hours(24 * 365);
+/// Tickets open at once; each costs memory at the index.
+pub const TICKETS: usize = 10_000;
+/// Removed members told in one message; 32 bytes of key and a serial each, so that they fit into a frame beside a grant.
+pub const REVOKED_LISTED: usize = 10_000;
 
 /// Bytes of a leaf: the unit of verification, forwarding and blame. Large enough for full SIMD width in BLAKE3 (8 or
 /// 16 chunks side by side, four times over), small enough to forward before a piece is complete.
@@ -135,4 +143,5 @@ const _: () = {
     assert!(SMALL_BLOBS * 32 < FRAME_BYTES);
     assert!(LEASE.as_secs() >= 3 * LEASE_RENEWAL.as_secs());
     assert!(AMEND_ENTRIES >= WALK_COMMIT_ENTRIES);
+    assert!(REVOKED_LISTED * (32 + 10) < FRAME_BYTES / 2);
 };

@@ -6,9 +6,13 @@
 //! | --- | --- |
 //! | [`server`] | owns all tasks: start, accept, shut down |
 //! | [`store`] | what an index keeps, in domain verbs, and its embedded implementation |
+//! | [`members`] | who belongs to the network: members, names, tickets, removals |
+//! | [`authority`] | the keys of network and index, and what they sign |
 //! | [`config`] | what a server is told before it starts |
 
+pub mod authority;
 pub mod config;
+pub mod members;
 pub mod server;
 pub mod store;
 
