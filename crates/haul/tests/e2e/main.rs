@@ -1,0 +1,5 @@
+//! End-to-end tests: real processes, real sockets, real files.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+mod folder;
+mod support;

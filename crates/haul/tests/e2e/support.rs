@@ -1,0 +1,289 @@
+//! Real processes for end-to-end tests: start, wait for what they print, end by process id, leave nothing behind.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Longer than anything here takes on a loaded machine; a test that needs it has failed.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub fn haul() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HAUL_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A machine of its own as far as haul can tell: one HAUL_HOME.
+pub struct Home {
+    folder: tempfile::TempDir,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("temporary folder") }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs a command to its end.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Finished {
+        let output = haul()
+            .env("HAUL_HOME", self.path())
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .expect("haul starts");
+        Finished(output)
+    }
+
+    /// Starts a role and waits for its ready line.
+    pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
+        let mut command = haul();
+        command.args(arguments);
+        self.start_command(command)
+    }
+
+    /// Starts a prepared command (a wrapped one, say) as a role and waits for its ready line.
+    pub fn start_command(&self, mut command: Command) -> Running {
+        command.env("HAUL_HOME", self.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("haul starts");
+        let lines = read_lines(child.stdout.take().expect("piped"));
+        let errors = child.stderr.take().map(|mut stderr| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                let _ = stderr.read_to_string(&mut text);
+                text
+            })
+        });
+        let mut running = Running { child, lines, errors, ready: Value::Null };
+        match running.lines.recv_timeout(DEADLINE) {
+            Ok(line) => {
+                running.ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("ready line: {line}"));
+                assert_eq!(running.ready["type"], "ready", "{line}");
+                running
+            }
+            Err(_) => {
+                let _ = running.child.kill();
+                let text = running.errors.take().and_then(|thread| thread.join().ok());
+                panic!("no ready line; stderr: {}", text.unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn read_lines(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// A role that runs.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    errors: Option<std::thread::JoinHandle<String>>,
+    pub ready: Value,
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn ticket(&self) -> String {
+        self.ready["ticket"].as_str().expect("the ready line has a ticket").to_owned()
+    }
+
+    /// SIGTERM, then a clean exit with code 0.
+    pub fn stop(mut self) {
+        signal(self.pid(), "TERM");
+        let status = self.wait();
+        assert_eq!(status.code(), Some(0), "exit of {}: {status}", self.ready);
+    }
+
+    /// SIGKILL: no chance to tidy up.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits until it ends by itself (a wrapper killed it, say).
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let (sender, receiver) = channel();
+        let pid = self.pid();
+        let watchdog = std::thread::spawn(move || {
+            if receiver.recv_timeout(DEADLINE).is_err() {
+                signal(pid, "KILL");
+            }
+        });
+        let status = self.child.wait().expect("a child can be waited for");
+        let _ = sender.send(());
+        let _ = watchdog.join();
+        status
+    }
+
+    /// What it wrote to stderr; call after it ended.
+    pub fn stderr(&mut self) -> String {
+        self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+}
+
+/// A command that ended.
+pub struct Finished(pub Output);
+
+impl Finished {
+    pub fn code(&self) -> i32 {
+        self.0.status.code().unwrap_or(-1)
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.0.stdout).into_owned()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code(), 0, "stdout: {}\nstderr: {}", self.stdout(), self.stderr());
+        self
+    }
+
+    /// The JSON lines of one type.
+    #[track_caller]
+    pub fn records(&self, kind: &str) -> Vec<Value> {
+        let lines: Vec<Value> = self
+            .stdout()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
+            .collect();
+        lines.into_iter().filter(|record| record["type"] == kind).collect()
+    }
+
+    #[track_caller]
+    pub fn record(&self, kind: &str) -> Value {
+        let mut records = self.records(kind);
+        assert_eq!(records.len(), 1, "{kind} in {}\nstderr: {}", self.stdout(), self.stderr());
+        records.remove(0)
+    }
+}
+
+/// Asks again until the answer holds; for what another process does in its own time.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "never came true: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Waits until every share of this home is hashed and registered.
+#[track_caller]
+pub fn wait_ready(home: &Home) {
+    let mut last = String::new();
+    eventually("all shares ready", || {
+        let answer = home.run(["share", "ls", "--json"]);
+        last = answer.stdout() + &answer.stderr();
+        let shares = answer.records("share");
+        answer.code() == 0 && !shares.is_empty() && shares.iter().all(|share| share["state"] == "ready")
+    });
+}
+
+/// Bytes that look random and are the same every time.
+pub fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut content = vec![0; bytes];
+    reader.fill(&mut content);
+    content
+}
+
+/// A folder with what real folders have: sizes around a leaf, empty files and folders, links, executables, odd names.
+pub fn odd_folder(root: &Path) {
+    const LEAF: usize = 64 * 1024;
+    fs::create_dir_all(root.join("sub/deeper")).expect("folders");
+    fs::create_dir_all(root.join("empty/inside")).expect("folders");
+    for (n, size) in [0, 1, LEAF - 1, LEAF, LEAF + 1, 5 * LEAF + 17].into_iter().enumerate() {
+        fs::write(root.join(format!("size-{size}.bin")), pattern(n as u64, size)).expect("file");
+    }
+    fs::write(root.join("sub/same.txt"), "same content").expect("file");
+    fs::write(root.join("sub/deeper/also same.txt"), "same content").expect("file");
+    fs::write(root.join("name::with::colons.pm"), "package name;").expect("file");
+    fs::write(root.join("new\nline and \u{1b}[31mcolour"), "x").expect("file");
+    fs::write(root.join("right\u{202e}to left"), "y").expect("file");
+    fs::write(root.join("n".repeat(255)), "long").expect("file");
+    fs::write(root.join(odd_name()), "not UTF-8").expect("file");
+    let script = root.join("sub/run.sh");
+    fs::write(&script, "#!/bin/sh\n").expect("file");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("mode");
+    symlink("same.txt", root.join("sub/link")).expect("link");
+    symlink("nowhere", root.join("dangling")).expect("link");
+    symlink("../sub", root.join("sub/loop")).expect("link");
+    for n in 0..300 {
+        fs::write(root.join(format!("sub/deeper/small-{n:03}.dat")), pattern(n, n as usize * 7)).expect("file");
+    }
+}
+
+fn odd_name() -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(OsStr::from_bytes(b"latin-\xe9-\xff.txt"))
+}
+
+/// `diff -r --no-dereference` finds nothing, and executable bits are equal.
+#[track_caller]
+pub fn assert_same_tree(left: &Path, right: &Path) {
+    let output = Command::new("diff")
+        .args(["-r", "--no-dereference"])
+        .args([left, right])
+        .output()
+        .expect("diff is installed everywhere");
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let executables = |root: &Path| {
+        let output = Command::new("find").arg(".").args(["-type", "f", "-perm", "-u+x"]).current_dir(root).output();
+        let mut lines: Vec<Vec<u8>> =
+            output.expect("find").stdout.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(executables(left), executables(right));
+}
+
+/// Files below a folder that haul leaves only while a download runs.
+pub fn leftovers(root: &Path) -> Vec<PathBuf> {
+    let output = Command::new("find").arg(root).args(["-name", "*haul-part*"]).output().expect("find");
+    String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
+}
