@@ -2,14 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Home, assert_same_tree, leftovers, odd_folder, wait_ready};
-
-const UP: [&str; 8] =
-    ["up", "--json", "--listen", "127.0.0.1:0", "--index-listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0"];
-
-fn up<'a>(extra: &[&'a str]) -> Vec<&'a str> {
-    UP.iter().chain(extra).copied().collect()
-}
+use crate::support::{Home, assert_same_tree, leftovers, odd_folder, up, wait_ready};
 
 #[test]
 fn a_folder_arrives_as_it_was() {

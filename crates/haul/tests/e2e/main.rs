@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 mod folder;
+mod kill;
+mod scale;
 mod support;

@@ -271,7 +271,12 @@ pub fn assert_same_tree(left: &Path, right: &Path) {
         .args([left, right])
         .output()
         .expect("diff is installed everywhere");
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     let executables = |root: &Path| {
         let output = Command::new("find").arg(".").args(["-type", "f", "-perm", "-u+x"]).current_dir(root).output();
         let mut lines: Vec<Vec<u8>> =
@@ -286,4 +291,35 @@ pub fn assert_same_tree(left: &Path, right: &Path) {
 pub fn leftovers(root: &Path) -> Vec<PathBuf> {
     let output = Command::new("find").arg(root).args(["-name", "*haul-part*"]).output().expect("find");
     String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
+}
+
+/// Arguments of `haul up` on loopback with free ports.
+pub fn up<'a>(extra: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments =
+        vec!["up", "--json", "--listen", "127.0.0.1:0", "--index-listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0"];
+    arguments.extend(extra);
+    arguments
+}
+
+/// `haul …` under strace, which kills the process at the `when`-th call of `call` and writes every such call to `log`.
+pub fn killed_at(call: &str, when: usize, log: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-y", "--seccomp-bpf", "-o"])
+        .arg(log)
+        .arg(format!("--trace={call}"))
+        .arg(format!("--inject={call}:signal=SIGKILL:when={when}"))
+        .arg(env!("CARGO_BIN_EXE_haul"))
+        .args(arguments)
+        .stdin(Stdio::null());
+    command
+}
+
+/// Sum of what the logged calls on paths containing `part` returned: bytes read or written.
+pub fn logged_bytes(log: &Path, part: &str) -> u64 {
+    let text = String::from_utf8_lossy(&fs::read(log).expect("strace wrote a log")).into_owned();
+    text.lines()
+        .filter(|line| line.contains(part))
+        .filter_map(|line| line.rsplit_once("= ")?.1.trim().parse::<u64>().ok())
+        .sum()
 }
