@@ -3,5 +3,6 @@
 
 mod folder;
 mod kill;
+mod providers;
 mod scale;
 mod support;

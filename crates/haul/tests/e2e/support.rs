@@ -12,10 +12,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longer than anything here takes on a loaded machine; a test that needs it has failed.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The program under test.
-pub fn haul() -> Command {
+pub(crate) fn haul() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HAUL_") {
@@ -27,21 +27,21 @@ pub fn haul() -> Command {
 }
 
 /// A machine of its own as far as haul can tell: one HAUL_HOME.
-pub struct Home {
+pub(crate) struct Home {
     folder: tempfile::TempDir,
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("temporary folder") }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// Runs a command to its end.
-    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Finished {
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Finished {
         let output = haul()
             .env("HAUL_HOME", self.path())
             .args(arguments)
@@ -53,14 +53,14 @@ impl Home {
     }
 
     /// Starts a role and waits for its ready line.
-    pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
+    pub(crate) fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
         let mut command = haul();
         command.args(arguments);
         self.start_command(command)
     }
 
     /// Starts a prepared command (a wrapped one, say) as a role and waits for its ready line.
-    pub fn start_command(&self, mut command: Command) -> Running {
+    pub(crate) fn start_command(&self, mut command: Command) -> Running {
         command.env("HAUL_HOME", self.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("haul starts");
         let lines = read_lines(child.stdout.take().expect("piped"));
@@ -100,37 +100,37 @@ fn read_lines(stdout: ChildStdout) -> Receiver<String> {
 }
 
 /// A role that runs.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
     errors: Option<std::thread::JoinHandle<String>>,
-    pub ready: Value,
+    pub(crate) ready: Value,
 }
 
 impl Running {
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn ticket(&self) -> String {
+    pub(crate) fn ticket(&self) -> String {
         self.ready["ticket"].as_str().expect("the ready line has a ticket").to_owned()
     }
 
     /// SIGTERM, then a clean exit with code 0.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         signal(self.pid(), "TERM");
         let status = self.wait();
         assert_eq!(status.code(), Some(0), "exit of {}: {status}", self.ready);
     }
 
     /// SIGKILL: no chance to tidy up.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Waits until it ends by itself (a wrapper killed it, say).
-    pub fn wait(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         let (sender, receiver) = channel();
         let pid = self.pid();
         let watchdog = std::thread::spawn(move || {
@@ -143,11 +143,6 @@ impl Running {
         let _ = watchdog.join();
         status
     }
-
-    /// What it wrote to stderr; call after it ended.
-    pub fn stderr(&mut self) -> String {
-        self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
-    }
 }
 
 impl Drop for Running {
@@ -157,35 +152,35 @@ impl Drop for Running {
     }
 }
 
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
 }
 
 /// A command that ended.
-pub struct Finished(pub Output);
+pub(crate) struct Finished(pub(crate) Output);
 
 impl Finished {
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         self.0.status.code().unwrap_or(-1)
     }
 
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.0.stdout).into_owned()
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.0.stderr).into_owned()
     }
 
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code(), 0, "stdout: {}\nstderr: {}", self.stdout(), self.stderr());
         self
     }
 
     /// The JSON lines of one type.
     #[track_caller]
-    pub fn records(&self, kind: &str) -> Vec<Value> {
+    pub(crate) fn records(&self, kind: &str) -> Vec<Value> {
         let lines: Vec<Value> = self
             .stdout()
             .lines()
@@ -195,7 +190,7 @@ impl Finished {
     }
 
     #[track_caller]
-    pub fn record(&self, kind: &str) -> Value {
+    pub(crate) fn record(&self, kind: &str) -> Value {
         let mut records = self.records(kind);
         assert_eq!(records.len(), 1, "{kind} in {}\nstderr: {}", self.stdout(), self.stderr());
         records.remove(0)
@@ -204,7 +199,7 @@ impl Finished {
 
 /// Asks again until the answer holds; for what another process does in its own time.
 #[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = std::time::Instant::now() + DEADLINE;
     while !holds() {
         assert!(std::time::Instant::now() < end, "never came true: {what}");
@@ -214,7 +209,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Waits until every share of this home is hashed and registered.
 #[track_caller]
-pub fn wait_ready(home: &Home) {
+pub(crate) fn wait_ready(home: &Home) {
     let mut last = String::new();
     eventually("all shares ready", || {
         let answer = home.run(["share", "ls", "--json"]);
@@ -225,7 +220,7 @@ pub fn wait_ready(home: &Home) {
 }
 
 /// Bytes that look random and are the same every time.
-pub fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
     let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
     let mut content = vec![0; bytes];
     reader.fill(&mut content);
@@ -233,7 +228,7 @@ pub fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 /// A folder with what real folders have: sizes around a leaf, empty files and folders, links, executables, odd names.
-pub fn odd_folder(root: &Path) {
+pub(crate) fn odd_folder(root: &Path) {
     const LEAF: usize = 64 * 1024;
     fs::create_dir_all(root.join("sub/deeper")).expect("folders");
     fs::create_dir_all(root.join("empty/inside")).expect("folders");
@@ -265,7 +260,7 @@ fn odd_name() -> PathBuf {
 
 /// `diff -r --no-dereference` finds nothing, and executable bits are equal.
 #[track_caller]
-pub fn assert_same_tree(left: &Path, right: &Path) {
+pub(crate) fn assert_same_tree(left: &Path, right: &Path) {
     let output = Command::new("diff")
         .args(["-r", "--no-dereference"])
         .args([left, right])
@@ -288,13 +283,13 @@ pub fn assert_same_tree(left: &Path, right: &Path) {
 }
 
 /// Files below a folder that haul leaves only while a download runs.
-pub fn leftovers(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn leftovers(root: &Path) -> Vec<PathBuf> {
     let output = Command::new("find").arg(root).args(["-name", "*haul-part*"]).output().expect("find");
     String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
 }
 
 /// Arguments of `haul up` on loopback with free ports.
-pub fn up<'a>(extra: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn up<'a>(extra: &[&'a str]) -> Vec<&'a str> {
     let mut arguments =
         vec!["up", "--json", "--listen", "127.0.0.1:0", "--index-listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0"];
     arguments.extend(extra);
@@ -302,7 +297,7 @@ pub fn up<'a>(extra: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// `haul …` under strace, which kills the process at the `when`-th call of `call` and writes every such call to `log`.
-pub fn killed_at(call: &str, when: usize, log: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn killed_at(call: &str, when: usize, log: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("strace");
     command
         .args(["-f", "-qq", "-y", "--seccomp-bpf", "-o"])
@@ -316,7 +311,7 @@ pub fn killed_at(call: &str, when: usize, log: &Path, arguments: &[&str]) -> Com
 }
 
 /// Sum of what the logged calls on paths containing `part` returned: bytes read or written.
-pub fn logged_bytes(log: &Path, part: &str) -> u64 {
+pub(crate) fn logged_bytes(log: &Path, part: &str) -> u64 {
     let text = String::from_utf8_lossy(&fs::read(log).expect("strace wrote a log")).into_owned();
     text.lines()
         .filter(|line| line.contains(part))

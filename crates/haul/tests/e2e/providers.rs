@@ -1,0 +1,75 @@
+//! Several providers of one blob, of which one dies and one lies.
+
+use std::fs;
+
+use bytes::Bytes;
+use haul_sim::rogue::{Behaviour, Rogue};
+use serde_json::Value;
+
+use crate::support::{Home, Running, eventually, killed_at, leftovers, pattern, up, wait_ready};
+
+const MIB: usize = 1024 * 1024;
+
+/// A peer that shares `content` as `big.bin` and is killed at the counted read while serving it.
+fn dying_provider(home: &Home, folder: &std::path::Path, content: &[u8], ticket: &str, reads: usize) -> Running {
+    let share = folder.join("dying");
+    fs::create_dir(&share).unwrap();
+    fs::write(share.join("big.bin"), content).unwrap();
+    let hashing = home.start(up(&["--join", ticket, "--share", share.to_str().unwrap()]));
+    wait_ready(home);
+    hashing.stop();
+    // Everything is hashed and remembered, so from here on reads at offsets are reads for others.
+    let log = folder.join("strace.log");
+    let running = home.start_command(killed_at("pread64", reads, &log, &up(&[])));
+    wait_ready(home);
+    running
+}
+
+#[test]
+fn the_dead_are_replaced_and_the_liar_is_named() {
+    let bytes = std::env::var("HAUL_TEST_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(96) * MIB;
+    let content = pattern(3, bytes);
+    let data = tempfile::tempdir().unwrap();
+    let honest_share = data.path().join("honest");
+    fs::create_dir(&honest_share).unwrap();
+    fs::write(honest_share.join("big.bin"), &content).unwrap();
+
+    let (honest_home, dying_home, reader_home) = (Home::new(), Home::new(), Home::new());
+    let honest = honest_home.start(up(&["--share", honest_share.to_str().unwrap()]));
+    wait_ready(&honest_home);
+    let ticket = honest.ticket();
+    let mut dying = dying_provider(&dying_home, data.path(), &content, &ticket, 200);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let rogue = runtime
+        .block_on(Rogue::join(
+            &ticket.parse().unwrap(),
+            "liar",
+            "big.bin",
+            Bytes::from(content.clone()),
+            Behaviour::Corrupt,
+        ))
+        .unwrap();
+
+    let reader = reader_home.start(up(&["--join", &ticket]));
+    eventually("all three providers are known", || {
+        reader_home.run(["lookup", "--json", "big.bin"]).records("provider").len() == 3
+    });
+    let target = tempfile::tempdir().unwrap();
+    let file = target.path().join("big.bin");
+    let done = reader_home.run(["get", "--json", "big.bin", "-o", file.to_str().unwrap()]).ok().record("done");
+
+    assert!(fs::read(&file).unwrap() == content, "the content is right");
+    assert_eq!(leftovers(target.path()), Vec::<std::path::PathBuf>::new());
+    let from = done["from"].as_array().unwrap();
+    let of = |peer: &str| from.iter().find(|share| share["peer"] == peer).cloned().unwrap_or(Value::Null);
+    let liar = of(&rogue.peer().to_string());
+    assert!(liar["corrupt"].as_u64().is_some_and(|leaves| leaves >= 1), "the liar is named: {done}");
+    assert_eq!(liar["bytes"], 0, "{done}");
+    assert!(of(honest.ready["peer"].as_str().unwrap())["bytes"].as_u64().unwrap() > 0);
+    assert!(of(dying.ready["peer"].as_str().unwrap())["bytes"].as_u64().unwrap() > 0);
+    dying.wait();
+
+    runtime.block_on(rogue.stop());
+    reader.stop();
+    honest.stop();
+}
