@@ -12,6 +12,7 @@
 //! | [`connection`] | requests, answers, streams with credit, over any transport |
 //! | [`transport`] | what a connection runs on: TCP with TLS, or memory |
 //! | [`tls`] | TLS 1.3 with raw public keys; HTTPS configurations |
+//! | `tcp` | the socket below TLS |
 //! | [`trust`] | signing and checking certificates and grants |
 //! | [`identity`] | Ed25519 keys and their files |
 //! | [`clock`] | the two clocks |
@@ -22,6 +23,7 @@ pub mod connection;
 pub mod dialer;
 pub mod identity;
 pub mod listener;
+mod tcp;
 pub mod tls;
 pub mod transport;
 pub mod trust;

@@ -1,0 +1,112 @@
+//! A TCP socket as TLS wants it: its options, and a read buffer that exists only while bytes are arriving.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes of one read from the kernel. TLS reads 4 KiB at a time, which would cost a system call each.
+const READ_BYTES: usize = 64 * 1024;
+/// Unsent bytes in the kernel above which a socket takes no more: little enough that an answer overtakes bulk data soon,
+/// and that a slow link still shows progress within the stall deadline.
+const UNSENT_BYTES: u32 = 256 * 1024;
+/// An idle connection is probed after this long …
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// … this often …
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// … this many times.
+const KEEPALIVE_PROBES: u32 = 3;
+/// A connection whose sent bytes are not acknowledged for this long is dead.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connected socket.
+pub(crate) struct Socket {
+    stream: TcpStream,
+    input: Vec<u8>,
+    /// Bytes of `input` that are already consumed.
+    consumed: usize,
+}
+
+impl Socket {
+    /// Sets the options that every connection has.
+    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        socket.set_tcp_keepalive(&keepalive)?;
+        #[cfg(target_os = "linux")]
+        {
+            socket.set_tcp_user_timeout(Some(ACKNOWLEDGE_TIMEOUT))?;
+            socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        }
+        Ok(Self { stream, input: Vec::new(), consumed: 0 })
+    }
+
+    /// Fills the empty input buffer; zero bytes are the end of the stream.
+    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.input.clear();
+        self.consumed = 0;
+        loop {
+            match self.stream.poll_read_ready(context) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => {
+                    self.input = Vec::new();
+                    return Poll::Pending;
+                }
+            }
+            self.input.reserve_exact(READ_BYTES);
+            match self.stream.try_read_buf(&mut self.input) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.consumed == this.input.len() {
+            ready!(this.poll_input(context))?;
+        }
+        let waiting = this.input.get(this.consumed..).unwrap_or_default();
+        let bytes = waiting.len().min(buffer.remaining());
+        buffer.put_slice(waiting.get(..bytes).unwrap_or_default());
+        this.consumed += bytes;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
