@@ -1,5 +1,5 @@
 //! End-to-end tests: real processes, real sockets, real files.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, missing_docs)]
 
 mod folder;
 mod kill;

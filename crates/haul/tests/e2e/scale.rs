@@ -55,7 +55,8 @@ fn a_million_empty_files_are_registered_and_found() {
     );
     assert_eq!(rare.records("hit").len(), 1);
     assert!(examined < FILES as u64 / 100, "{examined} names examined");
-    assert!((all - walked).as_secs() < 20, "registered {:?} after the walk", all - walked);
+    let behind = all.saturating_sub(walked);
+    assert!(behind.as_secs() < 20, "registered {behind:?} after the walk");
     assert!(memory_kib < 400 * 1024, "index uses {} MiB", memory_kib / 1024);
     peer.stop();
     index.stop();
