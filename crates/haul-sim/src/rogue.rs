@@ -74,7 +74,7 @@ impl Rogue {
     ) -> Result<Self, JoinError> {
         let key = SecretKey::generate().map_err(setup)?;
         let local = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener::bind(&[local], &key, Alpn::Peer, None).await.map_err(setup)?;
+        let listener = Listener::bind(&[local], &key, Alpn::Peer, None).map_err(setup)?;
         let port = listener.addresses().first().map_or(0, std::net::SocketAddr::port);
         let address = ticket.addresses.first().ok_or_else(|| setup("the ticket has no address"))?;
         let (session, inbox) = dial(address, &key, Alpn::Index, None).await.map_err(setup)?;
