@@ -4,5 +4,8 @@
 
 pub mod api;
 pub mod config;
+pub mod daemon;
+pub mod link;
 pub mod register;
 pub mod share;
+pub mod text;
