@@ -4,8 +4,5 @@
 
 pub mod api;
 pub mod config;
-pub mod daemon;
-pub mod link;
 pub mod register;
 pub mod share;
-pub mod text;

@@ -1,5 +1,7 @@
 //! What may be typed. Help texts, completions and man pages all come from these types; nothing here does anything.
 
+#![expect(clippy::doc_markdown, reason = "these comments are shown on terminals as they stand")]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -144,10 +146,10 @@ pub(crate) struct UpArgs {
     pub(crate) name: Option<String>,
     /// Listen here for other peers; port 0 = any free one
     #[arg(long, value_name = "IP:PORT")]
-    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
     /// The embedded index listens here
     #[arg(long, value_name = "IP:PORT")]
-    pub(crate) index_listen: Vec<SocketAddr>,
+    pub(crate) index_listen: Option<SocketAddr>,
     /// This peer's own pages listen here; keep it on loopback
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) web_listen: Option<SocketAddr>,
@@ -161,7 +163,7 @@ pub(crate) struct UpArgs {
 pub(crate) struct IndexArgs {
     /// Listen here; port 0 = any free one
     #[arg(long = "index-listen", visible_alias = "listen", value_name = "IP:PORT")]
-    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// Arguments of `haul peer`.
@@ -178,7 +180,7 @@ pub(crate) struct PeerArgs {
     pub(crate) name: Option<String>,
     /// Listen here for other peers; port 0 = any free one
     #[arg(long, value_name = "IP:PORT")]
-    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
     /// This peer's own pages listen here; keep it on loopback
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) web_listen: Option<SocketAddr>,
@@ -263,9 +265,9 @@ pub(crate) struct CatArgs {
     /// A file's exact name, an id, a link, PEER:SHARE/PATH or the number of a hit
     #[arg(value_name = "NAME|ID|N")]
     pub(crate) what: String,
-    /// Only these bytes: first-last (both counted), first- or -count from the end
-    #[arg(long, value_name = "A-B")]
-    pub(crate) range: Option<String>,
+    /// Only the bytes from A to B, both counted from 0 and included; A- goes to the end
+    #[arg(long, value_parser = byte_range, value_name = "A-B")]
+    pub(crate) range: Option<(u64, Option<u64>)>,
 }
 
 /// `haul share …`.
@@ -453,6 +455,21 @@ pub(crate) struct ManArgs {
     pub(crate) out: Option<PathBuf>,
 }
 
+/// Reads `0-99` or `100-` as the first byte and the byte after the last.
+fn byte_range(text: &str) -> Result<(u64, Option<u64>), String> {
+    let wrong = || "expected A-B or A-, for example 0-99".to_owned();
+    let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+    let first = first.parse().map_err(|_| wrong())?;
+    if last.is_empty() {
+        return Ok((first, None));
+    }
+    let last: u64 = last.parse().map_err(|_| wrong())?;
+    if last < first {
+        return Err("ends before it begins".to_owned());
+    }
+    Ok((first, Some(last.saturating_add(1))))
+}
+
 /// Reads `500ms`, `10s`, `5m`, `24h`, `7d`; a bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
@@ -488,6 +505,15 @@ mod tests {
         assert_eq!(duration("7d"), Ok(Duration::from_hours(168)));
         for bad in ["", "s", "0s", "1y", "-1s", "99999999999999999999s", "9999999999999999w"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn byte_ranges_include_both_ends() {
+        assert_eq!(byte_range("0-99"), Ok((0, Some(100))));
+        assert_eq!(byte_range("7-"), Ok((7, None)));
+        for bad in ["", "-", "-5", "5", "9-3", "a-b"] {
+            assert!(byte_range(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,39 +1,80 @@
-//! One module per verb. Each takes its arguments and the context, and gives an exit code or a failure.
+//! One module per verb. Each takes the context and its arguments, and gives an exit code or a failure.
 
 pub(crate) mod bench;
+mod browse;
+mod cat;
+mod generate;
+mod get;
+mod lookup;
+mod membership;
+mod search;
+mod settings;
+mod shares;
+mod start;
+mod status;
+mod transfers;
+mod what;
 
-use crate::args::{Command, Global};
+use std::time::Duration;
+
+use haul_peer::api::codes::ErrorCode;
+
+use crate::args::Command;
+use crate::client::Received;
+use crate::context::Context;
 use crate::errors::Failure;
 use crate::exit::Exit;
-use crate::home::Home;
 
-/// What every command is given.
-#[derive(Clone, Debug)]
-pub(crate) struct Context {
-    /// Global options.
-    pub(crate) global: Global,
-}
-
-impl Context {
-    /// The context of these options.
-    pub(crate) fn new(global: Global) -> Self {
-        Self { global }
-    }
-
-    /// This haul's folders.
-    pub(crate) fn home(&self) -> Result<Home, Failure> {
-        Home::find(self.global.home.as_deref()).ok_or_else(|| {
-            Failure::new("no-home", "there is no folder to keep state in", Exit::USAGE)
-                .because("HOME is not set")
-                .next("set HAUL_HOME to a folder of yours")
-        })
-    }
-}
-
-/// Runs a verb.
+/// Runs a verb, or shows where to start. `--timeout` ends it, except those that run until they are stopped, and `get`,
+/// which pauses first.
 pub(crate) async fn run(context: &Context, command: Option<Command>) -> Result<Exit, Failure> {
-    match command {
-        Some(Command::Bench(args)) => bench::run(context, &args).await,
-        _ => Err(Failure::new("not-built", "this verb is not part of this build yet", Exit::USAGE)),
+    let Some(command) = command else { return start::overview(context).await };
+    let has_own_end = matches!(
+        command,
+        Command::Up(_) | Command::Index(_) | Command::Peer(_) | Command::Shell | Command::Bench(_) | Command::Get(_)
+    );
+    match context.global.timeout {
+        Some(timeout) if !has_own_end => {
+            tokio::time::timeout(timeout, dispatch(context, command)).await.unwrap_or_else(|_| Err(late(timeout)))
+        }
+        _ => dispatch(context, command).await,
     }
+}
+
+async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Up(_) | Command::Index(_) | Command::Peer(_) | Command::Shell => {
+            Err(Failure::new(ErrorCode::Usage, "this verb is not part of this build yet"))
+        }
+        Command::Search(args) => search::run(context, &args).await,
+        Command::Lookup(args) => lookup::run(context, &args).await,
+        Command::Get(args) => get::run(context, &args).await,
+        Command::Browse(args) => browse::run(context, &args).await,
+        Command::Cat(args) => cat::run(context, &args).await,
+        Command::Share { command } => shares::run(context, &command).await,
+        Command::Status => status::run(context).await,
+        Command::Peers(args) => status::peers(context, &args).await,
+        Command::Transfers { command } => transfers::run(context, command.as_ref()).await,
+        Command::Invite(args) => membership::invite(context, &args).await,
+        Command::Join(args) => membership::join(context, &args).await,
+        Command::Leave => membership::leave(context).await,
+        Command::Network { command } => membership::network(context, &command).await,
+        Command::Link(args) => lookup::link(context, &args).await,
+        Command::Bench(args) => bench::run(context, &args).await,
+        Command::Explain(args) => settings::explain(context, &args),
+        Command::Config { command } => settings::config(context, &command),
+        Command::Completions(args) => generate::completions(context, &args),
+        Command::Man(args) => generate::man(context, &args),
+        Command::Version => settings::version(context),
+    }
+}
+
+fn late(timeout: Duration) -> Failure {
+    Failure::new(ErrorCode::Timeout, format!("this took longer than {}", crate::output::text::took(timeout)))
+        .next("allow more: --timeout TIME")
+}
+
+/// With `--json` prints the daemon's line as it came.
+fn pass_on(context: &Context, line: &Received) -> Result<(), Failure> {
+    if context.output.is_json() { context.output.line(&line.raw) } else { Ok(()) }
 }

@@ -1,17 +1,27 @@
 //! The `haul` command. This crate reads arguments, talks to the daemon (or is it), and prints; what haul decides and
 //! does lives in the crates below.
 
+#![expect(clippy::format_push_string, reason = "lines for people are short, and writing to a String cannot fail")]
+
 mod args;
+mod client;
 mod commands;
+mod context;
 mod errors;
 mod exit;
-mod home;
+mod explain;
+mod numbers;
+mod output;
+mod tickets;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use haul_peer::api::codes::ErrorCode;
 
 use crate::args::Cli;
+use crate::context::Context;
+use crate::errors::Failure;
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
@@ -19,17 +29,27 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return errors::usage(&error).into(),
     };
-    run(cli).into()
-}
-
-fn run(cli: Cli) -> Exit {
+    let context = Context::new(cli.global);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return errors::report(&cli.global, &errors::Failure::from_start(&error)),
+        Err(error) => {
+            let failure = Failure::new(ErrorCode::Internal, "haul could not start its threads").because(error);
+            return failure.report(&context.output).into();
+        }
     };
-    let context = commands::Context::new(cli.global);
-    match runtime.block_on(commands::run(&context, cli.command)) {
+    let exit = match runtime.block_on(commands::run(&context, cli.command)) {
         Ok(exit) => exit,
-        Err(failure) => errors::report(&context.global, &failure),
+        Err(failure) => failure.report(&context.output),
+    };
+    // A read of standard input cannot be called off; it must not keep a command alive that is done.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(ErrorCode::Disk, "a file could not be read or written").because(error)
     }
 }
+
+const _: () = assert!(Exit::USAGE.0 == ErrorCode::Usage.exit());

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::Context;
+use haul_peer::api::codes::ErrorCode;
+
+use crate::context::Context;
 use crate::errors::Failure;
 use crate::exit::Exit;
 use results::Results;
@@ -50,7 +52,7 @@ pub(crate) async fn run(_context: &Context, args: &BenchArgs) -> Result<Exit, Fa
 
 fn plot_results(args: &PlotArgs) -> Result<Exit, Failure> {
     let failed = |path: &PathBuf, error: &dyn std::fmt::Display| {
-        Failure::new("bench-files", format!("{} cannot be used", path.display()), Exit::DISK).because(error)
+        Failure::new(ErrorCode::Disk, format!("{} cannot be used", path.display())).because(error)
     };
     let mut together = Results::new();
     for path in &args.results {
