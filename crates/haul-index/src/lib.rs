@@ -5,6 +5,9 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`server`] | owns all tasks: start, accept, shut down |
+//! | [`session`] | one peer's session: decode, decide, store, answer |
+//! | [`state`] | what all sessions share |
+//! | [`presence`] | who is online, from where |
 //! | [`store`] | what an index keeps, in domain verbs, and its embedded implementation |
 //! | [`members`] | who belongs to the network: members, names, tickets, removals |
 //! | [`authority`] | the keys of network and index, and what they sign |
@@ -13,7 +16,9 @@
 pub mod authority;
 pub mod config;
 pub mod members;
+pub mod presence;
 pub mod server;
+pub mod state;
 pub mod store;
 
 pub use config::{IndexConfig, Invitation};

@@ -230,6 +230,18 @@ pub enum IndexAnswer {
     Refused(Refusal),
 }
 
+/// What an index says on its own, on an open session. It may be lost: whatever it says also comes with an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IndexPush {
+    /// A member was removed: stop serving it now. The list replaces the one that came before.
+    Revoked {
+        /// Index time.
+        time: Timestamp,
+        /// As in [`Welcome`].
+        revoked: Vec<(PeerId, u64)>,
+    },
+}
+
 /// Why an index does not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
@@ -320,7 +332,7 @@ pub struct PeerCard {
     pub online: bool,
     /// When the index last heard of it.
     pub seen: Timestamp,
-    /// Entries and bytes that the asker can see of it.
+    /// Files and bytes that the asker can see of it, in answers to Peers; elsewhere 0.
     pub files: u64,
     /// See `files`.
     pub bytes: u64,

@@ -1,0 +1,256 @@
+//! Who is online, from where, and by which connection: the leases machine with what surrounds it.
+//!
+//! Nothing here waits. What the machine decides (hide, close) is taken with [`Presence::poll_action`] and carried out
+//! by [`crate::state::IndexState`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use haul_core::ids::PeerId;
+use haul_core::registry::addresses::{Listed, Prefix, Source};
+use haul_core::registry::leases::{ConnectionId, LeaseAction, Leases};
+use haul_core::time::{Moment, Timestamp};
+use haul_net::connection::Connection;
+
+use crate::members::PresenceNote;
+
+/// What a peer says, and what the index sees, when its session opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Where its connection comes from.
+    pub source: Source,
+    /// The port on which it serves; 0 if it does not.
+    pub port: u16,
+    /// Further addresses that it claims.
+    pub claims: Vec<String>,
+}
+
+/// How a peer stands, as one asker is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Where it serves; empty while away.
+    pub addresses: Vec<String>,
+    /// Whether its lease runs.
+    pub online: bool,
+    /// When it was last heard of.
+    pub seen: Timestamp,
+}
+
+/// Presence of all peers of one index.
+#[derive(Debug)]
+pub struct Presence {
+    inner: Mutex<Inner>,
+    /// The next lease to end, so that a query need not take the lock to know that none is over.
+    next_end: AtomicU64,
+    allowed: Vec<Prefix>,
+    boot: [u8; 16],
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    leases: Leases,
+    connections: HashMap<ConnectionId, Connection>,
+    peers: HashMap<PeerId, Known>,
+    last_connection: u64,
+    changed: Vec<PeerId>,
+}
+
+#[derive(Debug)]
+struct Known {
+    arrival: Arrival,
+    listed: Listed,
+    seen: Timestamp,
+    /// Whether it stands in `changed`.
+    changed: bool,
+}
+
+impl Presence {
+    /// Nobody is present yet. Claimed addresses are listed only inside `allowed`.
+    pub fn new(allowed: Vec<Prefix>, boot: [u8; 16]) -> Self {
+        Self { inner: Mutex::default(), next_end: AtomicU64::new(u64::MAX), allowed, boot }
+    }
+
+    /// Takes over what was known before a restart. On the same boot, leases go on until their end.
+    pub fn restore(&self, now: Moment, notes: Vec<(PeerId, PresenceNote)>) {
+        let mut inner = self.lock();
+        for (peer, note) in notes {
+            let arrival = Arrival { source: note.source, port: note.port, claims: note.claims };
+            let listed = self.list(&arrival);
+            inner.peers.insert(peer, Known { arrival, listed, seen: note.seen, changed: false });
+            if let Some(end) = note.lease_end
+                && note.boot == self.boot
+                && self.boot != [0; 16]
+                && end > now
+            {
+                inner.leases.handle_restored(peer, end);
+            }
+        }
+        self.note_next_end(&inner);
+    }
+
+    /// A session opened; guests are not listed.
+    pub fn connected(
+        &self,
+        now: Moment,
+        wall: Timestamp,
+        connection: &Connection,
+        listed: bool,
+        arrival: Arrival,
+    ) -> ConnectionId {
+        let peer = connection.remote();
+        let mut inner = self.lock();
+        inner.last_connection += 1;
+        let id = ConnectionId(inner.last_connection);
+        inner.connections.insert(id, connection.clone());
+        inner.leases.handle_connected(now, id, peer, listed);
+        if listed {
+            let addresses = self.list(&arrival);
+            inner.peers.insert(peer, Known { arrival, listed: addresses, seen: wall, changed: false });
+            inner.touch(peer, wall);
+        }
+        self.note_next_end(&inner);
+        id
+    }
+
+    /// The peer renewed its lease. False: this connection has none any more.
+    pub fn renewed(&self, now: Moment, wall: Timestamp, connection: ConnectionId, peer: PeerId) -> bool {
+        let mut inner = self.lock();
+        let held = inner.leases.handle_renewed(now, connection);
+        if inner.leases.is_current(connection, &peer) {
+            inner.touch(peer, wall);
+        }
+        self.note_next_end(&inner);
+        held
+    }
+
+    /// The session is over.
+    pub fn closed(&self, wall: Timestamp, connection: ConnectionId, peer: PeerId) {
+        let mut inner = self.lock();
+        if inner.leases.is_current(connection, &peer) {
+            inner.touch(peer, wall);
+        }
+        inner.leases.handle_closed(connection);
+        inner.connections.remove(&connection);
+        self.note_next_end(&inner);
+    }
+
+    /// The member was removed from the network.
+    pub fn removed(&self, peer: PeerId) {
+        let mut inner = self.lock();
+        inner.leases.handle_removed(peer);
+        inner.peers.remove(&peer);
+        self.note_next_end(&inner);
+    }
+
+    /// Ends the leases that are over; whether there were any. Cheap while there is none.
+    pub fn expire(&self, now: Moment) -> bool {
+        if self.next_end.load(Ordering::Relaxed) > now.0 {
+            return false;
+        }
+        let mut inner = self.lock();
+        let before: Vec<PeerId> = inner.leases.present().filter(|(_, end)| *end <= now).map(|(peer, _)| peer).collect();
+        inner.leases.handle_timeout(now);
+        for peer in before {
+            inner.mark_changed(peer);
+        }
+        self.note_next_end(&inner);
+        true
+    }
+
+    /// What is to be done next.
+    pub fn poll_action(&self) -> Option<LeaseAction> {
+        self.lock().leases.poll_action()
+    }
+
+    /// The connection with this number, if its session is open.
+    pub fn connection(&self, id: ConnectionId) -> Option<Connection> {
+        self.lock().connections.get(&id).cloned()
+    }
+
+    /// The connections of all open sessions.
+    pub fn connections(&self) -> Vec<Connection> {
+        self.lock().connections.values().cloned().collect()
+    }
+
+    /// Whether the peer's lease runs.
+    pub fn is_present(&self, peer: &PeerId) -> bool {
+        self.lock().leases.is_present(peer)
+    }
+
+    /// Whether this connection is the one by which its peer is present.
+    pub fn is_current(&self, connection: ConnectionId, peer: &PeerId) -> bool {
+        self.lock().leases.is_current(connection, peer)
+    }
+
+    /// How many peers are present.
+    pub fn present_count(&self) -> usize {
+        self.lock().leases.present_count()
+    }
+
+    /// How the peer stands, for an asker whose connection comes from `asker` and goes to `reached`.
+    pub fn standing(&self, peer: &PeerId, asker: Source, reached: Option<IpAddr>) -> Standing {
+        let inner = self.lock();
+        let online = inner.leases.is_present(peer);
+        let Some(known) = inner.peers.get(peer) else {
+            return Standing { addresses: Vec::new(), online, seen: Timestamp(0) };
+        };
+        let addresses = if online { known.listed.told(asker, reached) } else { Vec::new() };
+        Standing { addresses, online, seen: known.seen }
+    }
+
+    /// What changed since the last call and should outlive a restart.
+    pub fn take_notes(&self) -> Vec<(PeerId, PresenceNote)> {
+        let mut inner = self.lock();
+        let changed = std::mem::take(&mut inner.changed);
+        let ends: HashMap<PeerId, Moment> =
+            if changed.is_empty() { HashMap::new() } else { inner.leases.present().collect() };
+        let mut notes = Vec::with_capacity(changed.len());
+        for peer in changed {
+            let Some(known) = inner.peers.get_mut(&peer) else { continue };
+            known.changed = false;
+            let note = PresenceNote {
+                boot: self.boot,
+                lease_end: ends.get(&peer).copied(),
+                seen: known.seen,
+                source: known.arrival.source,
+                port: known.arrival.port,
+                claims: known.arrival.claims.clone(),
+            };
+            notes.push((peer, note));
+        }
+        notes
+    }
+
+    fn list(&self, arrival: &Arrival) -> Listed {
+        Listed::decide(arrival.source, arrival.port, &arrival.claims, &self.allowed)
+    }
+
+    fn note_next_end(&self, inner: &Inner) {
+        let next = inner.leases.next_timeout().map_or(u64::MAX, |end| end.0);
+        self.next_end.store(next, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn touch(&mut self, peer: PeerId, wall: Timestamp) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.seen = wall;
+        }
+        self.mark_changed(peer);
+    }
+
+    fn mark_changed(&mut self, peer: PeerId) {
+        if let Some(known) = self.peers.get_mut(&peer)
+            && !known.changed
+        {
+            known.changed = true;
+            self.changed.push(peer);
+        }
+    }
+}
