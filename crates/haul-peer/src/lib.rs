@@ -4,5 +4,8 @@
 
 pub mod api;
 pub mod config;
+pub mod fetch;
+pub mod files;
 pub mod register;
+pub mod serve;
 pub mod share;

@@ -1,0 +1,173 @@
+//! Bulk answers: leaves of files, and many small files at once.
+//!
+//! A blocking thread reads up to a mebibyte ahead while the connection sends what was read before.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use haul_core::blob::BlobGeometry;
+use haul_core::ids::BlobId;
+use haul_core::limits::LEAF_BYTES;
+use haul_core::wire::Label;
+use haul_core::wire::peer::{LeafRange, PeerAnswer};
+use haul_net::connection::{InboundRequest, StreamSender};
+use tokio::task::JoinHandle;
+
+use crate::share::{LocalFile, OpenError, Shares};
+
+/// Leaves read at once: 1 MiB.
+const READ_LEAVES: u64 = 16;
+/// Small files read at once: at most 1 MiB too.
+const READ_SMALL: usize = 16;
+/// Copies of a blob that are tried, if files turn out to have changed.
+const COPIES: usize = 4;
+
+/// What one read gave: leaf number or place in the list, and the bytes.
+type Batch = Vec<(u64, Bytes)>;
+
+/// Answers `Pieces`.
+pub(super) async fn send(
+    shares: &Arc<Shares>,
+    blob: BlobId,
+    ranges: &[LeafRange],
+    groups: &Arc<[Label]>,
+    request: InboundRequest,
+) {
+    let stream = request.into_stream();
+    let opened = {
+        let (shares, groups) = (Arc::clone(shares), Arc::clone(groups));
+        tokio::task::spawn_blocking(move || open(&shares, &blob, &groups)).await
+    };
+    let end = match opened {
+        Ok(Ok(file)) => send_leaves(shares, Arc::new(file), ranges, &stream).await,
+        Ok(Err(answer)) => answer,
+        Err(_) => PeerAnswer::NotHeld,
+    };
+    // A connection that ended needs no end of stream.
+    let _ = stream.end(&end).await;
+}
+
+struct OpenFile {
+    file: File,
+    located: LocalFile,
+    geometry: BlobGeometry,
+}
+
+/// Opens a copy of the blob that is still what was hashed.
+fn open(shares: &Shares, blob: &BlobId, groups: &[Label]) -> Result<OpenFile, PeerAnswer> {
+    let mut outcome = PeerAnswer::NotHeld;
+    for _ in 0..COPIES {
+        let Some(located) = shares.locate_for(blob, groups) else { return Err(outcome) };
+        match shares.open_file(&located) {
+            Ok(file) => {
+                let geometry = BlobGeometry::new(located.size()).ok_or(PeerAnswer::NotHeld)?;
+                return Ok(OpenFile { file, located, geometry });
+            }
+            Err(OpenError::Gone | OpenError::Changed) => {
+                shares.report_changed(&located);
+                outcome = PeerAnswer::Changed;
+            }
+            Err(OpenError::Io(error)) => {
+                tracing::warn!(%error, path = ?located.path, "cannot read a shared file");
+                return Err(PeerAnswer::NotHeld);
+            }
+        }
+    }
+    Err(outcome)
+}
+
+async fn send_leaves(
+    shares: &Arc<Shares>,
+    open: Arc<OpenFile>,
+    ranges: &[LeafRange],
+    stream: &StreamSender,
+) -> PeerAnswer {
+    let leaves = open.geometry.leaves();
+    let fits =
+        |range: &LeafRange| range.count > 0 && range.first.checked_add(range.count).is_some_and(|end| end <= leaves);
+    if !ranges.iter().all(fits) {
+        return PeerAnswer::Bad { reason: format!("leaves outside of a blob of {leaves} leaves") };
+    }
+    let mut runs = ranges.iter().flat_map(|range| {
+        let end = range.first + range.count;
+        (range.first..end).step_by(READ_LEAVES as usize).map(move |first| first..(first + READ_LEAVES).min(end))
+    });
+    let read = |run: std::ops::Range<u64>| -> JoinHandle<io::Result<Batch>> {
+        let (shares, open) = (Arc::clone(shares), Arc::clone(&open));
+        tokio::task::spawn_blocking(move || read_run(&shares, &open, run))
+    };
+    let mut ahead = runs.next().map(read);
+    while let Some(reading) = ahead.take() {
+        let Ok(Ok(batch)) = reading.await else {
+            shares.report_changed(&open.located);
+            return PeerAnswer::Changed;
+        };
+        if stream.is_cancelled() {
+            return PeerAnswer::Served;
+        }
+        ahead = runs.next().map(read);
+        for (leaf, bytes) in batch {
+            if stream.send(leaf, bytes).await.is_err() {
+                return PeerAnswer::Served;
+            }
+        }
+    }
+    PeerAnswer::Served
+}
+
+/// Reads a run of leaves; an error also if the file is not what was hashed any more.
+fn read_run(shares: &Shares, open: &OpenFile, run: std::ops::Range<u64>) -> io::Result<Batch> {
+    let start = run.start * LEAF_BYTES;
+    let end = (run.end * LEAF_BYTES).min(open.geometry.size());
+    let mut buffer = vec![0; (end - start) as usize];
+    open.file.read_exact_at(&mut buffer, start)?;
+    if !shares.still_same(&open.file, &open.located) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = Bytes::from(buffer);
+    Ok(run.map(|leaf| (leaf, bytes.split_to(open.geometry.leaf_bytes(leaf)))).collect())
+}
+
+/// Answers `Blobs`: those that are here and have at most one leaf.
+pub(super) async fn send_small(shares: &Arc<Shares>, blobs: &[BlobId], groups: &Arc<[Label]>, request: InboundRequest) {
+    let stream = request.into_stream();
+    let mut batches = blobs.chunks(READ_SMALL).enumerate();
+    let read = |(number, chunk): (usize, &[BlobId])| -> JoinHandle<Batch> {
+        let (shares, groups, chunk) = (Arc::clone(shares), Arc::clone(groups), chunk.to_vec());
+        tokio::task::spawn_blocking(move || read_small(&shares, &chunk, &groups, (number * READ_SMALL) as u64))
+    };
+    let mut ahead = batches.next().map(read);
+    'all: while let Some(reading) = ahead.take() {
+        let batch = reading.await.unwrap_or_default();
+        if stream.is_cancelled() {
+            break;
+        }
+        ahead = batches.next().map(read);
+        for (place, bytes) in batch {
+            if stream.send(place, bytes).await.is_err() {
+                break 'all;
+            }
+        }
+    }
+    let _ = stream.end(&PeerAnswer::Served).await;
+}
+
+fn read_small(shares: &Shares, blobs: &[BlobId], groups: &[Label], first: u64) -> Batch {
+    let read = |blob: &BlobId| {
+        let open = open(shares, blob, groups).ok()?;
+        if open.geometry.leaves() > 1 {
+            return None;
+        }
+        match read_run(shares, &open, 0..1) {
+            Ok(batch) => batch.into_iter().next().map(|(_, bytes)| bytes),
+            Err(_) => {
+                shares.report_changed(&open.located);
+                None
+            }
+        }
+    };
+    (first..).zip(blobs).filter_map(|(place, blob)| Some((place, read(blob)?))).collect()
+}
