@@ -199,12 +199,14 @@ def main():
     parser.add_argument("--peers", type=level_range, default=level_range("1..3"), help="N for 1..N, or A..B")
     parser.add_argument("--in-flight", type=int, default=1, help="requests that each peer keeps unanswered (default 1)")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--first-round", type=int, default=0, help="number of the first round in the results")
+    parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args()
     os.makedirs(arguments.out, exist_ok=True)
     rows, samples = [], []
     try:
-        for round_number in range(arguments.rounds):
+        for round_number in range(arguments.first_round, arguments.first_round + arguments.rounds):
             for peers in arguments.peers:
                 level_rows, level_samples = run_level(peers, arguments.in_flight, round_number)
                 rows += level_rows
@@ -222,7 +224,7 @@ def main():
         for cell, round_number, number, part in samples:
             micros = " ".join(f"{latency * 1e6:.1f}" for latency in part)
             file.write(f"{','.join(str(value) for value in cell.values())},{round_number},{number},{micros}\n")
-    for row in rows:
+    for row in [] if arguments.quiet else rows:
         print(f"{row['operation']:9} peers {row['peers']} in flight {row['in_flight']}: mean {row['mean_us']:8.1f} us, "
               f"p99 {row['p99_us']:8.1f} us, {row['ops_per_s']:8.0f}/s, server CPU {row['server_cpu_us']:7.1f} us")
 

@@ -1,9 +1,18 @@
 //! `haul bench`: measures haul on this machine.
 
+mod cases;
+mod cpu;
+mod disk;
+mod level;
 mod mix;
+mod null_server;
 mod pictures;
 mod plot;
+mod report;
 mod results;
+mod servers;
+mod session;
+mod tables;
 
 use std::path::PathBuf;
 
@@ -27,8 +36,13 @@ pub(crate) struct BenchArgs {
 /// `haul bench …`.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    /// The student report's benchmark: searches, registrations and lookups by several peers at the same time
+    Report(report::ReportArgs),
     /// Draw the pictures of results.json files again
     Plot(PlotArgs),
+    /// Be a server that another benchmark measures
+    #[command(hide = true)]
+    Serve(servers::ServeArgs),
 }
 
 /// Arguments of `haul bench plot`.
@@ -43,11 +57,16 @@ pub(crate) struct PlotArgs {
 }
 
 /// Runs it.
-#[expect(clippy::unused_async, reason = "the measurements will wait")]
-pub(crate) async fn run(_context: &Context, args: &BenchArgs) -> Result<Exit, Failure> {
-    match &args.command {
-        BenchCommand::Plot(args) => plot_results(args),
-    }
+pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Failure> {
+    let done = match &args.command {
+        BenchCommand::Plot(args) => return plot_results(args),
+        BenchCommand::Report(args) => report::run(args, context.global.index.as_deref(), context.global.json).await,
+        BenchCommand::Serve(args) => servers::serve(args).await,
+    };
+    done.map(|()| Exit::DONE).map_err(|error| {
+        let failure = Failure::new("bench-failed", "the benchmark stopped at its first failure", Exit::INCOMPLETE);
+        error.chain().fold(failure, Failure::because)
+    })
 }
 
 fn plot_results(args: &PlotArgs) -> Result<Exit, Failure> {
