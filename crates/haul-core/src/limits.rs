@@ -68,6 +68,11 @@ pub const WALK_COMMIT_ENTRIES: usize = 10_000;
 pub const WALK_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Pages in flight (sent, not acknowledged) while registering.
 pub const PAGES_IN_FLIGHT: usize = 8;
+/// Transactions that one session may have open: a few shares at once, each with its successor.
+pub const TRANSACTIONS_PER_SESSION: usize = 64;
+/// Bytes of pages that one session may have staged in amendments before it commits: three of the largest amendments
+/// with names of usual length.
+pub const STAGED_BYTES: usize = 64 * 1024 * 1024;
 /// Shares of one peer.
 pub const SHARES_PER_PEER: usize = 1_000;
 

@@ -18,6 +18,7 @@ pub mod config;
 pub mod members;
 pub mod presence;
 pub mod server;
+pub mod session;
 pub mod state;
 pub mod store;
 

@@ -1,0 +1,229 @@
+//! One peer's session: from a stranger's first request to the end of the connection.
+//!
+//! The session is one task. What it is asked runs as futures within it: lookups and searches overtake each other and
+//! whatever waits for the disk; changes of one share run in the order in which they came. A panic ends this session
+//! and no other.
+
+mod answers;
+mod greeting;
+mod registration;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use haul_core::ids::{PeerId, ShareId};
+use haul_core::registry::addresses::Source;
+use haul_core::registry::leases::ConnectionId;
+use haul_core::registry::session::{SessionState, Verdict};
+use haul_core::time::Timestamp;
+use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
+use haul_net::connection::{Connection, Inbound, InboundRequest, Inbox};
+use tokio_util::sync::CancellationToken;
+
+use crate::state::IndexState;
+use crate::store::{Asker, IndexStore};
+use registration::Registration;
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub struct Caller {
+    /// The connection.
+    pub connection: Connection,
+    /// What it asks.
+    pub inbox: Inbox,
+    /// Where it comes from.
+    pub source: Source,
+    /// The address of this index that it goes to, if it is a socket's.
+    pub reached: Option<IpAddr>,
+}
+
+/// Serves one connection until it ends or `stop`. Returns once nothing of the session is left.
+pub async fn run<S: IndexStore>(state: Arc<IndexState<S>>, caller: Caller, stop: CancellationToken) {
+    let connection = caller.connection.clone();
+    let peer = connection.remote();
+    let id = Arc::new(Mutex::new(None));
+    let session = serve(Arc::clone(&state), caller, stop.clone(), Arc::clone(&id));
+    if AssertUnwindSafe(session).catch_unwind().await.is_err() {
+        tracing::error!(peer = peer.short(), "a session failed unexpectedly; only this connection is closed");
+        connection.close("an internal error of the index");
+    }
+    let id = id.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    // When the index itself stops, leases go on: a peer whose index restarts quickly was never away.
+    if let Some(id) = id
+        && !stop.is_cancelled()
+    {
+        state.disconnect(id, peer).await;
+    }
+}
+
+type OpenedAs = Arc<Mutex<Option<ConnectionId>>>;
+
+async fn serve<S: IndexStore>(
+    state: Arc<IndexState<S>>,
+    mut caller: Caller,
+    stop: CancellationToken,
+    opened_as: OpenedAs,
+) {
+    let greeting = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err("the index is shutting down".to_owned()),
+        greeting = greeting::greet(&state, &mut caller, &opened_as) => greeting,
+    };
+    let (machine, session) = match greeting {
+        Ok(opened) => opened,
+        Err(reason) => return caller.connection.close(reason),
+    };
+    let mut work = Work { session: Arc::new(session), machine, jobs: FuturesUnordered::new(), lanes: HashMap::new() };
+    let reason = tokio::select! {
+        biased;
+        () = stop.cancelled() => "the index is shutting down".to_owned(),
+        reason = work.run(&mut caller.inbox) => reason,
+    };
+    work.session.connection.close(reason);
+    work.finish(&stop, &opened_as).await;
+}
+
+/// An open session, as its jobs see it.
+#[derive(Debug)]
+pub(crate) struct Session<S> {
+    state: Arc<IndexState<S>>,
+    connection: Connection,
+    id: ConnectionId,
+    peer: PeerId,
+    asker: Asker,
+    source: Source,
+    reached: Option<IpAddr>,
+    /// A guest's end.
+    until: Option<Timestamp>,
+    /// When the newest grant was issued.
+    granted: Mutex<Timestamp>,
+    registration: Registration,
+}
+
+/// What a finished job leaves to do.
+enum Done {
+    Nothing,
+    /// The next change of this share may run.
+    Share(ShareId),
+    /// The session ends.
+    End(&'static str),
+}
+
+type Job = BoxFuture<'static, Done>;
+
+struct Work<S> {
+    session: Arc<Session<S>>,
+    machine: SessionState,
+    jobs: FuturesUnordered<Job>,
+    /// Changes that wait behind the one that runs, for each share that has one running.
+    lanes: HashMap<ShareId, VecDeque<(InboundRequest, IndexRequest)>>,
+}
+
+impl<S: IndexStore> Work<S> {
+    /// Until the connection or the session ends; returns why.
+    async fn run(&mut self, inbox: &mut Inbox) -> String {
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.jobs.next(), if !self.jobs.is_empty() => match done {
+                    Done::Nothing => {}
+                    Done::Share(share) => self.next_in_lane(share),
+                    Done::End(reason) => return reason.to_owned(),
+                },
+                inbound = inbox.next() => match inbound {
+                    None => return "the connection ended".to_owned(),
+                    // No message of this version; later ones may have some.
+                    Some(Inbound::Push(_)) => {}
+                    Some(Inbound::Request(request)) => {
+                        if let Err(reason) = self.take(request).await {
+                            return reason;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    async fn take(&mut self, inbound: InboundRequest) -> Result<(), String> {
+        let request = match inbound.decode::<IndexRequest>() {
+            Ok(request) => request,
+            Err(error) => return Err(format!("a request is not understood: {error}")),
+        };
+        match self.machine.handle_request(self.session.state.authority.network(), &request) {
+            Verdict::Serve => self.start(inbound, request),
+            Verdict::Refuse(refusal) => self.refuse(inbound, refusal),
+            Verdict::Close(refusal) => {
+                let reason = format!("refused: {refusal:?}");
+                let _ = inbound.answer(&IndexAnswer::Refused(refusal)).await;
+                return Err(reason);
+            }
+            Verdict::Introduce | Verdict::CheckHello => return Err("the session is open already".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, inbound: InboundRequest, request: IndexRequest) {
+        match self.session.registration.lane(&request) {
+            None => {
+                let session = Arc::clone(&self.session);
+                self.jobs.push(answers::answer(session, inbound, request).boxed());
+            }
+            Some(Err(refusal)) => self.refuse(inbound, refusal),
+            Some(Ok(share)) => match self.lanes.get_mut(&share) {
+                Some(waiting) => waiting.push_back((inbound, request)),
+                None => {
+                    self.lanes.insert(share, VecDeque::new());
+                    self.start_change(share, inbound, request);
+                }
+            },
+        }
+    }
+
+    fn next_in_lane(&mut self, share: ShareId) {
+        match self.lanes.get_mut(&share).and_then(VecDeque::pop_front) {
+            Some((inbound, request)) => self.start_change(share, inbound, request),
+            None => drop(self.lanes.remove(&share)),
+        }
+    }
+
+    fn start_change(&mut self, share: ShareId, inbound: InboundRequest, request: IndexRequest) {
+        let session = Arc::clone(&self.session);
+        let job = async move {
+            let answer = registration::change(&session, request).await;
+            let _ = inbound.answer(&answer).await;
+            Done::Share(share)
+        };
+        self.jobs.push(job.boxed());
+    }
+
+    /// Answers as a job too: the session goes on reading while the other side does not.
+    fn refuse(&mut self, inbound: InboundRequest, refusal: Refusal) {
+        let job = async move {
+            let _ = inbound.answer(&IndexAnswer::Refused(refusal)).await;
+            Done::Nothing
+        };
+        self.jobs.push(job.boxed());
+    }
+
+    /// Hides the peer at once, while what had begun comes to its end; what waited is dropped.
+    async fn finish(mut self, stop: &CancellationToken, opened_as: &OpenedAs) {
+        self.lanes.clear();
+        let session = Arc::clone(&self.session);
+        let id = opened_as.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let leave = async {
+            if let Some(id) = id
+                && !stop.is_cancelled()
+            {
+                session.state.disconnect(id, session.peer).await;
+            }
+        };
+        let jobs = async { while self.jobs.next().await.is_some() {} };
+        tokio::join!(leave, jobs);
+        session.registration.abort_all(&session.state.store).await;
+    }
+}

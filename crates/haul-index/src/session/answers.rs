@@ -1,0 +1,268 @@
+//! What changes no share: renewals, lookups, searches, listings, totals, invitations, removals, leaving.
+//!
+//! Every answer fits into a frame: what is too much is cut where the protocol has a count or a cursor for the rest.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use haul_core::ids::PeerId;
+use haul_core::limits;
+use haul_core::path::SharePath;
+use haul_core::query;
+use haul_core::trust::Role;
+use haul_core::wire::index::{
+    BlobPlaces, Hits, IndexAnswer, IndexRequest, LookupKeys, PeerCard, Providers, Refusal, Renewed, Stats,
+};
+use haul_core::wire::{ByteString, Label};
+use haul_net::clock;
+use haul_net::connection::InboundRequest;
+
+use super::{Done, Session, greeting};
+use crate::config::Invitation;
+use crate::state::{Counters, blocking, refusal};
+use crate::store::{BrowseQuestion, Found, IndexStore, SearchQuestion};
+
+/// Bytes of lists in one answer: what stands around them fits beside it.
+const ANSWER_BYTES: usize = limits::FRAME_BYTES - 64 * 1024;
+
+/// Answers one request.
+pub(super) async fn answer<S: IndexStore>(
+    session: Arc<Session<S>>,
+    inbound: InboundRequest,
+    request: IndexRequest,
+) -> Done {
+    let ends = match &request {
+        IndexRequest::Leave => Some("the peer left"),
+        _ => None,
+    };
+    let outcome = find(&session, request).await;
+    let ends = match &outcome {
+        Err(Refusal::NoSession | Refusal::Revoked | Refusal::TicketExpired) => Some("the session is over"),
+        _ => ends,
+    };
+    let _ = inbound.answer(&outcome.unwrap_or_else(IndexAnswer::Refused)).await;
+    ends.map_or(Done::Nothing, Done::End)
+}
+
+async fn find<S: IndexStore>(session: &Session<S>, request: IndexRequest) -> Result<IndexAnswer, Refusal> {
+    session.state.expire(clock::boot_now()).await;
+    match request {
+        IndexRequest::Renew => renew(session),
+        IndexRequest::Lookup { keys, max, away } => lookup(session, &keys, max, away).await,
+        IndexRequest::Search { query, limit, cursor, away } => search(session, &query, limit, cursor, away).await,
+        IndexRequest::Browse { peer, share, path, recursive, cursor } => {
+            browse(session, peer, share.as_ref(), &path, recursive, cursor.as_ref()).await
+        }
+        IndexRequest::Peers { after } => Ok(peers(session, after).await),
+        IndexRequest::Stats => Ok(IndexAnswer::Stats(stats(session))),
+        IndexRequest::Invite { uses, life_ms, role, groups } => {
+            let life = Duration::from_millis(life_ms);
+            invite(session, Invitation { uses, life, role, groups: groups.into_vec() }).await
+        }
+        IndexRequest::Remove { peer } => remove(session, peer).await,
+        IndexRequest::Leave => {
+            // Hidden before the answer, so that whoever reads it can rely on it.
+            session.state.disconnect(session.id, session.peer).await;
+            Ok(IndexAnswer::Left)
+        }
+        _ => Err(Refusal::NotAllowed),
+    }
+}
+
+fn renew<S: IndexStore>(session: &Session<S>) -> Result<IndexAnswer, Refusal> {
+    let now = clock::wall_now();
+    let member = session.state.members.find(&session.peer).ok_or(Refusal::Revoked)?;
+    if session.until.is_some_and(|until| until <= now) && member.role == Role::Guest {
+        return Err(Refusal::TicketExpired);
+    }
+    if !session.state.presence.renewed(clock::boot_now(), now, session.id, session.peer) {
+        return Err(Refusal::NoSession);
+    }
+    let mut granted = session.granted.lock().unwrap_or_else(PoisonError::into_inner);
+    // Also when the wall clock was set: a grant must be in date by the index time that this answer carries.
+    let fresh = *granted <= now && now < granted.after(limits::GRANT / 2);
+    let grant = (!fresh).then(|| {
+        *granted = now;
+        ByteString(greeting::grant(&session.state, session.peer, &member))
+    });
+    Ok(IndexAnswer::Renewed(Renewed { grant, time: now, revoked: session.state.members.revoked(now) }))
+}
+
+async fn lookup<S: IndexStore>(
+    session: &Session<S>,
+    keys: &LookupKeys,
+    max: u32,
+    away: bool,
+) -> Result<IndexAnswer, Refusal> {
+    let max = (max as usize).min(limits::LOOKUP_PROVIDERS);
+    let found = session.state.store.lookup(&session.asker, keys, max, away).await.map_err(refusal)?;
+    let count = match keys {
+        LookupKeys::Blobs(blobs) => blobs.len(),
+        LookupKeys::Names(names) => names.len(),
+    };
+    Counters::add(&session.state.counters.lookups, count);
+    Ok(IndexAnswer::Providers(providers(session, found)))
+}
+
+/// Puts cards to the peers, within the bytes of an answer; `total` still tells what was cut.
+fn providers<S: IndexStore>(session: &Session<S>, found: Found) -> Providers {
+    let mut answer = Providers { peers: Vec::new(), answers: Vec::with_capacity(found.answers.len()) };
+    let mut numbers: HashMap<u32, u32> = HashMap::new();
+    let mut room = ANSWER_BYTES;
+    for blobs in found.answers {
+        let mut kept = Vec::with_capacity(blobs.len());
+        for blob in blobs {
+            let Some(left) = room.checked_sub(64) else { break };
+            room = left;
+            let mut places = Vec::with_capacity(blob.places.len());
+            for mut place in blob.places {
+                let Some(peer) = found.peers.get(place.peer as usize) else { continue };
+                let mut cost = place.path.as_bytes().len() + place.share.as_str().len() + 32;
+                let number = if let Some(number) = numbers.get(&place.peer) {
+                    *number
+                } else {
+                    let card = session.card(*peer, None);
+                    cost += card_bytes(&card);
+                    if cost > room {
+                        break;
+                    }
+                    let number = answer.peers.len() as u32;
+                    numbers.insert(place.peer, number);
+                    answer.peers.push(card);
+                    number
+                };
+                let Some(left) = room.checked_sub(cost) else { break };
+                room = left;
+                place.peer = number;
+                places.push(place);
+            }
+            kept.push(BlobPlaces { blob: blob.blob, size: blob.size, places, total: blob.total });
+        }
+        answer.answers.push(kept);
+    }
+    answer
+}
+
+fn card_bytes(card: &PeerCard) -> usize {
+    card.addresses.iter().map(|address| address.len() + 2).sum::<usize>() + card.name.as_str().len() + 80
+}
+
+async fn search<S: IndexStore>(
+    session: &Session<S>,
+    text: &str,
+    limit: u32,
+    cursor: Option<ByteString>,
+    away: bool,
+) -> Result<IndexAnswer, Refusal> {
+    let begun = Instant::now();
+    if text.len() > limits::QUERY_BYTES {
+        return Err(Refusal::BadQuery(format!("a query has at most {} bytes", limits::QUERY_BYTES)));
+    }
+    let query = query::parse(text).map_err(|error| Refusal::BadQuery(error.to_string()))?;
+    let now_ns = i64::try_from(clock::wall_now().0.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    let mut limit = (limit as usize).min(limits::SEARCH_HITS);
+    let mut hits: Hits;
+    loop {
+        let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns };
+        hits = session.state.store.search(&session.asker, question).await.map_err(refusal)?;
+        // Only the store can make the cursor of a shorter answer, so hits with very long paths are asked for again.
+        if limit <= 1 || hits_bytes(&hits) <= ANSWER_BYTES {
+            break;
+        }
+        limit /= 2;
+    }
+    hits.index_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Counters::add(&session.state.counters.searches, 1);
+    Ok(IndexAnswer::Hits(hits))
+}
+
+fn hits_bytes(hits: &Hits) -> usize {
+    let bytes = |name: &ByteString, share: &Label, peer: &Label, path: &SharePath| {
+        name.len() + share.as_str().len() + peer.as_str().len() + path.as_bytes().len() + 128
+    };
+    hits.hits.iter().map(|hit| bytes(&hit.name, &hit.share, &hit.peer_name, &hit.path)).sum()
+}
+
+async fn browse<S: IndexStore>(
+    session: &Session<S>,
+    peer: PeerId,
+    share: Option<&Label>,
+    path: &SharePath,
+    recursive: bool,
+    cursor: Option<&ByteString>,
+) -> Result<IndexAnswer, Refusal> {
+    let cursor = cursor.map(|cursor| &**cursor);
+    let question = BrowseQuestion { peer, share, path, recursive, cursor };
+    session.state.store.browse(&session.asker, question).await.map(IndexAnswer::Listing).map_err(refusal)
+}
+
+async fn peers<S: IndexStore>(session: &Session<S>, after: Option<PeerId>) -> IndexAnswer {
+    let listed = session.state.members.list(after, limits::SEARCH_HITS + 1);
+    let mut more = listed.len() > limits::SEARCH_HITS;
+    let mut peers = Vec::new();
+    let mut room = ANSWER_BYTES;
+    for (peer, name) in listed.into_iter().take(limits::SEARCH_HITS) {
+        let mut card = session.card(peer, Some(name));
+        let totals = session.state.store.totals(&session.asker, peer).await;
+        (card.files, card.bytes) = (totals.files, totals.bytes);
+        let Some(left) = room.checked_sub(card_bytes(&card)) else {
+            more = true;
+            break;
+        };
+        room = left;
+        peers.push(card);
+    }
+    IndexAnswer::Peers { peers, more }
+}
+
+fn stats<S: IndexStore>(session: &Session<S>) -> Stats {
+    let state = &session.state;
+    let store = state.store.stats();
+    Stats {
+        peers: state.members.count() as u64,
+        peers_online: state.presence.present_count() as u64,
+        shares: store.shares,
+        files: store.files,
+        bytes: store.bytes,
+        blobs: store.blobs,
+        searches: state.counters.searches.load(Ordering::Relaxed),
+        lookups: state.counters.lookups.load(Ordering::Relaxed),
+        uptime_ms: u64::try_from(clock::boot_now().since(state.started).as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+async fn invite<S: IndexStore>(session: &Session<S>, invitation: Invitation) -> Result<IndexAnswer, Refusal> {
+    let state = Arc::clone(&session.state);
+    let (secret, expires) = blocking(move || state.members.invite(clock::wall_now(), &invitation)).await?;
+    Ok(IndexAnswer::Invited { secret, expires })
+}
+
+async fn remove<S: IndexStore>(session: &Session<S>, peer: PeerId) -> Result<IndexAnswer, Refusal> {
+    // An admin who removes itself by mistake may leave a network without any.
+    if peer == session.peer {
+        return Err(Refusal::NotAllowed);
+    }
+    session.state.remove(clock::wall_now(), peer).await?;
+    Ok(IndexAnswer::Removed)
+}
+
+impl<S: IndexStore> Session<S> {
+    /// A peer as this session's peer may see it. `name` if it is known already.
+    fn card(&self, peer: PeerId, name: Option<Label>) -> PeerCard {
+        let standing = self.state.presence.standing(&peer, self.source, self.reached);
+        let name = name.or_else(|| self.state.members.find(&peer).map(|member| member.name));
+        PeerCard {
+            id: peer,
+            // Removed while this answer was made.
+            name: name.unwrap_or_else(|| Label::from_lossy("removed")),
+            addresses: standing.addresses,
+            online: standing.online,
+            seen: standing.seen,
+            files: 0,
+            bytes: 0,
+        }
+    }
+}
