@@ -47,6 +47,8 @@ pub enum Accepted {
         remote: PublicKey,
         /// Where it is.
         addr: SocketAddr,
+        /// The address of this machine that it reached.
+        local: Option<SocketAddr>,
     },
     /// A browser: the decrypted stream speaks HTTP/1.1.
     Https {
@@ -233,6 +235,7 @@ impl Listener {
 
 impl Protocols {
     async fn handshake(&self, stream: TcpStream, addr: SocketAddr) -> io::Result<Accepted> {
+        let local = stream.local_addr().ok().map(canonical);
         let mut start = LazyConfigAcceptor::new(Acceptor::default(), Socket::new(stream)?).await?;
         let (mut native, mut http, mut any) = (false, false, false);
         for name in start.client_hello().alpn().into_iter().flatten() {
@@ -246,7 +249,7 @@ impl Protocols {
             let remote = tls::proved_key(session.peer_certificates())
                 .filter(|_| session.alpn_protocol() == Some(self.alpn.name()))
                 .ok_or_else(|| io::Error::other("no key was proved"))?;
-            return Ok(Accepted::Native { transport: Box::new(stream), remote, addr });
+            return Ok(Accepted::Native { transport: Box::new(stream), remote, addr, local });
         }
         match &self.https {
             Some(https) if http || !any => {

@@ -171,7 +171,7 @@ async fn accept(mut listener: Listener, content: Arc<Content>, tasks: TaskTracke
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => return,
         };
-        if let Accepted::Native { transport, remote, addr } = accepted {
+        if let Accepted::Native { transport, remote, addr, .. } = accepted {
             let mut settings = ConnectionSettings::server(Some(addr));
             settings.tasks = tasks.clone();
             settings.frame_limit = FRAME_BYTES;

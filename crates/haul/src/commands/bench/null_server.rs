@@ -55,7 +55,7 @@ impl NullServer {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = self.listener.accept() => {
-                    let Accepted::Native { transport, remote, addr } = accepted else { continue };
+                    let Accepted::Native { transport, remote, addr, .. } = accepted else { continue };
                     let settings = ConnectionSettings {
                         tasks: tasks.clone(),
                         frame_limit: limits::FRAME_BYTES,
