@@ -60,11 +60,11 @@ pub(crate) struct PlotArgs {
 pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Failure> {
     let done = match &args.command {
         BenchCommand::Plot(args) => return plot_results(args),
-        BenchCommand::Report(args) => report::run(args, context.global.index.as_deref(), context.global.json).await,
+        BenchCommand::Report(args) => report::run(args, context.global.index.as_deref(), &context.output).await,
         BenchCommand::Serve(args) => servers::serve(args).await,
     };
     done.map(|()| Exit::DONE).map_err(|error| {
-        let failure = Failure::new("bench-failed", "the benchmark stopped at its first failure", Exit::INCOMPLETE);
+        let failure = Failure::new(ErrorCode::Incomplete, "the benchmark stopped at its first failure");
         error.chain().fold(failure, Failure::because)
     })
 }

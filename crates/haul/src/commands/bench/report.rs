@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::{Args, ValueHint};
 use haul_core::trust::Ticket;
 use haul_net::identity::SecretKey;
+use serde::Serialize;
 use tokio::process::Command;
 
 use super::level::{Level, Measured};
@@ -20,6 +20,7 @@ use super::results::{Results, Row, SAMPLES_HEADER, Summary, samples_csv};
 use super::servers::{Role, ServerProcess};
 use super::session::Session;
 use super::{disk, pictures, tables};
+use crate::output::Output;
 
 /// With a common start, level k starts this long after level k - 1.
 const LEVEL_GAP: Duration = Duration::from_secs(20);
@@ -68,19 +69,20 @@ fn levels(text: &str) -> Result<Levels, String> {
 }
 
 /// Runs it; `index` is the ticket of an index that runs elsewhere. Prints a line per cell, or JSON.
-pub(crate) async fn run(args: &ReportArgs, index: Option<&str>, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &ReportArgs, index: Option<&str>, output: &Output) -> anyhow::Result<()> {
     let ticket = index.map(|text| text.parse::<Ticket>().context("--index takes a ticket")).transpose()?;
     ensure!(ticket.is_some() || args.start_at.is_none(), "--start-at needs --index");
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    let mut report = Report::new(args, ticket)?;
+    let mut report = Report::new(args, ticket, output)?;
     for round in 0..args.rounds {
         report.round(round).await?;
     }
-    report.write(json)
+    report.write()
 }
 
 struct Report<'a> {
     args: &'a ReportArgs,
+    output: &'a Output,
     ticket: Option<Ticket>,
     /// Of the peers, in order; the same ones in all levels.
     keys: Vec<SecretKey>,
@@ -91,7 +93,7 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(args: &'a ReportArgs, ticket: Option<Ticket>) -> anyhow::Result<Self> {
+    fn new(args: &'a ReportArgs, ticket: Option<Ticket>, output: &'a Output) -> anyhow::Result<Self> {
         let most = args.peers.0.last().copied().unwrap_or_default();
         let keys = (0..most).map(|_| SecretKey::generate()).collect::<Result<Vec<_>, _>>()?;
         let mut results = Results::new();
@@ -103,7 +105,7 @@ impl<'a> Report<'a> {
             results.versions.insert("commit".to_owned(), commit);
         }
         let samples = SAMPLES_HEADER.to_owned();
-        Ok(Self { args, ticket, keys, results, samples, disk: Vec::new(), levels_done: 0 })
+        Ok(Self { args, output, ticket, keys, results, samples, disk: Vec::new(), levels_done: 0 })
     }
 
     /// Everything once: for each number of requests in flight the Python program, then level by level the null server
@@ -132,7 +134,7 @@ impl<'a> Report<'a> {
 
     fn keep(&mut self, measured: Measured) {
         for row in &measured.rows {
-            progress(row);
+            self.output.note(progress(row));
         }
         self.results.rows.extend(measured.rows);
         self.samples.push_str(&samples_csv(&measured.samples));
@@ -209,7 +211,7 @@ impl<'a> Report<'a> {
             .context("python3 does not start")?;
         ensure!(status.success(), "it ended with {status}");
         let results = Results::read(&out.join("results.json"))?;
-        results.rows.iter().for_each(progress);
+        results.rows.iter().for_each(|row| self.output.note(progress(row)));
         self.results.rows.extend(results.rows);
         self.results.versions.extend(results.versions);
         let samples = fs::read_to_string(out.join("samples.csv"))?;
@@ -218,7 +220,7 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    fn write(mut self, json: bool) -> anyhow::Result<()> {
+    fn write(mut self) -> anyhow::Result<()> {
         if !self.disk.is_empty() {
             self.results.disk_sync = Some(Summary::of(&self.disk));
         }
@@ -235,21 +237,28 @@ impl<'a> Report<'a> {
         if let Err(error) = pictures::write(&self.results, several, out) {
             bail!("cannot draw: {error}");
         }
-        let mut stdout = std::io::stdout().lock();
-        if json {
-            for row in &self.results.rows {
-                let mut record = serde_json::to_value(row)?;
-                if let Some(record) = record.as_object_mut() {
-                    record.insert("v".to_owned(), 1.into());
-                    record.insert("type".to_owned(), "bench".into());
-                }
-                writeln!(stdout, "{record}")?;
-            }
-        } else {
-            writeln!(stdout, "{text}\nwritten to {}", out.display())?;
-        }
-        Ok(())
+        let text = if self.output.is_json() { self.json_lines()? } else { text };
+        self.output.line(text.trim_end()).map_err(|_| anyhow!("nobody reads the output"))
     }
+
+    /// A record for each row.
+    fn json_lines(&self) -> anyhow::Result<String> {
+        let mut text = String::new();
+        for row in &self.results.rows {
+            let _ = writeln!(text, "{}", serde_json::to_string(&Record { v: 1, kind: "bench", row })?);
+        }
+        Ok(text)
+    }
+}
+
+/// A row as `--json` prints it.
+#[derive(Serialize)]
+struct Record<'a> {
+    v: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    row: &'a Row,
 }
 
 async fn run_level(level: &Level, sessions: &[Session]) -> anyhow::Result<Measured> {
@@ -276,10 +285,9 @@ async fn wait_until(since_1970: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn progress(row: &Row) {
+fn progress(row: &Row) -> String {
     let cell = &row.cell;
-    let _ = writeln!(
-        std::io::stderr(),
+    format!(
         "round {} {:6} {:13} peers {:3} in flight {:3}  mean {:9.1} µs  p99 {:9.1} µs  {:9.0}/s",
         row.round,
         cell.program,
@@ -289,7 +297,7 @@ fn progress(row: &Row) {
         row.times.mean_us,
         row.times.p99_us,
         row.ops_per_s,
-    );
+    )
 }
 
 fn machine() -> BTreeMap<String, serde_json::Value> {
