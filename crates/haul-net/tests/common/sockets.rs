@@ -39,7 +39,7 @@ pub fn start(accepted: Accepted) -> (Connection, Inbox) {
 
 pub fn native(accepted: Accepted) -> (haul_net::transport::BoxTransport, PublicKey, std::net::SocketAddr) {
     match accepted {
-        Accepted::Native { transport, remote, addr } => (transport, remote, addr),
+        Accepted::Native { transport, remote, addr, .. } => (transport, remote, addr),
         Accepted::Https { .. } => panic!("expected the native protocol"),
     }
 }
