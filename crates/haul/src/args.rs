@@ -11,9 +11,13 @@ use clap_complete::Shell;
 
 use crate::commands::bench;
 
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 nothing found or nobody has it, 2 wrong use, 3 index or daemon \
+    unreachable, 4 transfer incomplete (it can go on), 5 content did not match its hash, 6 not allowed, 7 local disk, \
+    8 --timeout passed, 130/143 interrupted";
+
 /// Share folders, find any file by name, fetch it verified from everyone who has it.
 #[derive(Debug, Parser)]
-#[command(name = "haul", version, propagate_version = true, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "haul", version, max_term_width = 100, disable_help_subcommand = true, after_long_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -38,7 +42,7 @@ pub(crate) struct Global {
     /// Say more; twice for the daemon's debug log
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// When to use colour; NO_COLOR is honoured
+    /// When to use colour; auto = on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     pub(crate) color: Color,
     /// Give up after this time (500ms, 10s, 5m, 1h); exit code 8
@@ -48,19 +52,18 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "HAUL_INDEX", hide_env_values = true, value_name = "TICKET")]
     pub(crate) index: Option<String>,
     /// Where this haul keeps its state, instead of the XDG folders
-    #[arg(long, global = true, env = "HAUL_HOME", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, env = "HAUL_HOME", hide_env_values = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) home: Option<PathBuf>,
 }
 
 /// When to use colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
-    /// On a terminal, unless NO_COLOR is set or TERM is dumb
+    // Comments in two slashes keep the help short: it lists the values in one line.
+    // On a terminal, unless NO_COLOR is set or TERM is dumb.
     #[default]
     Auto,
-    /// Always
     Always,
-    /// Never
     Never,
 }
 

@@ -13,7 +13,9 @@ mod shares;
 mod start;
 mod status;
 mod transfers;
-mod what;
+pub(crate) mod what;
+
+pub(crate) use browse::split_place;
 
 use std::time::Duration;
 
@@ -43,7 +45,8 @@ pub(crate) async fn run(context: &Context, command: Option<Command>) -> Result<E
 
 async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Up(_) | Command::Index(_) | Command::Peer(_) | Command::Shell => {
+        Command::Shell => crate::shell::run(context).await,
+        Command::Up(_) | Command::Index(_) | Command::Peer(_) => {
             Err(Failure::new(ErrorCode::Usage, "this verb is not part of this build yet"))
         }
         Command::Search(args) => search::run(context, &args).await,

@@ -12,6 +12,7 @@ mod exit;
 mod explain;
 mod numbers;
 mod output;
+mod shell;
 mod tickets;
 
 use std::process::ExitCode;

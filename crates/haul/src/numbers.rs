@@ -90,6 +90,13 @@ impl Numbers {
         Self { lists: Some(Mutex::default()), file: None }
     }
 
+    /// The names of remembered hits.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let Some(lists) = &self.lists else { return Vec::new() };
+        let lists = lists.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        lists.hits.iter().filter_map(|hit| hit.name.clone()).collect()
+    }
+
     /// Whether hits get numbers.
     pub(crate) fn are_on(&self) -> bool {
         self.lists.is_some()
