@@ -8,12 +8,12 @@ use haul_core::wire::{ByteString, Label, List};
 
 use super::mix::{self, Mix};
 
-/// One operation as a peer does it: its requests one after the other. Only those in `timed` count.
+/// One operation as a peer does it. Only the requests in `timed` count.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Operation {
     /// Sent before the clock starts.
     pub(crate) before: Vec<IndexRequest>,
-    /// Sent while the clock runs, each when the one before is answered.
+    /// Sent together; the clock runs until all are answered.
     pub(crate) timed: Vec<IndexRequest>,
     /// Sent after the clock stopped.
     pub(crate) after: Vec<IndexRequest>,
