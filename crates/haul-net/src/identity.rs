@@ -178,3 +178,95 @@ fn parse_seed(text: &str) -> Option<[u8; SEED_BYTES]> {
         digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, d| byte << 4 | *d as u8)).collect();
     if digits.len() == 2 * SEED_BYTES { bytes.try_into().ok() } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn signatures_follow_rfc_8032() {
+        // Section 7.1, test 2.
+        let seed = "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb";
+        let key = SecretKey::from_seed(parse_seed(seed).unwrap()).unwrap();
+        let public = "pk:3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
+        assert_eq!(key.public().to_string(), public);
+        let mut signature = key.sign(&[0x72]);
+        assert_eq!(signature[..4], [0x92, 0xa0, 0x09, 0xa9]);
+        assert!(verify(&key.public(), &[0x72], &signature));
+        assert!(!verify(&key.public(), &[0x73], &signature));
+        signature[10] ^= 1;
+        assert!(!verify(&key.public(), &[0x72], &signature));
+        assert!(!verify(&key.public(), &[0x72], &[0; SIGNATURE_BYTES]));
+    }
+
+    #[test]
+    fn a_key_file_is_private_and_lasts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state/peer.key");
+        let made = SecretKey::load_or_create(&path).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(SecretKey::load_or_create(&path).unwrap().seed(), made.seed());
+        let names: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
+        assert_eq!(names.len(), 1, "nothing temporary is left: {names:?}");
+        assert!(!format!("{made:?}").contains(&format!("{:02x}{:02x}", made.seed()[0], made.seed()[1])));
+    }
+
+    #[test]
+    fn a_key_file_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("peer.key");
+        SecretKey::load_or_create(&path).unwrap();
+        for exposed in [0o640, 0o604, 0o660, 0o601] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(exposed)).unwrap();
+            let error = SecretKey::load_or_create(&path).unwrap_err();
+            assert!(matches!(error, KeyFileError::Exposed { mode, .. } if mode == exposed), "{error}");
+            assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())), "{error}");
+        }
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
+        SecretKey::load_or_create(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, content) in [
+            ("empty", ""),
+            ("short", "12ab\n"),
+            ("long", &"0".repeat(65)),
+            ("text", &"xy".repeat(32)),
+            ("big", &"0".repeat(9_999)),
+        ] {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+            assert!(matches!(SecretKey::load_or_create(&path), Err(KeyFileError::Form(_))), "{name}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+        assert!(matches!(SecretKey::load_or_create(directory.path()), Err(KeyFileError::NotAFile(_))));
+        let fifo = directory.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert!(matches!(SecretKey::load_or_create(&fifo), Err(KeyFileError::NotAFile(_))));
+        let dangling = directory.path().join("link");
+        symlink("nowhere", &dangling).unwrap();
+        assert!(SecretKey::load_or_create(&dangling).is_err(), "a dangling link is neither followed nor replaced");
+    }
+
+    #[test]
+    fn starts_at_once_get_one_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("peer.key");
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| SecretKey::load_or_create(&path).unwrap().public())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]));
+    }
+}

@@ -53,3 +53,80 @@ impl FrameBuffer {
         self.bytes.first_chunk().map(|header| FrameHeader::decode(header, limit)).transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use haul_core::limits::FRAME_BYTES;
+    use haul_core::wire::frame::FrameKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(frames: &[(u32, usize)]) -> Vec<u8> {
+        frames
+            .iter()
+            .flat_map(|(id, length)| {
+                let header = FrameHeader { body_bytes: *length, kind: FrameKind::Push, id: *id };
+                [&header.encode()[..], &vec![*id as u8; *length]].concat()
+            })
+            .collect()
+    }
+
+    /// Feeds bytes as a transport would, `step` at most at once, and collects the frames.
+    fn cut(mut bytes: &[u8], step: usize) -> Vec<(u32, usize)> {
+        let mut buffer = FrameBuffer::default();
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            let room = buffer.room(FRAME_BYTES);
+            let taken = step.min(room.capacity() - room.len()).min(bytes.len());
+            assert!(taken > 0, "there is always room");
+            room.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            while let Some((header, body)) = buffer.next(FRAME_BYTES).unwrap() {
+                assert!(body.iter().all(|byte| *byte == header.id as u8));
+                frames.push((header.id, body.len()));
+            }
+            buffer.rest();
+        }
+        frames
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_the_same_however_the_bytes_arrive(
+            frames in proptest::collection::vec((any::<u32>(), prop_oneof![0..40usize, 4_000..9_000usize, 65_000..70_000usize]), 1..12),
+            step in prop_oneof![1..30usize, 1_000..100_000usize],
+        ) {
+            prop_assert_eq!(cut(&encoded(&frames), step), frames);
+        }
+    }
+
+    #[test]
+    fn a_large_frame_is_believed_only_as_far_as_it_arrives() {
+        let mut buffer = FrameBuffer::default();
+        let bytes = encoded(&[(1, FRAME_BYTES - 5)]);
+        let mut arrived = 0;
+        while arrived < bytes.len() {
+            let room = buffer.room(FRAME_BYTES);
+            assert!(
+                room.capacity() <= TRUSTED_CHUNK.max(2 * arrived + SMALL_CHUNK),
+                "{} at {arrived}",
+                room.capacity()
+            );
+            let taken = 5_000.min(room.capacity() - room.len()).min(bytes.len() - arrived);
+            room.extend_from_slice(&bytes[arrived..arrived + taken]);
+            arrived += taken;
+        }
+        assert_eq!(buffer.next(FRAME_BYTES).unwrap().unwrap().1.len(), FRAME_BYTES - 5);
+    }
+
+    #[test]
+    fn an_idle_buffer_holds_nothing() {
+        let mut buffer = FrameBuffer::default();
+        buffer.room(FRAME_BYTES).extend_from_slice(&encoded(&[(1, 10)]));
+        buffer.next(FRAME_BYTES).unwrap().unwrap();
+        buffer.rest();
+        assert_eq!(buffer.bytes.capacity(), 0);
+    }
+}
