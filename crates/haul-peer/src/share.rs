@@ -4,10 +4,26 @@
 //! else may be called from any thread at any time. Calls that touch the disk ([`Shares::add`], [`Shares::open_file`],
 //! [`Shares::outline`]) block: run them on a blocking thread.
 
+mod add;
+mod cache;
+mod folder;
+mod hash;
+mod listing;
+mod manifest;
+pub mod open;
+mod scan;
+mod state;
+mod walk;
+mod watching;
+mod work;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 use haul_core::ids::{BlobId, DirectoryId, ShareId};
 use haul_core::outline::Outline;
@@ -16,6 +32,14 @@ use haul_core::wire::Label;
 use haul_core::wire::index::Listing;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use cache::HashCache;
+pub(crate) use folder::Folder;
+pub(crate) use manifest::Key as ManifestKey;
+use manifest::{FileItem, Key, Kind, Trust};
+use open::{Root, stamp_of};
+use state::StateDb;
+use work::Agenda;
 
 /// Where the shares keep their state, and how eagerly they look for changes.
 #[derive(Clone, Debug)]
@@ -280,53 +304,148 @@ impl LocalFile {
     }
 }
 
+/// Outlines kept in memory: those of the files that are being served.
+const OUTLINES_KEPT: usize = 32;
+
+/// A finished download, served from its place.
+#[derive(Clone, Debug)]
+struct Offer {
+    file: LocalFile,
+    outline: Arc<Outline>,
+}
+
 /// Everything that this peer shares.
-#[derive(Debug)]
 pub struct Shares {
     settings: ShareSettings,
+    database: Arc<StateDb>,
+    cache: HashCache,
+    folders: RwLock<BTreeMap<ShareId, Arc<Folder>>>,
+    /// Held while the list of shares changes.
+    listing: Mutex<()>,
+    offers: RwLock<HashMap<BlobId, Offer>>,
+    outlines: Mutex<VecDeque<(BlobId, Arc<Outline>)>>,
+    agenda: Agenda,
     changed: watch::Sender<u64>,
+    /// Wall clock in nanoseconds since 1970, as files are stamped with.
+    clock: Box<dyn Fn() -> i64 + Send + Sync>,
+}
+
+impl fmt::Debug for Shares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shares").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The file system's own wall clock, nanoseconds since 1970.
+fn file_clock() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    open::nanoseconds(now.tv_sec, now.tv_nsec)
 }
 
 impl Shares {
     /// Loads the list of shares with their entries as they were last known.
     pub fn open(settings: ShareSettings) -> Result<Arc<Self>, StartError> {
-        Ok(Arc::new(Self { settings, changed: watch::Sender::new(0) }))
+        Self::open_with_clock(settings, Box::new(file_clock))
+    }
+
+    /// As [`Self::open`], with another wall clock (nanoseconds since 1970) to compare times of files with.
+    pub fn open_with_clock(
+        settings: ShareSettings,
+        clock: Box<dyn Fn() -> i64 + Send + Sync>,
+    ) -> Result<Arc<Self>, StartError> {
+        let failed = |path: &Path, reason: String| StartError::State { path: path.to_path_buf(), reason };
+        for folder in [&settings.state_dir, &settings.cache_dir] {
+            std::fs::create_dir_all(folder).map_err(|error| failed(folder, error.to_string()))?;
+        }
+        let state_file = settings.state_dir.join("shares.redb");
+        let database = StateDb::open(&state_file).map_err(|error| failed(&state_file, error.to_string()))?;
+        let cache_file = settings.cache_dir.join("hashes.redb");
+        let cache = HashCache::open(&cache_file).map_err(|error| failed(&cache_file, error.to_string()))?;
+        let stored = database.load().map_err(|error| failed(&state_file, error.to_string()))?;
+        let database = Arc::new(database);
+        let changed = watch::Sender::new(0);
+        let mut folders = BTreeMap::new();
+        for share in stored {
+            let Some(folder) = Folder::stored(share, database.clone(), changed.clone()) else { continue };
+            if cache.is_new {
+                folder.lock().manifest.doubt_outlined();
+            }
+            folders.insert(folder.record.id, Arc::new(folder));
+        }
+        Ok(Arc::new(Self {
+            settings,
+            database,
+            cache,
+            folders: RwLock::new(folders),
+            listing: Mutex::new(()),
+            offers: RwLock::default(),
+            outlines: Mutex::default(),
+            agenda: Agenda::default(),
+            changed,
+            clock,
+        }))
     }
 
     /// Walks, watches and hashes until shutdown; returns when its threads have ended.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let _ = &self.settings;
+        self.agenda.stop.store(false, Ordering::Relaxed);
+        let shares = self.clone();
+        let threads = tokio::task::spawn_blocking(move || work::work(&shares));
         shutdown.cancelled().await;
-    }
-
-    /// Adds a folder or file; the walk follows. A path that is shared already keeps its share, under the same name.
-    pub fn add(&self, share: NewShare) -> Result<ShareStatus, AddError> {
-        Err(AddError::NotShareable(share.path))
+        self.agenda.stop.store(true, Ordering::Relaxed);
+        self.agenda.wake();
+        if threads.await.is_err() {
+            tracing::error!("a thread that walks or hashes has failed; its last words are above");
+        }
     }
 
     /// Ends a share: it is forgotten here at once, and by the index as soon as it can be told.
     pub fn remove(&self, name: &Label) -> Result<(), ShareError> {
-        Err(ShareError::Unknown(name.clone()))
+        let _listing = self.listing.lock().expect("no panic while the list changes");
+        let folder = self.named(name)?;
+        folder.set_removed();
+        let removed = folder.between_batches(|_| self.database.remove(folder.record.id));
+        self.folders.write().expect("no panic while held").remove(&folder.record.id);
+        folder.notify();
+        self.agenda.walk_at(folder.record.id, Instant::now());
+        removed.map_err(|error| ShareError::Storage(error.to_string()))
     }
 
     /// All shares by name.
     pub fn list(&self) -> Vec<ShareStatus> {
-        Vec::new()
+        let mut list: Vec<ShareStatus> = self.folders().iter().map(|folder| folder.status()).collect();
+        list.sort_by(|one, other| one.name.cmp(&other.name));
+        list
     }
 
     /// One share.
     pub fn status(&self, name: &Label) -> Option<ShareStatus> {
-        self.list().into_iter().find(|status| status.name == *name)
+        self.named(name).ok().map(|folder| folder.status())
     }
 
     /// Walks the share again soon. It is also the owner's word that a folder which lost most entries is meant so.
     pub fn rescan(&self, name: &Label) -> Result<(), ShareError> {
-        Err(ShareError::Unknown(name.clone()))
+        let folder = self.named(name)?;
+        folder.lock().accept = true;
+        self.agenda.walk_at(folder.record.id, Instant::now());
+        Ok(())
+    }
+
+    /// Walks the share on the calling thread, without the owner's word of [`Self::rescan`]. Not beside [`Self::run`].
+    pub fn scan_now(&self, name: &Label) -> Result<ShareStatus, ShareError> {
+        let folder = self.named(name)?;
+        scan::scan(&folder, &self.cache, &self.settings, &self.agenda.stop);
+        Ok(folder.status())
+    }
+
+    /// Hashes on the calling thread until nothing is left that can be hashed now. Not beside [`Self::run`].
+    pub fn hash_now(&self) {
+        work::hash_all_now(self);
     }
 
     /// Names of a share that are not shared; at most 1,000 are kept.
-    pub fn skipped(&self, _name: &Label) -> Vec<Skipped> {
-        Vec::new()
+    pub fn skipped(&self, name: &Label) -> Vec<Skipped> {
+        self.named(name).map(|folder| folder.skipped()).unwrap_or_default()
     }
 
     /// A file here with this content, in a share that everyone sees.
@@ -335,56 +454,181 @@ impl Shares {
     }
 
     /// A file here with this content, in a share that a member of these groups sees.
-    pub fn locate_for(&self, _blob: &BlobId, _groups: &[Label]) -> Option<LocalFile> {
-        None
+    pub fn locate_for(&self, blob: &BlobId, groups: &[Label]) -> Option<LocalFile> {
+        let shared = self.folders().into_iter().find_map(|folder| {
+            if !visible(&folder.record.groups, groups) {
+                return None;
+            }
+            let state = folder.lock();
+            if state.away.is_some() || state.removed {
+                return None;
+            }
+            let (key, file) = state.manifest.find_blob(blob)?;
+            local_file(&folder, &key, file, *blob)
+        });
+        shared.or_else(|| {
+            let offers = self.offers.read().expect("no panic while held");
+            offers.get(blob).map(|offer| offer.file.clone()).filter(|file| visible(&file.groups, groups))
+        })
     }
 
-    /// The file of this path, hashed or not; its blob comes with it once known.
-    pub fn locate_path(&self, _share: &Label, _path: &SharePath) -> Option<(Option<BlobId>, u64)> {
-        None
+    /// The file of this path: its blob once known, and its size.
+    pub fn locate_path(&self, share: &Label, path: &SharePath) -> Option<(Option<BlobId>, u64)> {
+        let folder = self.named(share).ok()?;
+        let (directory, name) = path.split();
+        let state = folder.lock();
+        let file = state.manifest.get(directory, name)?.file()?;
+        Some((file.blob, file.stamp.size))
     }
 
     /// Hashes this file before all others.
-    pub fn hash_first(&self, _share: &Label, _path: &SharePath) {}
+    pub fn hash_first(&self, share: &Label, path: &SharePath) {
+        let Ok(folder) = self.named(share) else { return };
+        let (directory, name) = path.split();
+        let waiting = folder
+            .lock()
+            .manifest
+            .get(directory, name)
+            .is_some_and(|item| item.file().is_some_and(FileItem::needs_hash));
+        if waiting {
+            self.agenda.hash_first(folder.record.id, Key::new(directory, name));
+        }
+    }
 
     /// Opens a located file below its root: never through a symbolic link, only a regular file, only if it is still
     /// the file that was hashed. Compare [`Shares::still_same`] after reading.
-    pub fn open_file(&self, _file: &LocalFile) -> Result<File, OpenError> {
-        Err(OpenError::Gone)
+    pub fn open_file(&self, file: &LocalFile) -> Result<File, OpenError> {
+        let root = Root::open(&file.root).map_err(|_| OpenError::Gone)?;
+        let opened = root.open_regular(&file.path)?;
+        if self.still_same(&opened, file) { Ok(opened) } else { Err(OpenError::Changed) }
     }
 
     /// Whether the open file is still what was hashed.
-    pub fn still_same(&self, _open: &File, _file: &LocalFile) -> bool {
-        false
+    pub fn still_same(&self, open: &File, file: &LocalFile) -> bool {
+        stamp_of(open).is_ok_and(|stamp| stamp == file.stamp)
     }
 
     /// The outline of a blob that [`Shares::locate`] finds. Empty for a blob of one leaf. None while it has to be
     /// computed again; that starts with this call.
-    pub fn outline(&self, _blob: &BlobId) -> Option<Arc<Outline>> {
-        None
+    pub fn outline(&self, blob: &BlobId) -> Option<Arc<Outline>> {
+        if let Some(offer) = self.offers.read().expect("no panic while held").get(blob) {
+            return Some(offer.outline.clone());
+        }
+        if let Some((_, outline)) = self.recent_outlines().iter().find(|(kept, _)| kept == blob) {
+            return Some(outline.clone());
+        }
+        let file = self.locate_any(blob)?;
+        let Some(outline) = self.cache.outline(blob, file.size()) else {
+            self.hash_again(&file, Trust::Doubtful);
+            return None;
+        };
+        let outline = Arc::new(outline);
+        let mut recent = self.recent_outlines();
+        recent.push_front((*blob, outline.clone()));
+        recent.truncate(OUTLINES_KEPT);
+        Some(outline)
+    }
+
+    fn recent_outlines(&self) -> std::sync::MutexGuard<'_, VecDeque<(BlobId, Arc<Outline>)>> {
+        self.outlines.lock().expect("no panic while held")
+    }
+
+    /// Whatever the groups: for work on our own files.
+    fn locate_any(&self, blob: &BlobId) -> Option<LocalFile> {
+        self.folders().into_iter().find_map(|folder| {
+            let state = folder.lock();
+            let (key, file) = state.manifest.find_blob(blob)?;
+            local_file(&folder, &key, file, *blob)
+        })
     }
 
     /// The file is not what was hashed: withdraws its blob and hashes it again.
-    pub fn report_changed(&self, _file: &LocalFile) {}
+    pub fn report_changed(&self, file: &LocalFile) {
+        if file.share.is_none() {
+            self.offers.write().expect("no panic while held").remove(&file.blob);
+            return;
+        }
+        let Some((folder, key)) = self.place_of(file) else { return };
+        let editor = folder.edit_now();
+        {
+            let mut state = editor.state();
+            let Some(item) = state.manifest.get_key(&key) else { return };
+            let seen_by = item.seen_by;
+            match item.file().copied() {
+                Some(known) if known.blob == Some(file.blob) && known.stamp == file.stamp => {
+                    let unknown = FileItem { blob: None, trust: Trust::Firm, ..known };
+                    state.manifest.put(&key, Kind::File(unknown), seen_by);
+                }
+                _ => return,
+            }
+        }
+        editor.commit();
+        self.agenda.hash_first(folder.record.id, key);
+        self.agenda.walk_at(folder.record.id, Instant::now() + Duration::from_secs(1));
+    }
+
+    fn hash_again(&self, file: &LocalFile, trust: Trust) {
+        let Some((folder, key)) = self.place_of(file) else { return };
+        folder.lock().manifest.set_trust(&key, trust);
+        self.agenda.hash_first(folder.record.id, key);
+    }
+
+    fn place_of(&self, file: &LocalFile) -> Option<(Arc<Folder>, Key)> {
+        let folder = self.folder(file.share?)?;
+        let (directory, name) = file.path.split();
+        Some((folder, Key::new(directory, name)))
+    }
 
     /// One page of a directory of a share. `cursor` continues an earlier listing.
     pub fn list_directory(
         &self,
-        _share: &Label,
-        _path: &SharePath,
-        _recursive: bool,
-        _cursor: Option<&[u8]>,
+        share: &Label,
+        path: &SharePath,
+        recursive: bool,
+        cursor: Option<&[u8]>,
     ) -> Result<Listing, ListError> {
-        Err(ListError::NotFound)
+        let folder = self.named(share).map_err(|_| ListError::NotFound)?;
+        let state = folder.lock();
+        if state.away.is_some() {
+            return Err(ListError::NotFound);
+        }
+        listing::list(&state.manifest, path.as_bytes(), recursive, cursor)
     }
 
     /// The id of a directory; none while a file below it is not hashed, or if there is no such directory.
-    pub fn directory_id(&self, _share: &Label, _path: &SharePath) -> Option<DirectoryId> {
-        None
+    pub fn directory_id(&self, share: &Label, path: &SharePath) -> Option<DirectoryId> {
+        let folder = self.named(share).ok()?;
+        let state = folder.lock();
+        listing::id_of(&state.manifest, path.as_bytes())
     }
 
-    /// Serves a finished download from its place until this process ends or the file changes.
-    pub fn offer_download(&self, _path: &Path, _blob: BlobId, _outline: Outline) -> Result<(), OpenError> {
+    /// Serves a finished download from its place until this process ends or the file changes. The hash is remembered
+    /// too, so that a share which holds the file need not read it again.
+    pub fn offer_download(&self, path: &Path, blob: BlobId, outline: Outline) -> Result<(), OpenError> {
+        use std::os::unix::ffi::OsStrExt;
+        let path = std::fs::canonicalize(path).map_err(|_| OpenError::Gone)?;
+        let (Some(root), Some(name)) = (path.parent(), path.file_name()) else { return Err(OpenError::Gone) };
+        let name = SharePath::new(name.as_bytes()).map_err(|_| OpenError::Gone)?;
+        let opened = Root::open(root).map_err(|_| OpenError::Gone)?.open_regular(&name)?;
+        let stat = rustix::fs::fstat(&opened).map_err(|error| OpenError::Io(error.into()))?;
+        let stamp = open::stamp_from(&stat);
+        let file_system = open::file_system_id(&path).unwrap_or(stat.st_dev);
+        let row = cache::Remember {
+            file_system,
+            stamp,
+            path: path.as_os_str().as_bytes(),
+            blob,
+            outline: Some(&outline),
+            settled: cache::is_settled(&stamp, (self.clock)()),
+        };
+        if let Err(error) = self.cache.remember(&[row]) {
+            tracing::warn!(%error, "the hash cache cannot be written");
+        }
+        let executable = stat.st_mode & 0o100 != 0;
+        let root = root.to_path_buf();
+        let file = LocalFile { blob, share: None, groups: Vec::new(), root, path: name, executable, stamp };
+        let offer = Offer { file, outline: Arc::new(outline) };
+        self.offers.write().expect("no panic while held").insert(blob, offer);
         Ok(())
     }
 
@@ -392,4 +636,52 @@ impl Shares {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
+
+    pub(crate) fn folders(&self) -> Vec<Arc<Folder>> {
+        self.folders.read().expect("no panic while held").values().cloned().collect()
+    }
+
+    pub(crate) fn folder(&self, id: ShareId) -> Option<Arc<Folder>> {
+        self.folders.read().expect("no panic while held").get(&id).cloned()
+    }
+
+    fn named(&self, name: &Label) -> Result<Arc<Folder>, ShareError> {
+        let folders = self.folders.read().expect("no panic while held");
+        let found = folders.values().find(|folder| folder.record.name == *name);
+        found.cloned().ok_or_else(|| ShareError::Unknown(name.clone()))
+    }
+
+    /// Shares that the index has to forget.
+    pub(crate) fn to_forget(&self) -> Vec<ShareId> {
+        self.database.to_forget().unwrap_or_default()
+    }
+
+    /// The index has forgotten it.
+    pub(crate) fn forgotten(&self, id: ShareId) {
+        if let Err(error) = self.database.forgotten(id) {
+            tracing::warn!(%error, "cannot note that the index has forgotten a share; it will be told again");
+        }
+    }
+
+    /// Chooses leaves for comparison; nobody can guess them before.
+    fn seed(&self) -> u64 {
+        getrandom::u64().unwrap_or_else(|_| (self.clock)() as u64)
+    }
+}
+
+/// Whether somebody in these groups sees something for those groups; none means everyone.
+fn visible(shared_with: &[Label], groups: &[Label]) -> bool {
+    shared_with.is_empty() || shared_with.iter().any(|group| groups.contains(group))
+}
+
+fn local_file(folder: &Folder, key: &Key, file: &FileItem, blob: BlobId) -> Option<LocalFile> {
+    Some(LocalFile {
+        blob,
+        share: Some(folder.record.id),
+        groups: folder.record.groups.clone(),
+        root: folder.record.root.clone(),
+        path: SharePath::new(key.path()).ok()?,
+        executable: file.executable,
+        stamp: file.stamp,
+    })
 }

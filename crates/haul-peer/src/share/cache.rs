@@ -1,0 +1,165 @@
+//! Remembers what files hash to, across renames, moves of whole folders, restarts and shares.
+//!
+//! A row is found by (file system, inode, size, mtime), or else by path if size and mtime are the same. It counts
+//! without a look at the file only if the change time is the same too: content cannot change without it. A rename
+//! changes it as well, so then three leaves of the file are compared with the outline. A file written less than two
+//! seconds before it was hashed is not remembered, for a later write may leave the same times.
+//! The database may be deleted whenever haul does not run.
+
+use std::path::Path;
+
+use haul_core::blob::BlobGeometry;
+use haul_core::ids::BlobId;
+use haul_core::limits::LEAF_BYTES;
+use haul_core::outline::Outline;
+use redb::{Database, ReadableDatabase, TableDefinition};
+
+use super::FileStamp;
+use super::state::StateError;
+
+const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
+const PATHS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("paths");
+const OUTLINES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("outlines");
+
+/// Writes this close before hashing may be followed by others with the same times.
+pub(crate) const SETTLED_NS: i64 = 2_000_000_000;
+
+/// What the cache knows of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// The hash of exactly this content.
+    Hit(BlobId),
+    /// Likely this; compare some leaves with the outline.
+    Likely(BlobId),
+}
+
+/// A file that was hashed.
+#[derive(Clone, Debug)]
+pub(crate) struct Remember<'a> {
+    pub(crate) file_system: u64,
+    pub(crate) stamp: FileStamp,
+    /// Its absolute path.
+    pub(crate) path: &'a [u8],
+    pub(crate) blob: BlobId,
+    /// None if it is there already.
+    pub(crate) outline: Option<&'a Outline>,
+    /// Whether the file may be found again by its stamp; the outline is kept in any case.
+    pub(crate) settled: bool,
+}
+
+/// Whether the last write to a file is old enough, at the time hashing started, for its stamp to vouch for it.
+pub(crate) fn is_settled(stamp: &FileStamp, hashing_began_ns: i64) -> bool {
+    stamp.mtime_ns <= hashing_began_ns.saturating_sub(SETTLED_NS)
+}
+
+/// The database.
+#[derive(Debug)]
+pub(crate) struct HashCache {
+    database: Database,
+    /// It was made just now: outlines that were known before are lost.
+    pub(crate) is_new: bool,
+}
+
+impl HashCache {
+    /// Opens the file. A damaged one is replaced: it only costs time.
+    pub(crate) fn open(file: &Path) -> Result<Self, StateError> {
+        let was_there = file.exists();
+        match Self::open_once(file) {
+            Ok(database) => Ok(Self { database, is_new: !was_there }),
+            Err(error) => {
+                tracing::warn!(%error, "the hash cache cannot be read and is started anew");
+                std::fs::remove_file(file).map_err(|error| StateError(error.to_string()))?;
+                Ok(Self { database: Self::open_once(file)?, is_new: true })
+            }
+        }
+    }
+
+    fn open_once(file: &Path) -> Result<Database, StateError> {
+        let database = Database::create(file)?;
+        let write = database.begin_write()?;
+        write.open_table(FILES)?;
+        write.open_table(PATHS)?;
+        write.open_table(OUTLINES)?;
+        write.commit()?;
+        Ok(database)
+    }
+
+    /// Looks a file up by its stamp, then by its path. Failures count as not known.
+    pub(crate) fn look_up(&self, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Option<Known> {
+        self.try_look_up(file_system, stamp, path).ok().flatten()
+    }
+
+    fn try_look_up(&self, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Result<Option<Known>, StateError> {
+        let read = self.database.begin_read()?;
+        let files = read.open_table(FILES)?;
+        let row = files.get(file_key(file_system, stamp).as_slice())?;
+        if let Some((ctime_ns, blob)) = row.and_then(|row| file_row(row.value())) {
+            let exact = ctime_ns == stamp.ctime_ns;
+            return Ok(Some(if exact { Known::Hit(blob) } else { Known::Likely(blob) }));
+        }
+        let Some(key) = read.open_table(PATHS)?.get(path_key(path).as_slice())?.map(|key| key.value().to_vec()) else {
+            return Ok(None);
+        };
+        let same_size_and_time = key.get(16..) == file_key(0, stamp).get(16..);
+        let row = if same_size_and_time { files.get(key.as_slice())? } else { None };
+        Ok(row.and_then(|row| file_row(row.value())).map(|(_, blob)| Known::Likely(blob)))
+    }
+
+    /// The outline of a blob of more than one leaf, checked against its id.
+    pub(crate) fn outline(&self, blob: &BlobId, size: u64) -> Option<Outline> {
+        if size <= LEAF_BYTES {
+            return Some(Outline::default());
+        }
+        let read = self.database.begin_read().ok()?;
+        let row = read.open_table(OUTLINES).ok()?.get(blob.as_bytes().as_slice()).ok()??;
+        Outline::from_bytes(*blob, BlobGeometry::new(size)?, row.value())
+    }
+
+    /// Keeps what was hashed, in one durable write.
+    pub(crate) fn remember(&self, files: &[Remember<'_>]) -> Result<(), StateError> {
+        let write = self.database.begin_write()?;
+        {
+            let mut rows = write.open_table(FILES)?;
+            let mut paths = write.open_table(PATHS)?;
+            let mut outlines = write.open_table(OUTLINES)?;
+            for file in files {
+                if let Some(outline) = file.outline
+                    && file.stamp.size > LEAF_BYTES
+                {
+                    outlines.insert(file.blob.as_bytes().as_slice(), outline.to_bytes().as_slice())?;
+                }
+                if !file.settled {
+                    continue;
+                }
+                let key = file_key(file.file_system, &file.stamp);
+                let mut row = file.stamp.ctime_ns.to_be_bytes().to_vec();
+                row.extend_from_slice(file.blob.as_bytes());
+                row.extend_from_slice(file.path);
+                rows.insert(key.as_slice(), row.as_slice())?;
+                paths.insert(path_key(file.path).as_slice(), key.as_slice())?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+}
+
+fn file_key(file_system: u64, stamp: &FileStamp) -> [u8; 32] {
+    let mut key = [0; 32];
+    let parts = [file_system, stamp.inode, stamp.size, stamp.mtime_ns as u64];
+    for (place, part) in key.as_chunks_mut::<8>().0.iter_mut().zip(parts) {
+        *place = part.to_be_bytes();
+    }
+    key
+}
+
+fn path_key(path: &[u8]) -> [u8; 16] {
+    let hash = blake3::hash(path);
+    hash.as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+fn file_row(bytes: &[u8]) -> Option<(i64, BlobId)> {
+    let (ctime_ns, rest) = bytes.split_first_chunk::<8>()?;
+    let blob = rest.first_chunk::<32>()?;
+    Some((i64::from_be_bytes(*ctime_ns), BlobId::new(*blob)))
+}

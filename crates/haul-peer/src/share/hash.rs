@@ -1,0 +1,172 @@
+//! Hashes files with their outline in one pass, and notices when a file changes under the reader.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use haul_core::blob::BlobGeometry;
+use haul_core::ids::BlobId;
+use haul_core::limits::LEAF_BYTES;
+use haul_core::outline::{ChainingValue, Outline, OutlineBuilder, leaf_value};
+
+use super::FileStamp;
+use super::open::stamp_of;
+
+/// One read: large enough that reading costs little beside hashing.
+const READ_BYTES: usize = 1024 * 1024;
+/// What one thread hashes of a large file at a time.
+const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Leaves that are compared when only the change time of a file speaks against its known hash.
+const SPOT_LEAVES: u64 = 3;
+
+/// Why there is no hash.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HashError {
+    /// The file was written while it was read; try later.
+    #[error("the file changed while it was hashed")]
+    Changed,
+    /// Told to stop.
+    #[error("stopped")]
+    Stopped,
+    /// Reading failed.
+    #[error("cannot read: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<rustix::io::Errno> for HashError {
+    fn from(error: rustix::io::Errno) -> Self {
+        Self::Io(error.into())
+    }
+}
+
+/// A file's content, and the stamp that it had all the time.
+#[derive(Debug)]
+pub(crate) struct Hashed {
+    pub(crate) stamp: FileStamp,
+    pub(crate) blob: BlobId,
+    pub(crate) outline: Outline,
+}
+
+/// How to hash.
+#[derive(Clone, Copy)]
+pub(crate) struct HashRun<'a> {
+    pub(crate) stop: &'a AtomicBool,
+    /// Threads inside one file.
+    pub(crate) threads: usize,
+    /// Told of bytes as they are read.
+    pub(crate) progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// Hashes an open file from its beginning to the size that it has now.
+pub(crate) fn hash_file(file: &File, run: HashRun<'_>) -> Result<Hashed, HashError> {
+    let stamp = stamp_of(file)?;
+    let Some(geometry) = BlobGeometry::new(stamp.size) else {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
+    };
+    let mut builder = OutlineBuilder::new();
+    if geometry.leaves() == 1 {
+        let mut bytes = vec![0; geometry.leaf_bytes(0)];
+        read_exactly(file, &mut bytes, 0)?;
+        (run.progress)(stamp.size);
+        if !bytes.is_empty() {
+            builder.push(&bytes);
+        }
+    } else {
+        for value in leaf_values(file, geometry, run)? {
+            builder.push_value(value);
+        }
+    }
+    let (blob, outline) = builder.finish();
+    if stamp_of(file)? != stamp {
+        return Err(HashError::Changed);
+    }
+    Ok(Hashed { stamp, blob, outline })
+}
+
+/// Whether some leaves, chosen by `seed`, are those of the outline: enough to accept a file that was only renamed.
+pub(crate) fn spot_check(file: &File, size: u64, blob: &BlobId, outline: &Outline, seed: u64) -> io::Result<bool> {
+    let Some(geometry) = BlobGeometry::new(size) else { return Ok(false) };
+    for turn in 0..SPOT_LEAVES.min(geometry.leaves()) {
+        let random = blake3::hash(&[seed.to_le_bytes(), turn.to_le_bytes()].concat());
+        let random = random.as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let leaf = random % geometry.leaves();
+        let mut bytes = vec![0; geometry.leaf_bytes(leaf)];
+        match file.read_exact_at(&mut bytes, geometry.leaf_range(leaf).start) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            other => other?,
+        }
+        let fits = if geometry.leaves() == 1 {
+            blake3::hash(&bytes).as_bytes() == blob.as_bytes()
+        } else {
+            outline.value(leaf) == Some(&leaf_value(leaf, &bytes))
+        };
+        if !fits {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn leaf_values(file: &File, geometry: BlobGeometry, run: HashRun<'_>) -> Result<Vec<ChainingValue>, HashError> {
+    let segments = geometry.size().div_ceil(SEGMENT_BYTES);
+    let threads = (run.threads as u64).clamp(1, segments);
+    if threads == 1 {
+        return segment_values(file, 0, geometry.size(), run);
+    }
+    let next = AtomicU64::new(0);
+    let done: Mutex<Vec<(u64, Vec<ChainingValue>)>> = Mutex::new(Vec::new());
+    let work = || -> Result<(), HashError> {
+        loop {
+            let segment = next.fetch_add(1, Ordering::Relaxed);
+            if segment >= segments {
+                return Ok(());
+            }
+            let start = segment * SEGMENT_BYTES;
+            let values = segment_values(file, start, (start + SEGMENT_BYTES).min(geometry.size()), run);
+            if values.is_err() {
+                // The others stop at their next segment.
+                next.store(segments, Ordering::Relaxed);
+            }
+            let values = values?;
+            done.lock().expect("no panic while held").push((segment, values));
+        }
+    };
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        helpers.into_iter().map(|helper| helper.join().expect("hashing does not panic")).fold(own, Result::and)
+    })?;
+    let mut done = done.into_inner().expect("no panic while held");
+    done.sort_unstable_by_key(|(segment, _)| *segment);
+    Ok(done.into_iter().flat_map(|(_, values)| values).collect())
+}
+
+/// Values of the leaves between two offsets; `start` is a multiple of the leaf size.
+fn segment_values(file: &File, start: u64, end: u64, run: HashRun<'_>) -> Result<Vec<ChainingValue>, HashError> {
+    let mut values = Vec::with_capacity((end - start).div_ceil(LEAF_BYTES) as usize);
+    let mut buffer = vec![0; READ_BYTES.min((end - start) as usize)];
+    let mut at = start;
+    while at < end {
+        if run.stop.load(Ordering::Relaxed) {
+            return Err(HashError::Stopped);
+        }
+        let length = buffer.len().min((end - at) as usize);
+        let bytes = buffer.get_mut(..length).expect("within the buffer");
+        read_exactly(file, bytes, at)?;
+        for leaf in bytes.chunks(LEAF_BYTES as usize) {
+            values.push(leaf_value(start / LEAF_BYTES + values.len() as u64, leaf));
+        }
+        at += length as u64;
+        (run.progress)(length as u64);
+    }
+    Ok(values)
+}
+
+fn read_exactly(file: &File, bytes: &mut [u8], at: u64) -> Result<(), HashError> {
+    file.read_exact_at(bytes, at).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => HashError::Changed,
+        _ => HashError::Io(error),
+    })
+}

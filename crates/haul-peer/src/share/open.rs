@@ -1,0 +1,142 @@
+//! Opens files below a share's root and nowhere else, whatever happens to the tree meanwhile.
+//!
+//! `openat2` lets the kernel refuse every symbolic link and every way out. Where it is missing (before Linux 5.6, or
+//! filtered by a sandbox), the path is walked one component at a time, each opened from its parent without following.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use haul_core::path::SharePath;
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::{FileStamp, OpenError};
+
+/// `openat2` gives up with EAGAIN when a rename anywhere races with it; this often it is worth another try.
+const RACE_RETRIES: usize = 16;
+
+/// How a path is resolved below a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolver {
+    /// In one call of the kernel.
+    Openat2,
+    /// Component by component.
+    Components,
+}
+
+impl Resolver {
+    /// The better one that this kernel allows, found out once.
+    pub fn probed() -> Self {
+        static PROBED: OnceLock<Resolver> = OnceLock::new();
+        *PROBED.get_or_init(|| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            match rustix::fs::openat2(CWD, ".", flags, Mode::empty(), beneath()) {
+                Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::TOOBIG) => Self::Components,
+                _ => Self::Openat2,
+            }
+        })
+    }
+}
+
+fn beneath() -> ResolveFlags {
+    ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS
+}
+
+/// An open folder below which paths are opened.
+#[derive(Debug)]
+pub struct Root {
+    folder: OwnedFd,
+    resolver: Resolver,
+}
+
+impl Root {
+    /// Opens the folder. Links in its own path are followed: the owner chose it.
+    pub fn open(folder: &Path) -> rustix::io::Result<Self> {
+        Self::open_with(folder, Resolver::probed())
+    }
+
+    /// Opens the folder to resolve paths in this way.
+    pub fn open_with(folder: &Path, resolver: Resolver) -> rustix::io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+        Ok(Self { folder, resolver })
+    }
+
+    /// Opens a regular file for reading. Never blocks on a FIFO and never follows a link.
+    pub fn open_regular(&self, path: &SharePath) -> Result<File, OpenError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = self.open_below(path, flags, Mode::empty()).map_err(open_error)?;
+        let stat = rustix::fs::fstat(&file).map_err(open_error)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(OpenError::Gone);
+        }
+        Ok(File::from(file))
+    }
+
+    /// Opens anything below the root without following links; `OFlags::CREATE` is allowed too.
+    pub fn open_below(&self, path: &SharePath, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if self.resolver == Resolver::Openat2 {
+            let name: &[u8] = if path.is_root() { b"." } else { path.as_bytes() };
+            for _ in 0..RACE_RETRIES {
+                match rustix::fs::openat2(&self.folder, name, flags, mode, beneath()) {
+                    Err(Errno::AGAIN | Errno::INTR) => {}
+                    answer => return answer,
+                }
+            }
+        }
+        by_components(self.folder.as_fd(), path, flags, mode)
+    }
+}
+
+fn by_components(folder: BorrowedFd<'_>, path: &SharePath, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    let (directory, name) = path.split();
+    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut at: Option<OwnedFd> = None;
+    for component in directory.split(|byte| *byte == b'/').filter(|component| !component.is_empty()) {
+        let from = at.as_ref().map_or(folder, AsFd::as_fd);
+        at = Some(rustix::fs::openat(from, component, step, Mode::empty())?);
+    }
+    let from = at.as_ref().map_or(folder, AsFd::as_fd);
+    let name: &[u8] = if name.is_empty() { b"." } else { name };
+    rustix::fs::openat(from, name, flags, mode)
+}
+
+fn open_error(error: Errno) -> OpenError {
+    match error {
+        // LOOP: a link stands there. XDEV: the way leads out. NXIO: a socket, or a device without a driver.
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::NODEV => OpenError::Gone,
+        error => OpenError::Io(error.into()),
+    }
+}
+
+/// The stamp of an open file.
+pub(crate) fn stamp_of(file: impl AsFd) -> rustix::io::Result<FileStamp> {
+    rustix::fs::fstat(file).map(|stat| stamp_from(&stat))
+}
+
+/// The stamp in a stat.
+pub(crate) fn stamp_from(stat: &Stat) -> FileStamp {
+    FileStamp {
+        inode: stat.st_ino,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64),
+        ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64),
+    }
+}
+
+/// Seconds and nanoseconds as nanoseconds since 1970; saturates in the years 1677 and 2262.
+pub(crate) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+}
+
+/// The id of the file system that holds a path: stable over mounts where the file system has one of its own.
+pub(crate) fn file_system_id(path: &Path) -> rustix::io::Result<u64> {
+    let id = rustix::fs::statvfs(path)?.f_fsid;
+    if id != 0 {
+        return Ok(id);
+    }
+    rustix::fs::stat(path).map(|stat| stat.st_dev)
+}

@@ -1,0 +1,396 @@
+//! The threads of the shares: one walks, some hash, one keeps what they found. They end together.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use haul_core::ids::{BlobId, ShareId};
+use haul_core::outline::Outline;
+use haul_core::path::SharePath;
+
+use super::cache::{self, HashCache, Known, Remember};
+use super::folder::Folder;
+use super::hash::{HashError, HashRun, Hashed, hash_file, spot_check};
+use super::manifest::{FileItem, Key, Kind, Trust};
+use super::open::{Root, stamp_of};
+use super::{FileStamp, OpenError, Shares, scan};
+
+/// Files that the queue holds ready for the hashing threads.
+const QUEUE_FILES: usize = 1_024;
+/// Results that are kept in one write at most.
+const KEEP_FILES: usize = 1_000;
+/// Results wait no longer than this to be kept.
+const KEEP_INTERVAL: Duration = Duration::from_millis(300);
+/// A file that changed while it was hashed rests this long.
+const RETRY: Duration = Duration::from_secs(3);
+/// After a change was seen, further ones are awaited this long …
+const DEBOUNCE: Duration = Duration::from_millis(500);
+/// … or this many times the length of the last walk, so that walking takes a small part of the time.
+const DEBOUNCE_WALKS: u32 = 10;
+
+/// A file to hash.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) folder: Arc<Folder>,
+    pub(crate) key: Key,
+}
+
+/// What became of a job.
+pub(crate) struct Outcome {
+    job: Job,
+    path: Vec<u8>,
+    result: Result<Found, Failure>,
+}
+
+struct Found {
+    hashed: Hashed,
+    executable: bool,
+    file_system: u64,
+    settled: bool,
+    /// The cache has the outline already.
+    outline_kept: bool,
+}
+
+enum Failure {
+    Gone,
+    Unreadable(String),
+    Later,
+    Stopped,
+}
+
+/// What there is to do, for all threads.
+#[derive(Debug, Default)]
+pub(crate) struct Agenda {
+    list: Mutex<List>,
+    wake: Condvar,
+    pub(crate) stop: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    /// When to walk which share.
+    walks: BTreeMap<ShareId, Instant>,
+    durations: BTreeMap<ShareId, Duration>,
+    /// Asked for by somebody who waits.
+    urgent: VecDeque<(ShareId, Key)>,
+    queue: VecDeque<Job>,
+    /// Where the search for files to hash goes on, per share.
+    cursors: BTreeMap<ShareId, Key>,
+}
+
+impl Agenda {
+    pub(crate) fn walk_at(&self, share: ShareId, when: Instant) {
+        let mut list = self.list.lock().expect("no panic while held");
+        let due = list.walks.entry(share).or_insert(when);
+        *due = when.min(*due);
+        drop(list);
+        self.wake.notify_all();
+    }
+
+    /// Something below the share's root changed.
+    pub(crate) fn changed(&self, share: ShareId) {
+        let last = self.list.lock().expect("no panic while held").durations.get(&share).copied().unwrap_or_default();
+        self.walk_at(share, Instant::now() + DEBOUNCE.max(last * DEBOUNCE_WALKS));
+    }
+
+    pub(crate) fn hash_first(&self, share: ShareId, key: Key) {
+        let mut list = self.list.lock().expect("no panic while held");
+        if list.urgent.len() < QUEUE_FILES {
+            list.urgent.push_back((share, key));
+        }
+        drop(list);
+        self.wake.notify_all();
+    }
+
+    pub(crate) fn wake(&self) {
+        // Taken and released so that nobody is between looking and waiting.
+        drop(self.list.lock().expect("no panic while held"));
+        self.wake.notify_all();
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The next share to walk; waits for one. None at the end.
+    fn next_walk(&self) -> Option<ShareId> {
+        let mut list = self.list.lock().expect("no panic while held");
+        loop {
+            if self.stopped() {
+                return None;
+            }
+            let next = list.walks.iter().min_by_key(|(_, due)| **due).map(|(share, due)| (*share, *due));
+            let now = Instant::now();
+            list = match next {
+                Some((share, due)) if due <= now => {
+                    list.walks.remove(&share);
+                    return Some(share);
+                }
+                Some((_, due)) => self.wake.wait_timeout(list, due - now).expect("no panic while held").0,
+                None => self.wake.wait(list).expect("no panic while held"),
+            };
+        }
+    }
+
+    /// The next file to hash; waits for one. None at the end.
+    fn next_job(&self, shares: &Shares) -> Option<Job> {
+        let mut list = self.list.lock().expect("no panic while held");
+        loop {
+            if self.stopped() {
+                return None;
+            }
+            match list.take_job(shares) {
+                Ok(job) => return Some(job),
+                Err(wait) => list = self.wake.wait_timeout(list, wait).expect("no panic while held").0,
+            }
+        }
+    }
+
+    /// The next file to hash, if there is one now.
+    fn job_now(&self, shares: &Shares) -> Option<Job> {
+        self.list.lock().expect("no panic while held").take_job(shares).ok()
+    }
+}
+
+impl List {
+    /// A job, or how long to wait at most before the next look.
+    fn take_job(&mut self, shares: &Shares) -> Result<Job, Duration> {
+        while let Some((share, key)) = self.urgent.pop_front() {
+            if let Some(folder) = shares.folder(share)
+                && folder.lock().in_flight.insert(key.clone())
+            {
+                return Ok(Job { folder, key });
+            }
+        }
+        if self.queue.is_empty() {
+            self.refill(shares);
+        }
+        self.queue.pop_front().ok_or(RETRY)
+    }
+
+    fn refill(&mut self, shares: &Shares) {
+        let now = Instant::now();
+        for folder in shares.folders() {
+            let mut state = folder.lock();
+            if state.away.is_some() || state.removed || state.manifest.totals().to_hash == 0 {
+                continue;
+            }
+            let after = self.cursors.get(&folder.record.id);
+            let keys = state.manifest.to_hash(after, QUEUE_FILES);
+            match keys.last() {
+                // At the end: from the start next time.
+                Some(last) if keys.len() == QUEUE_FILES => drop(self.cursors.insert(folder.record.id, last.clone())),
+                _ => drop(self.cursors.remove(&folder.record.id)),
+            }
+            state.deferred.retain(|_, until| *until > now);
+            for key in keys {
+                if !state.deferred.contains_key(&key) && state.in_flight.insert(key.clone()) {
+                    self.queue.push_back(Job { folder: folder.clone(), key });
+                }
+            }
+        }
+    }
+}
+
+/// Runs all threads until the agenda says stop.
+pub(crate) fn work(shares: &Arc<Shares>) {
+    let agenda = &shares.agenda;
+    let (results, kept) = sync_channel::<Outcome>(256);
+    let wide = Mutex::new(());
+    std::thread::scope(|scope| {
+        scope.spawn(|| walk_all(shares));
+        for _ in 0..shares.settings.hash_threads.max(1) {
+            let results = results.clone();
+            let wide = &wide;
+            scope.spawn(move || {
+                while let Some(job) = agenda.next_job(shares) {
+                    let outcome = hash_job(shares, job, wide);
+                    if results.send(outcome).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(results);
+        keep_all(shares, &kept);
+    });
+}
+
+fn walk_all(shares: &Arc<Shares>) {
+    let agenda = &shares.agenda;
+    let mut watching = super::watching::Watching::new(shares);
+    for folder in shares.folders() {
+        agenda.walk_at(folder.record.id, Instant::now());
+    }
+    while let Some(id) = agenda.next_walk() {
+        let Some(folder) = shares.folder(id) else {
+            watching.end(id);
+            agenda.list.lock().expect("no panic while held").durations.remove(&id);
+            continue;
+        };
+        let began = Instant::now();
+        scan::scan(&folder, &shares.cache, &shares.settings, &agenda.stop);
+        agenda.list.lock().expect("no panic while held").durations.insert(id, began.elapsed());
+        agenda.wake();
+        if agenda.stopped() {
+            return;
+        }
+        if watching.begin(&folder) {
+            // What changed between the walk and the first watch has to be found by a walk.
+            agenda.changed(id);
+        }
+        agenda.walk_at(id, Instant::now() + shares.settings.rescan_every);
+    }
+}
+
+/// Hashes one file. Only one file at a time is hashed by many threads, so threads stay few.
+fn hash_job(shares: &Shares, job: Job, wide: &Mutex<()>) -> Outcome {
+    let path = scan::absolute(&job.folder.record.root, &job.key);
+    let result = hash_found(shares, &job, &path, wide);
+    Outcome { job, path, result }
+}
+
+fn hash_found(shares: &Shares, job: &Job, path: &[u8], wide: &Mutex<()>) -> Result<Found, Failure> {
+    let share_path = SharePath::new(job.key.path()).map_err(|_| Failure::Gone)?;
+    let root = Root::open(&job.folder.record.root).map_err(|_| Failure::Gone)?;
+    let file = root.open_regular(&share_path).map_err(|error| match error {
+        OpenError::Io(error) => Failure::Unreadable(error.to_string()),
+        OpenError::Gone | OpenError::Changed => Failure::Gone,
+    })?;
+    let unreadable = |error: rustix::io::Errno| Failure::Unreadable(error.to_string());
+    let stat = rustix::fs::fstat(&file).map_err(unreadable)?;
+    let file_system = rustix::fs::fstatvfs(&file).map_err(unreadable)?.f_fsid;
+    let file_system = if file_system == 0 { stat.st_dev } else { file_system };
+    let began_ns = (shares.clock)();
+    let stamp = super::open::stamp_from(&stat);
+    let executable = stat.st_mode & 0o100 != 0;
+    let settled = cache::is_settled(&stamp, began_ns);
+    if let Some((blob, outline)) = recognise(shares, file_system, &stamp, path)
+        && spot_check(&file, stamp.size, &blob, &outline, shares.seed()).unwrap_or(false)
+        && stamp_of(&file).is_ok_and(|after| after == stamp)
+    {
+        let hashed = Hashed { stamp, blob, outline };
+        return Ok(Found { hashed, executable, file_system, settled, outline_kept: true });
+    }
+    let wide = wide.try_lock();
+    let threads = if wide.is_ok() { shares.settings.hash_threads } else { 1 };
+    let run = HashRun { stop: &shares.agenda.stop, threads, progress: &|_| {} };
+    match hash_file(&file, run) {
+        Ok(hashed) => Ok(Found { hashed, executable, file_system, settled, outline_kept: false }),
+        Err(HashError::Changed) => Err(Failure::Later),
+        Err(HashError::Stopped) => Err(Failure::Stopped),
+        Err(HashError::Io(error)) => Err(Failure::Unreadable(error.to_string())),
+    }
+}
+
+/// A hash that the file likely has, with the outline to compare it with.
+fn recognise(shares: &Shares, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Option<(BlobId, Outline)> {
+    let (Known::Hit(blob) | Known::Likely(blob)) = shares.cache.look_up(file_system, stamp, path)?;
+    Some((blob, shares.cache.outline(&blob, stamp.size)?))
+}
+
+/// Keeps results in batches, at once when nothing more is on its way.
+fn keep_all(shares: &Shares, results: &Receiver<Outcome>) {
+    let mut batch = Vec::new();
+    let mut since = Instant::now();
+    loop {
+        match results.recv_timeout(if batch.is_empty() { Duration::from_mins(1) } else { Duration::from_millis(20) }) {
+            Ok(outcome) => {
+                if batch.is_empty() {
+                    since = Instant::now();
+                }
+                batch.push(outcome);
+                if batch.len() < KEEP_FILES && since.elapsed() < KEEP_INTERVAL {
+                    continue;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                keep(shares, std::mem::take(&mut batch));
+                return;
+            }
+        }
+        keep(shares, std::mem::take(&mut batch));
+        shares.agenda.wake();
+    }
+}
+
+fn keep(shares: &Shares, batch: Vec<Outcome>) {
+    remember(&shares.cache, &batch);
+    let mut by_share: BTreeMap<ShareId, Vec<Outcome>> = BTreeMap::new();
+    for outcome in batch {
+        by_share.entry(outcome.job.folder.record.id).or_default().push(outcome);
+    }
+    for outcomes in by_share.into_values() {
+        let Some(folder) = outcomes.first().map(|outcome| outcome.job.folder.clone()) else { continue };
+        let editor = folder.edit();
+        {
+            let mut state = editor.state();
+            for Outcome { job, result, .. } in outcomes {
+                state.in_flight.remove(&job.key);
+                let Some(item) = state.manifest.get_key(&job.key) else { continue };
+                let seen_by = item.seen_by;
+                let Some(known) = item.file().copied() else { continue };
+                match result {
+                    // A walk has met a later version; that one is hashed next.
+                    Ok(found) if known.stamp.ctime_ns > found.hashed.stamp.ctime_ns => {}
+                    Ok(found) => {
+                        let trust = if found.settled { Trust::Firm } else { Trust::Fresh };
+                        let (stamp, blob) = (found.hashed.stamp, Some(found.hashed.blob));
+                        let file = FileItem { stamp, executable: found.executable, blob, trust };
+                        state.manifest.put(&job.key, Kind::File(file), seen_by);
+                    }
+                    Err(Failure::Later) => drop(state.deferred.insert(job.key, Instant::now() + RETRY)),
+                    Err(Failure::Stopped) => {}
+                    Err(Failure::Gone) => drop(state.manifest.remove(&job.key)),
+                    Err(Failure::Unreadable(reason)) => {
+                        state.skip(scan::skipped(&job.key, reason));
+                        state.manifest.remove(&job.key);
+                    }
+                }
+            }
+        }
+        editor.commit();
+    }
+}
+
+fn remember(cache: &HashCache, batch: &[Outcome]) {
+    let rows: Vec<Remember<'_>> = batch
+        .iter()
+        .filter_map(|outcome| {
+            let found = outcome.result.as_ref().ok()?;
+            Some(Remember {
+                file_system: found.file_system,
+                stamp: found.hashed.stamp,
+                path: &outcome.path,
+                blob: found.hashed.blob,
+                outline: (!found.outline_kept).then_some(&found.hashed.outline),
+                settled: found.settled,
+            })
+        })
+        .collect();
+    if !rows.is_empty()
+        && let Err(error) = cache.remember(&rows)
+    {
+        tracing::warn!(%error, "the hash cache cannot be written; files will be hashed again");
+    }
+}
+
+/// Hashes on the calling thread until nothing is left that can be hashed now.
+pub(crate) fn hash_all_now(shares: &Shares) {
+    let wide = Mutex::new(());
+    loop {
+        let mut batch = Vec::new();
+        while batch.len() < KEEP_FILES
+            && let Some(job) = shares.agenda.job_now(shares)
+        {
+            batch.push(hash_job(shares, job, &wide));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        keep(shares, batch);
+    }
+}
