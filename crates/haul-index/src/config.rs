@@ -20,12 +20,14 @@ pub struct IndexConfig {
     pub advertise: Vec<String>,
     /// Addresses that peers claim are listed only inside these, unless they are where the connection came from.
     pub claims_allowed: Vec<Prefix>,
+    /// PEM files with a certificate chain and its key for browsers; none makes and keeps an own certificate.
+    pub https: Option<(PathBuf, PathBuf)>,
 }
 
 impl IndexConfig {
     /// Settings for this folder and these addresses, all else by default.
     pub fn new(state_dir: impl Into<PathBuf>, listen: Vec<SocketAddr>) -> Self {
-        Self { state_dir: state_dir.into(), listen, advertise: Vec::new(), claims_allowed: Vec::new() }
+        Self { state_dir: state_dir.into(), listen, advertise: Vec::new(), claims_allowed: Vec::new(), https: None }
     }
 }
 

@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`server`] | owns all tasks: start, accept, shut down |
+//! | [`web`] | what a browser is shown |
 //! | [`session`] | one peer's session: decode, decide, store, answer |
 //! | [`state`] | what all sessions share |
 //! | [`presence`] | who is online, from where |
@@ -21,6 +22,7 @@ pub mod server;
 pub mod session;
 pub mod state;
 pub mod store;
+pub mod web;
 
 pub use config::{IndexConfig, Invitation};
 pub use server::{Index, InviteError, RunError, RunningIndex, StartError};
