@@ -4,7 +4,17 @@
 //! its share is open and the asker may see the share. `away` in a question drops the first two conditions, never the
 //! third.
 
+mod browse;
+mod disk;
 mod embedded;
+mod load;
+mod lookup;
+mod memory;
+mod presence;
+mod registration;
+mod search;
+mod upkeep;
+mod writer;
 
 use std::future::Future;
 use std::time::Duration;

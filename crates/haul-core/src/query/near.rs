@@ -12,9 +12,11 @@ pub fn near_tolerance(word: &str) -> usize {
     }
 }
 
-/// The smallest edit distance between the word and any part of the name, if it is at most `tolerance`.
+/// The smallest edit distance between the word and any part of the name, if it is at most `tolerance`. Two neighbours
+/// that changed places count once.
 ///
-/// Dynamic programming over columns of the name with a free start and a free end (Sellers 1980); O(word x name).
+/// Dynamic programming over columns of the name with a free start and a free end (Sellers 1980; swaps as in Damerau
+/// 1964, no letter edited twice); O(word x name).
 pub fn near_distance(word: &str, folded_name: &str, tolerance: usize) -> Option<usize> {
     if folded_name.contains(word) {
         return Some(0);
@@ -24,17 +26,25 @@ pub fn near_distance(word: &str, folded_name: &str, tolerance: usize) -> Option<
     }
     let word: Vec<char> = word.chars().collect();
     let mut column: Vec<usize> = (0..=word.len()).collect();
+    let mut column_before = column.clone();
+    let mut letter_before = None;
     let mut best = word.len();
     for letter in folded_name.chars() {
-        let mut diagonal = 0;
-        let mut above = 0;
-        for (wanted, cell) in word.iter().zip(column.iter_mut().skip(1)) {
-            let replaced = diagonal + usize::from(*wanted != letter);
-            diagonal = *cell;
-            *cell = replaced.min(diagonal + 1).min(above + 1);
-            above = *cell;
+        let mut next = Vec::with_capacity(column.len());
+        next.push(0);
+        for (row, wanted) in word.iter().enumerate() {
+            let at = |column: &[usize], row: usize| column.get(row).copied().unwrap_or(usize::MAX - 1);
+            let mut cost = at(&column, row) + usize::from(*wanted != letter);
+            cost = cost.min(at(&column, row + 1) + 1).min(at(&next, row) + 1);
+            let wanted_before = row.checked_sub(1).and_then(|row| word.get(row));
+            if letter_before == Some(*wanted) && wanted_before == Some(&letter) {
+                cost = cost.min(at(&column_before, row - 1) + 1);
+            }
+            next.push(cost);
         }
-        best = best.min(above);
+        best = best.min(next.last().copied().unwrap_or(best));
+        column_before = core::mem::replace(&mut column, next);
+        letter_before = Some(letter);
     }
     (best <= tolerance).then_some(best)
 }
@@ -46,8 +56,9 @@ mod tests {
     #[test]
     fn distances_to_parts_of_a_name() {
         assert_eq!(near_distance("report", "my report.pdf", 1), Some(0));
-        assert_eq!(near_distance("reprot", "my report.pdf", 1), None);
-        assert_eq!(near_distance("reprot", "my report.pdf", 2), Some(2));
+        assert_eq!(near_distance("reprot", "my report.pdf", 1), Some(1));
+        assert_eq!(near_distance("rperot", "my report.pdf", 1), None);
+        assert_eq!(near_distance("erport", "report", 1), Some(1));
         assert_eq!(near_distance("repoort", "report", 1), Some(1));
         assert_eq!(near_distance("reort", "report", 1), Some(1));
         assert_eq!(near_distance("rexort", "a report", 1), Some(1));

@@ -1,9 +1,14 @@
 //! The store of one process: rows, bitmaps and postings in memory, pages on disk.
+//!
+//! Questions take the read lock of the memory and run to their end. A change is checked under it, made durable by the
+//! writing thread, and then applied by that thread under the write lock, so the order in memory is the order on disk.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use haul_core::ids::{PeerId, ShareId};
@@ -12,10 +17,20 @@ use haul_core::time::Moment;
 use haul_core::wire::Label;
 use haul_core::wire::index::{Hits, Listing, LookupKeys};
 
+use super::disk::{Disk, Write};
+use super::load::load;
+use super::memory::Memory;
+use super::memory::shares::View;
+use super::registration::Transaction;
+use super::writer::Writer;
 use super::{
     Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
     TransactionId,
 };
+use super::{browse, lookup, search};
+
+/// Bytes of the database that stay in memory by default: the pages are read once, when the store opens.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a test or an operator may set.
 #[derive(Clone)]
@@ -28,81 +43,227 @@ pub struct StoreSettings {
     pub now: Arc<dyn Fn() -> Moment + Send + Sync>,
 }
 
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { cache_bytes: CACHE_BYTES, boot_id: boot_id(), now: Arc::new(boot_now) }
+    }
+}
+
 impl fmt::Debug for StoreSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreSettings").field("cache_bytes", &self.cache_bytes).finish_non_exhaustive()
     }
 }
 
-/// An [`IndexStore`] in this process with its files in one directory.
-#[derive(Debug)]
-pub struct EmbeddedStore {}
+/// The clock that counts suspended time and never jumps.
+fn boot_now() -> Moment {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Moment(time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000)
+}
 
-impl EmbeddedStore {
-    /// Opens or creates the store in `dir` and reads everything that was acknowledged.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let _ = dir;
-        Ok(Self {})
+/// The kernel's name for this boot; zeros where there is none, and then no lease outlives a restart.
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).unwrap_or_default().to_be_bytes()
+}
+
+/// What the writing thread shares with everybody who asks.
+#[derive(Debug)]
+pub(super) struct Shared {
+    memory: RwLock<Memory>,
+}
+
+impl Shared {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn unbuilt<T>() -> Result<T, StoreError> {
-    Err(StoreError::Storage("not built yet".into()))
+/// An [`IndexStore`] in this process with its files in one directory.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: Writer,
+    pub(super) settings: StoreSettings,
+    pub(super) transactions: Mutex<HashMap<TransactionId, Arc<Mutex<Transaction>>>>,
+    next_transaction: AtomicU64,
+    next_generation: AtomicU64,
+    /// Generations whose pages on disk nobody needs.
+    pub(super) garbage: Mutex<Vec<u64>>,
+    /// When peers were last noted on disk.
+    pub(super) noted: Mutex<Option<Moment>>,
+    /// End of the earliest lease that was taken over from before the start; [`u64::MAX`] if there is none.
+    pub(super) restored_until: AtomicU64,
+}
+
+impl EmbeddedStore {
+    /// Opens or creates the store in `dir` and reads everything that was acknowledged. Blocks; a second process that
+    /// opens the same directory gets an error.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, StoreSettings::default())
+    }
+
+    /// As [`Self::open`], with settings.
+    pub fn open_with(dir: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
+        let disk = Arc::new(Disk::open(dir, settings.cache_bytes)?);
+        let loaded = load(&disk, &settings.boot_id, (settings.now)())?;
+        let writer = Writer::start(disk)?;
+        Ok(Self {
+            shared: Arc::new(Shared { memory: RwLock::new(loaded.memory) }),
+            writer,
+            settings,
+            transactions: Mutex::default(),
+            next_transaction: AtomicU64::new(1),
+            next_generation: AtomicU64::new(loaded.next_generation),
+            garbage: Mutex::new(loaded.unused_generations),
+            noted: Mutex::new(None),
+            restored_until: AtomicU64::new(loaded.restored_until),
+        })
+    }
+
+    pub(super) fn new_transaction(&self) -> TransactionId {
+        TransactionId(self.next_transaction.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn new_generation(&self) -> u64 {
+        self.next_generation.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        (self.settings.now)()
+    }
+
+    /// Runs a question on the memory as the asker sees it.
+    fn ask<R>(&self, asker: &Asker, question: impl FnOnce(&Memory, &View) -> R) -> R {
+        self.expire_restored();
+        let mut groups = asker.groups.clone();
+        groups.sort_unstable();
+        groups.dedup();
+        loop {
+            let memory = self.shared.read();
+            if let Some(view) = memory.shares.cached_view(&groups) {
+                return question(&memory, &view);
+            }
+            drop(memory);
+            self.shared.write().shares.make_view(groups.clone());
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        let records = self.take_peer_notes();
+        if !records.is_empty() {
+            self.writer.offer(records);
+        }
+    }
 }
 
 impl IndexStore for EmbeddedStore {
-    async fn connect(&self, _peer: PeerId, _name: Label) -> Result<(), StoreError> {
-        unbuilt()
+    async fn connect(&self, peer: PeerId, name: Label) -> Result<(), StoreError> {
+        self.connect_peer(peer, &name);
+        Ok(())
     }
-    async fn open(&self, _peer: PeerId, _share: ShareOffer) -> Result<Opened, StoreError> {
-        unbuilt()
+
+    async fn open(&self, peer: PeerId, share: ShareOffer) -> Result<Opened, StoreError> {
+        self.open_share(peer, share).await
     }
-    async fn begin(
-        &self,
-        _peer: PeerId,
-        _share: ShareId,
-        _base: Option<ShareState>,
-    ) -> Result<TransactionId, StoreError> {
-        unbuilt()
+
+    async fn begin(&self, peer: PeerId, share: ShareId, base: Option<ShareState>) -> Result<TransactionId, StoreError> {
+        self.begin_transaction(peer, share, base)
     }
-    async fn stage(&self, _tx: TransactionId, _page: Bytes) -> Result<(), StoreError> {
-        unbuilt()
+
+    async fn stage(&self, tx: TransactionId, page: Bytes) -> Result<(), StoreError> {
+        self.stage_page(tx, page).await
     }
-    async fn commit(&self, _tx: TransactionId, _state: ShareState, _changes: u64) -> Result<ShareState, StoreError> {
-        unbuilt()
+
+    async fn commit(&self, tx: TransactionId, state: ShareState, changes: u64) -> Result<ShareState, StoreError> {
+        self.commit_transaction(tx, state, changes).await
     }
-    async fn abort(&self, _tx: TransactionId) {}
-    async fn close(&self, _peer: PeerId, _share: ShareId, _forget: bool) -> Result<(), StoreError> {
-        unbuilt()
+
+    async fn abort(&self, tx: TransactionId) {
+        self.drop_transactions(|id, _| id == tx);
     }
-    async fn heartbeat(&self, _peer: PeerId, _lease_end: Moment) -> Result<(), StoreError> {
-        unbuilt()
+
+    async fn close(&self, peer: PeerId, share: ShareId, forget: bool) -> Result<(), StoreError> {
+        self.close_share(peer, share)?;
+        if forget { self.forget_share(peer, share).await } else { self.note_peer(peer).await }
     }
-    async fn leave(&self, _peer: PeerId) -> Result<(), StoreError> {
-        unbuilt()
+
+    async fn heartbeat(&self, peer: PeerId, lease_end: Moment) -> Result<(), StoreError> {
+        self.note_lease(peer, lease_end)
     }
-    async fn forget(&self, _peer: PeerId) -> Result<(), StoreError> {
-        unbuilt()
+
+    async fn leave(&self, peer: PeerId) -> Result<(), StoreError> {
+        self.hide_peer(peer)?;
+        self.note_peer(peer).await
     }
-    async fn lookup(&self, _asker: &Asker, _keys: &LookupKeys, _max: usize, _away: bool) -> Result<Found, StoreError> {
-        unbuilt()
+
+    async fn forget(&self, peer: PeerId) -> Result<(), StoreError> {
+        self.hide_peer(peer)?;
+        let shares: Vec<ShareId> =
+            self.shared.read().shares.peer(&peer).map(|peer| peer.shares.keys().copied().collect()).unwrap_or_default();
+        for share in shares {
+            self.forget_share(peer, share).await?;
+        }
+        self.writer.write(vec![Write::DropPeer(peer)]).await
     }
-    async fn search(&self, _asker: &Asker, _question: SearchQuestion<'_>) -> Result<Hits, StoreError> {
-        unbuilt()
+
+    async fn lookup(&self, asker: &Asker, keys: &LookupKeys, max: usize, away: bool) -> Result<Found, StoreError> {
+        Ok(self.ask(asker, |memory, view| lookup::lookup(memory, view, keys, max, away)))
     }
-    async fn browse(&self, _asker: &Asker, _question: BrowseQuestion<'_>) -> Result<Listing, StoreError> {
-        unbuilt()
+
+    async fn search(&self, asker: &Asker, question: SearchQuestion<'_>) -> Result<Hits, StoreError> {
+        let start = Instant::now();
+        let mut hits = self.ask(asker, |memory, view| search::search(memory, view, &question))?;
+        hits.index_us = start.elapsed().as_micros() as u64;
+        Ok(hits)
     }
-    async fn totals(&self, _asker: &Asker, _peer: PeerId) -> PeerTotals {
-        PeerTotals::default()
+
+    async fn browse(&self, asker: &Asker, question: BrowseQuestion<'_>) -> Result<Listing, StoreError> {
+        self.ask(asker, |memory, view| browse::browse(memory, view, &question))
     }
-    async fn maintain(&self, _budget: Duration) -> Result<bool, StoreError> {
-        Ok(false)
+
+    async fn totals(&self, asker: &Asker, peer: PeerId) -> PeerTotals {
+        self.ask(asker, |memory, view| {
+            let slots = memory.shares.find(&peer).map(|peer| memory.shares.slots_of(peer)).unwrap_or_default();
+            slots.into_iter().filter(|slot| view.shown.get(*slot)).fold(PeerTotals::default(), |totals, slot| {
+                let slot = memory.shares.slot(slot);
+                PeerTotals { files: totals.files + slot.files, bytes: totals.bytes.saturating_add(slot.bytes) }
+            })
+        })
     }
+
+    async fn maintain(&self, budget: Duration) -> Result<bool, StoreError> {
+        self.maintain_for(budget).await
+    }
+
     fn visibility(&self) -> Duration {
         Duration::ZERO
     }
+
     fn stats(&self) -> StoreStats {
-        StoreStats::default()
+        let memory = self.shared.read();
+        let mut stats = StoreStats {
+            blobs: memory.contents.hashed,
+            names: u64::from(memory.names.live_docs),
+            ..StoreStats::default()
+        };
+        let held = memory.shares.peers.iter().flat_map(|peer| peer.shares.values()).filter_map(|share| share.held);
+        for slot in held.map(|held| memory.shares.slot(held.slot)) {
+            stats.shares += 1;
+            stats.files += slot.files;
+            stats.bytes = stats.bytes.saturating_add(slot.bytes);
+        }
+        stats
     }
 }

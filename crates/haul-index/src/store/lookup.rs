@@ -1,0 +1,148 @@
+//! Lookups: who has exactly this blob, or a file of exactly this name.
+
+use hashbrown::HashMap;
+use haul_core::ids::{BlobId, PeerId};
+use haul_core::limits;
+use haul_core::wire::index::{HitKind, LookupKeys, Place};
+
+use super::memory::Memory;
+use super::memory::shares::View;
+use super::search::{compare_rows, path_of};
+use super::{BlobFound, Found};
+
+/// Rows of one blob that are put in order; those behind are counted only. (A million empty files share a blob.)
+const ORDERED_ROWS: usize = 16_384;
+/// Contents answered under one name.
+const CONTENTS: usize = limits::LOOKUP_PROVIDERS;
+
+pub(super) fn lookup(memory: &Memory, view: &View, keys: &LookupKeys, max: usize, away: bool) -> Found {
+    let max = max.min(limits::LOOKUP_PROVIDERS);
+    let mut answer = Answer { memory, view, max, away, found: Found::default(), peers: HashMap::new() };
+    let answers = match keys {
+        LookupKeys::Blobs(blobs) => blobs.iter().map(|blob| answer.blob(blob)).collect(),
+        LookupKeys::Names(names) => names.iter().map(|name| answer.name(name)).collect(),
+    };
+    answer.found.answers = answers;
+    answer.found
+}
+
+struct Answer<'a> {
+    memory: &'a Memory,
+    view: &'a View,
+    max: usize,
+    away: bool,
+    found: Found,
+    peers: HashMap<PeerId, u32>,
+}
+
+/// Rows of one content.
+struct Rows {
+    content: u32,
+    rows: Vec<u32>,
+    total: u32,
+}
+
+impl Answer<'_> {
+    /// At most one content: if sizes differ, somebody claims a wrong one, and the size that most places claim wins
+    /// (of equal ones the smaller).
+    fn blob(&mut self, blob: &BlobId) -> Vec<BlobFound> {
+        let memory = self.memory;
+        let contents = memory.contents.of_blob(blob).into_iter();
+        let best = contents
+            .map(|content| self.rows_of(content, memory.rows_of_content(content)))
+            .filter(|rows| rows.total > 0)
+            .max_by_key(|rows| (rows.total, u64::MAX - memory.contents.get(rows.content).size()));
+        best.map(|rows| self.present(rows)).into_iter().collect()
+    }
+
+    /// Every content under the name, the ones with most places first; files without a hash stand alone.
+    fn name(&mut self, name: &[u8]) -> Vec<BlobFound> {
+        let memory = self.memory;
+        let Some(number) = memory.names.find(name) else { return Vec::new() };
+        let doc = memory.names.name(number).doc;
+        let mut by_content: HashMap<u32, Vec<u32>> = HashMap::new();
+        let mut groups = Vec::new();
+        for row in memory.rows_of_doc(doc) {
+            let record = memory.row(row);
+            if record.name != number || record.kind() != HitKind::File || !self.counts(row) {
+                continue;
+            }
+            if memory.blob(record).is_some() {
+                by_content.entry(record.content).or_default().push(row);
+            } else if groups.len() < ORDERED_ROWS {
+                groups.push(Rows { content: record.content, rows: vec![row], total: 1 });
+            }
+        }
+        groups.extend(by_content.into_iter().map(|(content, rows)| self.rows_of(content, rows.into_iter())));
+        groups.sort_by(|a, b| {
+            let key = |rows: &Rows| {
+                let content = memory.contents.get(rows.content);
+                (u32::MAX - rows.total, content.blob().is_none(), content.blob(), content.size())
+            };
+            key(a).cmp(&key(b)).then_with(|| match (a.rows.first(), b.rows.first()) {
+                (Some(a), Some(b)) => compare_rows(memory, *a, *b),
+                _ => std::cmp::Ordering::Equal,
+            })
+        });
+        groups.truncate(CONTENTS);
+        groups.into_iter().map(|rows| self.present(rows)).collect()
+    }
+
+    /// Whether a row counts for this asker.
+    fn counts(&self, row: u32) -> bool {
+        let slot = self.memory.row(row).slot();
+        if self.away { self.view.allowed.get(slot) } else { self.view.shown.get(slot) }
+    }
+
+    fn rows_of(&self, content: u32, rows: impl Iterator<Item = u32>) -> Rows {
+        let mut kept = Vec::new();
+        let mut total = 0;
+        for row in rows.filter(|row| self.counts(*row)) {
+            total += 1;
+            if kept.len() < ORDERED_ROWS {
+                kept.push(row);
+            }
+        }
+        Rows { content, rows: kept, total }
+    }
+
+    /// Those that are there first, then by peer, share and path.
+    fn present(&mut self, mut found: Rows) -> BlobFound {
+        let memory = self.memory;
+        let view = self.view;
+        let order = |a: &u32, b: &u32| {
+            let away = |row: u32| !view.shown.get(memory.row(row).slot());
+            away(*a).cmp(&away(*b)).then_with(|| compare_rows(memory, *a, *b))
+        };
+        if found.rows.len() > self.max && self.max > 0 {
+            found.rows.select_nth_unstable_by(self.max - 1, order);
+        }
+        found.rows.truncate(self.max);
+        found.rows.sort_unstable_by(order);
+        let content = memory.contents.get(found.content);
+        BlobFound {
+            blob: content.blob(),
+            size: content.size(),
+            places: found.rows.iter().map(|row| self.place(*row)).collect(),
+            total: found.total,
+        }
+    }
+
+    fn place(&mut self, number: u32) -> Place {
+        let memory = self.memory;
+        let row = memory.row(number);
+        let peer = memory.shares.peer_of(row.slot()).id;
+        let peers = &mut self.found.peers;
+        let peer = *self.peers.entry(peer).or_insert_with(|| {
+            peers.push(peer);
+            peers.len() as u32 - 1
+        });
+        Place {
+            peer,
+            share: memory.shares.slot(row.slot()).name.clone(),
+            path: path_of(memory, number),
+            mtime_ns: row.mtime_ns,
+            executable: row.executable(),
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Transactions: changes are staged, checked against the digest, made durable, and then visible, all or none.
+//!
+//! An amendment stages its pages here; they reach disk with the share's record in one transaction of the database. A
+//! replacement fills a slot that nobody sees and a generation that no record names, so it may be of any size; its
+//! commit switches both.
+
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use haul_core::ids::{PeerId, ShareId};
+use haul_core::limits;
+use haul_core::manifest::{Change, Page, RegistrationDigest, ShareState};
+
+use super::disk::{ShareRecord, Write};
+use super::embedded::{EmbeddedStore, lock};
+use super::memory::Memory;
+use super::memory::shares::{Held, Share, Slot, SlotState};
+use super::presence::is_here;
+use super::{StoreError, TransactionId};
+
+/// Bytes of a replacement's pages that wait in memory before they go to disk.
+const FLUSH_BYTES: usize = 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub(super) peer: PeerId,
+    pub(super) share: ShareId,
+    changes: u64,
+    bytes: u64,
+    kind: Kind,
+    /// Committed or dropped; a page that still arrives is refused.
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Amend { base: ShareState, pages: Vec<Bytes>, keys: HashSet<u64> },
+    Replace(Filling),
+}
+
+#[derive(Debug)]
+struct Filling {
+    slot: u32,
+    generation: u64,
+    next_seq: u64,
+    waiting: Vec<(u64, Bytes)>,
+    waiting_bytes: usize,
+    digest: RegistrationDigest,
+    /// A write of its pages failed.
+    failed: Arc<AtomicBool>,
+}
+
+impl Filling {
+    fn take_pages(&mut self) -> Write {
+        self.waiting_bytes = 0;
+        Write::Pages { generation: self.generation, pages: std::mem::take(&mut self.waiting) }
+    }
+}
+
+impl EmbeddedStore {
+    pub(super) fn begin_transaction(
+        &self,
+        peer: PeerId,
+        share: ShareId,
+        base: Option<ShareState>,
+    ) -> Result<TransactionId, StoreError> {
+        self.drop_transactions(|_, transaction| transaction.peer == peer && transaction.share == share);
+        let mut memory = self.shared.write();
+        let record = open_share(&memory, peer, share)?;
+        let kind = match base {
+            Some(base) if record.held.is_some_and(|held| held.state == base) => {
+                Kind::Amend { base, pages: Vec::new(), keys: HashSet::new() }
+            }
+            Some(_) => return Err(StoreError::StateMismatch),
+            None => {
+                let slot = Slot {
+                    state: SlotState::Filling,
+                    peer: memory.shares.find(&peer).ok_or(StoreError::NotOpen)?,
+                    name: record.name.clone(),
+                    groups: record.groups.clone(),
+                    open: false,
+                    root: memory.directories.add_root(),
+                    files: 0,
+                    bytes: 0,
+                };
+                Kind::Replace(Filling {
+                    slot: memory.shares.take_slot(slot),
+                    generation: self.new_generation(),
+                    next_seq: 0,
+                    waiting: Vec::new(),
+                    waiting_bytes: 0,
+                    digest: RegistrationDigest::default(),
+                    failed: Arc::default(),
+                })
+            }
+        };
+        let id = self.new_transaction();
+        let transaction = Transaction { peer, share, changes: 0, bytes: 0, kind, ended: false };
+        lock(&self.transactions).insert(id, Arc::new(Mutex::new(transaction)));
+        Ok(id)
+    }
+
+    pub(super) async fn stage_page(&self, id: TransactionId, page: Bytes) -> Result<(), StoreError> {
+        let checked = Page::check(&page).map_err(|error| StoreError::BadPage(error.to_string()))?;
+        let transaction = lock(&self.transactions).get(&id).cloned().ok_or(StoreError::NotOpen)?;
+        let turn = self.writer.turn().await?;
+        let mut transaction = lock(&transaction);
+        if transaction.ended {
+            return Err(StoreError::NotOpen);
+        }
+        let count = transaction.changes + checked.len() as u64;
+        match &mut transaction.kind {
+            Kind::Amend { pages, keys, .. } => {
+                if count > limits::AMEND_ENTRIES as u64 {
+                    return Err(StoreError::TooMuch(
+                        "an amendment has at most 50,000 entries: commit and begin another".into(),
+                    ));
+                }
+                if !checked.changes().all(|change| keys.insert(key_hash(&change))) {
+                    return Err(twice());
+                }
+                pages.push(page.clone());
+            }
+            Kind::Replace(filling) => {
+                fill(&mut self.shared.write(), filling, &checked)?;
+                filling.waiting.push((filling.next_seq, page.clone()));
+                filling.next_seq += 1;
+                filling.waiting_bytes += page.len();
+                if filling.waiting_bytes >= FLUSH_BYTES {
+                    let failed = Arc::clone(&filling.failed);
+                    turn.send(vec![filling.take_pages()], move |result| {
+                        failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                    });
+                }
+            }
+        }
+        transaction.changes = count;
+        transaction.bytes += page.len() as u64;
+        Ok(())
+    }
+
+    pub(super) async fn commit_transaction(
+        &self,
+        id: TransactionId,
+        state: ShareState,
+        changes: u64,
+    ) -> Result<ShareState, StoreError> {
+        let ended = {
+            let transaction = lock(&self.transactions).remove(&id).ok_or(StoreError::NotOpen)?;
+            let mut transaction = lock(&transaction);
+            transaction.ended = true;
+            let nothing = Kind::Amend { base: ShareState::default(), pages: Vec::new(), keys: HashSet::new() };
+            Ended {
+                peer: transaction.peer,
+                share: transaction.share,
+                changes: transaction.changes,
+                bytes: transaction.bytes,
+                kind: std::mem::replace(&mut transaction.kind, nothing),
+            }
+        };
+        if ended.changes != changes {
+            self.discard(ended.kind);
+            return Err(StoreError::StateMismatch);
+        }
+        match ended.kind {
+            Kind::Amend { base, pages, .. } => {
+                self.commit_amendment(ended.peer, ended.share, base, state, pages, ended.bytes).await
+            }
+            Kind::Replace(filling) => {
+                // Whatever goes wrong, and if the asker goes away meanwhile: the slot and its pages must not stay.
+                let mut guard = DiscardGuard { store: self, filling: Some(filling) };
+                self.commit_replacement(ended.peer, ended.share, state, &mut guard, ended.bytes).await
+            }
+        }
+    }
+
+    async fn commit_amendment(
+        &self,
+        peer: PeerId,
+        share: ShareId,
+        base: ShareState,
+        state: ShareState,
+        pages: Vec<Bytes>,
+        bytes: u64,
+    ) -> Result<ShareState, StoreError> {
+        let changing = Arc::clone(&open_share(&self.shared.read(), peer, share)?.changing);
+        let changing = changing.lock_owned().await;
+        let turn = self.writer.turn().await?;
+        let shared = Arc::clone(&self.shared);
+        let applied = {
+            let memory = self.shared.read();
+            let record = open_share(&memory, peer, share)?;
+            let held = record.held.filter(|held| held.state == base).ok_or(StoreError::StateMismatch)?;
+            if digest_after(&memory, &held, &pages) != state.digest {
+                return Err(StoreError::StateMismatch);
+            }
+            let after = Held {
+                state,
+                next_seq: held.next_seq + pages.len() as u64,
+                amended_bytes: held.amended_bytes + bytes,
+                ..held
+            };
+            let numbered = (held.next_seq..).zip(pages.iter().cloned()).collect();
+            let writes = vec![
+                Write::Pages { generation: held.generation, pages: numbered },
+                Write::PutShare { peer, share, record: record_of(record, &after) },
+            ];
+            turn.write(writes, move || {
+                let result = apply(&mut shared.write(), peer, share, &pages, after);
+                drop(changing);
+                result
+            })
+        };
+        applied.await??;
+        Ok(state)
+    }
+
+    async fn commit_replacement(
+        &self,
+        peer: PeerId,
+        share: ShareId,
+        state: ShareState,
+        guard: &mut DiscardGuard<'_>,
+        bytes: u64,
+    ) -> Result<ShareState, StoreError> {
+        let changing = Arc::clone(&open_share(&self.shared.read(), peer, share)?.changing);
+        let changing = changing.lock_owned().await;
+        let turn = self.writer.turn().await?;
+        let switched = {
+            let memory = self.shared.read();
+            let record = open_share(&memory, peer, share)?;
+            let mut filling = guard.filling.take().ok_or(StoreError::NotOpen)?;
+            if filling.digest != state.digest {
+                guard.filling = Some(filling);
+                return Err(StoreError::StateMismatch);
+            }
+            let after = Held {
+                slot: filling.slot,
+                state,
+                generation: filling.generation,
+                next_seq: filling.next_seq,
+                base_bytes: bytes,
+                amended_bytes: 0,
+            };
+            let mut writes =
+                vec![filling.take_pages(), Write::PutShare { peer, share, record: record_of(record, &after) }];
+            writes.extend(record.held.map(|held| Write::DropGeneration(held.generation)));
+            let shared = Arc::clone(&self.shared);
+            let failed = filling.failed;
+            if failed.load(Ordering::Relaxed) {
+                return Err(StoreError::Storage("pages of this transaction could not be written: begin again".into()));
+            }
+            let (answer, end) = tokio::sync::oneshot::channel();
+            turn.send(writes, move |result| {
+                let mut memory = shared.write();
+                let result = match result {
+                    Ok(()) => switch(&mut memory, peer, share, after),
+                    Err(error) => {
+                        memory.shares.doom(after.slot);
+                        Err(error)
+                    }
+                };
+                drop((memory, changing));
+                // Nobody listens any more if the asker has gone.
+                let _ = answer.send(result);
+            });
+            end
+        };
+        switched.await.unwrap_or_else(|_| Err(StoreError::Storage("the writing thread has stopped".into())))?;
+        Ok(state)
+    }
+
+    /// Drops open transactions and what they staged.
+    pub(super) fn drop_transactions(&self, which: impl Fn(TransactionId, &Transaction) -> bool) {
+        let open: Vec<_> = lock(&self.transactions).iter().map(|(id, open)| (*id, Arc::clone(open))).collect();
+        for (id, transaction) in open {
+            let mut transaction = lock(&transaction);
+            if transaction.ended || !which(id, &transaction) {
+                continue;
+            }
+            transaction.ended = true;
+            lock(&self.transactions).remove(&id);
+            let nothing = Kind::Amend { base: ShareState::default(), pages: Vec::new(), keys: HashSet::new() };
+            self.discard(std::mem::replace(&mut transaction.kind, nothing));
+        }
+    }
+
+    fn discard(&self, kind: Kind) {
+        if let Kind::Replace(filling) = kind {
+            self.shared.write().shares.doom(filling.slot);
+            lock(&self.garbage).push(filling.generation);
+        }
+    }
+}
+
+struct Ended {
+    peer: PeerId,
+    share: ShareId,
+    changes: u64,
+    bytes: u64,
+    kind: Kind,
+}
+
+struct DiscardGuard<'a> {
+    store: &'a EmbeddedStore,
+    filling: Option<Filling>,
+}
+
+impl Drop for DiscardGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(filling) = self.filling.take() {
+            self.store.discard(Kind::Replace(filling));
+        }
+    }
+}
+
+/// The share, if its peer is here and has opened it.
+fn open_share(memory: &Memory, peer: PeerId, share: ShareId) -> Result<&Share, StoreError> {
+    memory
+        .shares
+        .peer(&peer)
+        .filter(|peer| is_here(peer))
+        .and_then(|peer| peer.shares.get(&share))
+        .filter(|share| share.open)
+        .ok_or(StoreError::NotOpen)
+}
+
+fn twice() -> StoreError {
+    StoreError::BadPage("a path is on two pages of one transaction".into())
+}
+
+/// Tells paths of one transaction apart. Two paths of the same 64 bits would be refused as doubled: of 50,000, once in
+/// 10^10 transactions.
+fn key_hash(change: &Change<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    change.key().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Adds a page to an unseen slot. A page that is refused has added nothing.
+fn fill(memory: &mut Memory, filling: &mut Filling, page: &Page<'_>) -> Result<(), StoreError> {
+    for change in page.changes() {
+        match change {
+            Change::Remove { .. } => return Err(StoreError::BadPage("a new list has nothing to remove".into())),
+            Change::Upsert(entry) if memory.find(filling.slot, entry.directory, entry.name).is_some() => {
+                return Err(twice());
+            }
+            Change::Upsert(_) => {}
+        }
+    }
+    for change in page.changes() {
+        if let Change::Upsert(entry) = change {
+            memory.upsert(filling.slot, &entry)?;
+            filling.digest.add(&entry);
+        }
+    }
+    Ok(())
+}
+
+/// The digest that a held list would have after these pages.
+fn digest_after(memory: &Memory, held: &Held, pages: &[Bytes]) -> RegistrationDigest {
+    let mut digest = held.state.digest;
+    for change in changes(pages) {
+        memory.subtract(held.slot, change.key(), &mut digest);
+        if let Change::Upsert(entry) = change {
+            digest.add(&entry);
+        }
+    }
+    digest
+}
+
+/// Makes a durable amendment visible.
+fn apply(memory: &mut Memory, peer: PeerId, share: ShareId, pages: &[Bytes], after: Held) -> Result<(), StoreError> {
+    for change in changes(pages) {
+        match change {
+            Change::Upsert(entry) => {
+                memory.upsert(after.slot, &entry)?;
+            }
+            Change::Remove { directory, name } => memory.remove(after.slot, directory, name),
+        }
+    }
+    hold(memory, peer, share, after)
+}
+
+/// Makes a durable replacement visible and gives up the old list.
+fn switch(memory: &mut Memory, peer: PeerId, share: ShareId, after: Held) -> Result<(), StoreError> {
+    let old = memory.shares.peer(&peer).and_then(|peer| peer.shares.get(&share)).and_then(|share| share.held);
+    if let Some(old) = old {
+        memory.shares.doom(old.slot);
+    }
+    memory.shares.slot_mut(after.slot).state = SlotState::Live;
+    hold(memory, peer, share, after)
+}
+
+/// Notes what is held now, and shows it if the share is still open.
+fn hold(memory: &mut Memory, peer: PeerId, share: ShareId, after: Held) -> Result<(), StoreError> {
+    let record =
+        memory.shares.peer_mut(&peer).and_then(|peer| peer.shares.get_mut(&share)).ok_or(StoreError::NotOpen)?;
+    record.held = Some(after);
+    // What the peer itself has just committed may be shown.
+    record.usable = true;
+    let (open, name, groups) = (record.open, record.name.clone(), record.groups.clone());
+    let slot = memory.shares.slot_mut(after.slot);
+    slot.open = open;
+    slot.name = name;
+    slot.groups = groups;
+    memory.shares.refresh(after.slot);
+    Ok(())
+}
+
+pub(super) fn record_of(share: &Share, held: &Held) -> ShareRecord {
+    ShareRecord {
+        name: share.name.clone(),
+        groups: share.groups.clone(),
+        state: held.state,
+        generation: held.generation,
+        next_seq: held.next_seq,
+        base_bytes: held.base_bytes,
+        amended_bytes: held.amended_bytes,
+    }
+}
+
+fn changes(pages: &[Bytes]) -> impl Iterator<Item = Change<'_>> {
+    // Staging checked them all.
+    pages.iter().filter_map(|page| Page::check(page).ok()).flat_map(|page| page.changes())
+}

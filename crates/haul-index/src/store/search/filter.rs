@@ -1,0 +1,224 @@
+//! The filters of a query on rows.
+
+use std::cell::RefCell;
+
+use hashbrown::HashMap;
+use haul_core::query::{Filter, PathTest, Query, Test, fold};
+use haul_core::wire::index::HitKind;
+
+use crate::store::SearchQuestion;
+use crate::store::memory::contents::hash_starts_with;
+use crate::store::memory::shares::View;
+use crate::store::memory::{Memory, NONE};
+
+/// The filters, with what is known per slot and directory once it has been computed.
+pub(super) struct Filters<'a> {
+    query: &'a Query,
+    view: &'a View,
+    away: bool,
+    now_ns: i64,
+    /// Whether the filters on peer and share hold, by slot.
+    slots: RefCell<HashMap<u32, bool>>,
+    /// Whether the filters on the path hold, by directory.
+    paths: RefCell<HashMap<u32, bool>>,
+    /// Words in the components of a path, by directory.
+    parts: RefCell<HashMap<u32, u64>>,
+}
+
+impl<'a> Filters<'a> {
+    pub(super) fn new(view: &'a View, question: &SearchQuestion<'a>) -> Self {
+        Self {
+            query: question.query,
+            view,
+            away: question.away,
+            now_ns: question.now_ns,
+            slots: RefCell::default(),
+            paths: RefCell::default(),
+            parts: RefCell::default(),
+        }
+    }
+
+    /// Whether an excluded word or an extension speaks against a folded base name.
+    pub(super) fn refuse_name(&self, name: &str) -> bool {
+        self.query.without.iter().any(|word| name.contains(word.as_str()))
+            || self.query.filters.iter().any(|filter| match &filter.test {
+                Test::Extension(list) => has_extension(name, list) == filter.inverted,
+                _ => false,
+            })
+    }
+
+    /// Whether a row counts: the asker may see it now, and every filter holds.
+    pub(super) fn fit(&self, memory: &Memory, row: u32) -> bool {
+        let slot = memory.row(row).slot();
+        let seen = if self.away { self.view.allowed.get(slot) } else { self.view.shown.get(slot) };
+        seen && (self.query.filters.is_empty() || self.row_fits(memory, row))
+    }
+
+    /// Whether every word stands in the base name of a row or, where allowed, in a directory part above it.
+    pub(super) fn words_fit(&self, memory: &Memory, row: u32) -> bool {
+        let name = memory.names.folded_name(memory.row(row).name);
+        let in_name = words_mask(self.query, name);
+        let all = (0..self.query.words.len()).fold(0, |mask, word| mask | 1 << word);
+        in_name == all || in_name | self.words_above(memory, row) & movable(self.query) == all
+    }
+
+    /// The words that stand in directory parts above a row.
+    pub(super) fn words_above(&self, memory: &Memory, row: u32) -> u64 {
+        self.words_in_path(memory, memory.row(row).directory)
+    }
+
+    fn words_in_path(&self, memory: &Memory, node: u32) -> u64 {
+        if let Some(mask) = self.parts.borrow().get(&node) {
+            return *mask;
+        }
+        let record = memory.directories.node(node);
+        let mask = if record.parent == NONE {
+            0
+        } else {
+            // Recursion ends: a path has a limited number of components.
+            words_mask(self.query, memory.names.folded_name(record.name)) | self.words_in_path(memory, record.parent)
+        };
+        self.parts.borrow_mut().insert(node, mask);
+        mask
+    }
+
+    fn row_fits(&self, memory: &Memory, row: u32) -> bool {
+        let record = memory.row(row);
+        let own = self.query.filters.iter().all(|filter| {
+            let holds = match &filter.test {
+                Test::Size { min, max } => {
+                    record.kind() == HitKind::File
+                        && (*min..=*max).contains(&memory.contents.get(record.content).size())
+                }
+                Test::Age { min_ns, max_ns } => {
+                    (*min_ns..=*max_ns).contains(&self.now_ns.saturating_sub(record.mtime_ns))
+                }
+                Test::Type(list) => {
+                    let name = memory.names.folded_name(record.name);
+                    list.iter().any(|file_type| file_type.fits(record.kind(), name))
+                }
+                Test::Hash(digits) => memory.blob(record).is_some_and(|blob| hash_starts_with(&blob, digits)),
+                // Tested by name, slot or directory.
+                Test::Extension(_) | Test::Peer(_) | Test::Share(_) | Test::Path(_) => return true,
+            };
+            holds != filter.inverted
+        });
+        own && self.slot_fits(memory, record.slot()) && self.path_fits(memory, record.slot(), record.directory)
+    }
+
+    fn slot_fits(&self, memory: &Memory, slot: u32) -> bool {
+        *self.slots.borrow_mut().entry(slot).or_insert_with(|| {
+            self.query.filters.iter().all(|filter| {
+                let holds = match &filter.test {
+                    Test::Peer(text) => is_peer(memory, slot, text),
+                    Test::Share(text) => fold(memory.shares.slot(slot).name.as_str().as_bytes()) == *text,
+                    _ => return true,
+                };
+                holds != filter.inverted
+            })
+        })
+    }
+
+    fn path_fits(&self, memory: &Memory, slot: u32, directory: u32) -> bool {
+        let tests: Vec<&Filter> =
+            self.query.filters.iter().filter(|filter| matches!(filter.test, Test::Path(_))).collect();
+        if tests.is_empty() {
+            return true;
+        }
+        *self.paths.borrow_mut().entry(directory).or_insert_with(|| {
+            let components = components(memory, slot, directory);
+            tests.iter().all(|filter| match &filter.test {
+                Test::Path(test) => path_holds(test, &components) != filter.inverted,
+                _ => true,
+            })
+        })
+    }
+
+    /// The documents below the directories that a `path:` filter names from the top, if there is one: instead of all
+    /// documents.
+    pub(super) fn docs_below(&self, memory: &Memory) -> Option<Vec<u32>> {
+        let wanted = super::anchored(self.query)?;
+        let mut docs = Vec::new();
+        for slot in 0..memory.shares.slots.len() as u32 {
+            let seen = if self.away { self.view.allowed.get(slot) } else { self.view.shown.get(slot) };
+            if !seen {
+                continue;
+            }
+            let record = memory.shares.slot(slot);
+            let top = fold(record.name.as_str().as_bytes());
+            let mut starts = matching(memory, record.root, wanted);
+            if wanted.first() == Some(&top) {
+                starts.extend(matching(memory, record.root, wanted.get(1..).unwrap_or_default()));
+            }
+            for start in starts {
+                collect_docs(memory, start, &mut docs);
+            }
+        }
+        docs.sort_unstable();
+        docs.dedup();
+        Some(docs)
+    }
+}
+
+/// Which words of a query a text contains, a bit each.
+pub(super) fn words_mask(query: &Query, text: &str) -> u64 {
+    query.words.iter().rev().fold(0, |mask, word| mask << 1 | u64::from(text.contains(word.text.as_str())))
+}
+
+/// The words that may stand in a directory part.
+pub(super) fn movable(query: &Query) -> u64 {
+    query.words.iter().rev().fold(0, |mask, word| mask << 1 | u64::from(!word.name_only))
+}
+
+/// The nodes whose path from `node` down folds to these components.
+fn matching(memory: &Memory, node: u32, components: &[String]) -> Vec<u32> {
+    let Some((first, rest)) = components.split_first() else { return vec![node] };
+    memory
+        .directories
+        .node(node)
+        .subdirs
+        .iter()
+        .filter(|child| memory.names.folded_name(memory.directories.node(**child).name) == first)
+        .flat_map(|child| matching(memory, *child, rest))
+        .collect()
+}
+
+fn collect_docs(memory: &Memory, node: u32, docs: &mut Vec<u32>) {
+    let record = memory.directories.node(node);
+    docs.extend(record.children.from((0, 0)).map(|row| memory.names.name(memory.row(row).name).doc));
+    for child in &record.subdirs {
+        collect_docs(memory, *child, docs);
+    }
+}
+
+fn has_extension(name: &str, list: &[String]) -> bool {
+    list.iter().any(|extension| name.strip_suffix(extension.as_str()).is_some_and(|stem| stem.ends_with('.')))
+}
+
+fn is_peer(memory: &Memory, slot: u32, text: &str) -> bool {
+    let peer = memory.shares.peer_of(slot);
+    let by_key = text.starts_with("pk:") && text.len() >= 11 && peer.id.to_string().starts_with(text);
+    by_key || fold(peer.name.as_str().as_bytes()) == text
+}
+
+/// The folded components of `share/directory`, the share's name first.
+fn components(memory: &Memory, slot: u32, directory: u32) -> Vec<String> {
+    let mut components = Vec::new();
+    let mut node = directory;
+    while memory.directories.node(node).parent != NONE {
+        components.push(memory.names.folded_name(memory.directories.node(node).name).to_owned());
+        node = memory.directories.node(node).parent;
+    }
+    components.push(fold(memory.shares.slot(slot).name.as_str().as_bytes()));
+    components.reverse();
+    components
+}
+
+fn path_holds(test: &PathTest, components: &[String]) -> bool {
+    match test {
+        PathTest::Below(wanted) => {
+            components.starts_with(wanted) || components.get(1..).is_some_and(|inside| inside.starts_with(wanted))
+        }
+        PathTest::Contains(text) => format!("{}/", components.join("/")).contains(text.as_str()),
+    }
+}

@@ -1,0 +1,156 @@
+//! Upkeep in small steps: rows of deleted lists are swept, lists with many amendments are rewritten, names that nothing
+//! uses any more are given back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use haul_core::ids::{PeerId, ShareId};
+use haul_core::limits;
+
+use super::StoreError;
+use super::browse::Walk;
+use super::disk::Write;
+use super::embedded::{EmbeddedStore, lock};
+use super::memory::shares::Held;
+use super::registration::record_of;
+
+/// Rows that one step sweeps: about 5 ms under the write lock.
+const SWEEP_ROWS: usize = 10_000;
+/// Amendments below this many bytes are left alone however small the list is.
+const REWRITE_BYTES: u64 = 64 * 1024;
+/// Bytes of pages that a rewrite sends to the disk at once.
+const REWRITE_STEP: usize = 2 * 1024 * 1024;
+
+impl EmbeddedStore {
+    /// Works until the budget is used up or nothing is left; returns whether work is left.
+    pub(super) async fn maintain_for(&self, budget: Duration) -> Result<bool, StoreError> {
+        let start = Instant::now();
+        self.expire_restored();
+        self.note_peers();
+        loop {
+            let worked = self.sweep_step() || self.drop_garbage().await? || self.rewrite_one().await?;
+            if !worked {
+                return Ok(false);
+            }
+            if start.elapsed() >= budget {
+                return Ok(true);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Sweeps some rows of a doomed slot; false if there is none.
+    fn sweep_step(&self) -> bool {
+        let mut memory = self.shared.write();
+        let Some(slot) = memory.shares.doomed.last().copied() else { return false };
+        if !memory.sweep(slot, SWEEP_ROWS) {
+            memory.shares.doomed.retain(|doomed| *doomed != slot);
+            memory.shares.release_slot(slot);
+        }
+        true
+    }
+
+    /// Deletes pages of transactions that did not commit.
+    async fn drop_garbage(&self) -> Result<bool, StoreError> {
+        let generations = std::mem::take(&mut *lock(&self.garbage));
+        if generations.is_empty() {
+            return Ok(false);
+        }
+        let writes = generations.iter().map(|generation| Write::DropGeneration(*generation)).collect();
+        let result = self.writer.write(writes).await;
+        if result.is_err() {
+            lock(&self.garbage).extend(generations);
+        }
+        result.map(|()| true)
+    }
+
+    async fn rewrite_one(&self) -> Result<bool, StoreError> {
+        let found = {
+            let memory = self.shared.read();
+            memory.shares.peers.iter().find_map(|peer| {
+                let (id, share) =
+                    peer.shares.iter().find(|(_, share)| share.held.is_some_and(|held| is_worn(&held)))?;
+                Some((peer.id, *id, Arc::clone(&share.changing)))
+            })
+        };
+        let Some((peer, share, changing)) = found else { return Ok(false) };
+        let changing = changing.lock_owned().await;
+        let Some(held) = self.held(peer, share).filter(is_worn) else { return Ok(true) };
+        let generation = self.new_generation();
+        let written = self.write_list(&held, generation).await;
+        let (next_seq, base_bytes) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                lock(&self.garbage).push(generation);
+                return Err(error);
+            }
+        };
+        let turn = self.writer.turn().await?;
+        let after = Held { generation, next_seq, base_bytes, amended_bytes: 0, ..held };
+        let shared = Arc::clone(&self.shared);
+        let switched = {
+            let memory = self.shared.read();
+            let current = memory.shares.peer(&peer).and_then(|peer| peer.shares.get(&share));
+            let Some(record) = current else {
+                lock(&self.garbage).push(generation);
+                return Ok(true);
+            };
+            let record = record_of(record, &after);
+            let writes = vec![Write::PutShare { peer, share, record }, Write::DropGeneration(held.generation)];
+            turn.write(writes, move || {
+                let mut memory = shared.write();
+                let record = memory.shares.peer_mut(&peer).and_then(|peer| peer.shares.get_mut(&share));
+                if let Some(record) = record {
+                    record.held = Some(after);
+                }
+                drop((memory, changing));
+            })
+        };
+        switched.await?;
+        Ok(true)
+    }
+
+    fn held(&self, peer: PeerId, share: ShareId) -> Option<Held> {
+        self.shared.read().shares.peer(&peer)?.shares.get(&share)?.held
+    }
+
+    /// Writes the whole list of a slot as pages of a generation that no record names yet; returns how many pages and
+    /// bytes. The caller keeps the list from changing.
+    async fn write_list(&self, held: &Held, generation: u64) -> Result<(u64, u64), StoreError> {
+        let mut after = None;
+        let mut next_seq = 0;
+        let mut total = 0;
+        loop {
+            let mut pages = Vec::new();
+            let mut step = 0;
+            let ended = {
+                let memory = self.shared.read();
+                let root = memory.shares.slot(held.slot).root;
+                loop {
+                    let mut walk = Walk::new(&memory, after.take(), limits::PAGE_ENTRIES);
+                    let ended = walk.below(root, &mut Vec::new());
+                    after = walk.last_key();
+                    if !walk.is_empty() {
+                        let page = walk.take_page();
+                        step += page.len();
+                        pages.push((next_seq, Bytes::from(page)));
+                        next_seq += 1;
+                    }
+                    if ended || step >= REWRITE_STEP {
+                        break ended;
+                    }
+                }
+            };
+            total += step as u64;
+            self.writer.write(vec![Write::Pages { generation, pages }]).await?;
+            if ended {
+                return Ok((next_seq, total));
+            }
+        }
+    }
+}
+
+fn is_worn(held: &Held) -> bool {
+    held.amended_bytes > REWRITE_BYTES.max(held.base_bytes / 2)
+}
