@@ -72,7 +72,8 @@ impl Paths {
             self.package += 1;
             self.left = 4 + self.random.below(40);
             let tree = TREES[self.random.below(TREES.len())];
-            self.directory = format!("{tree}/{}-{}/{}", self.word(), self.package, self.word());
+            let (name, below) = (self.word(), self.word());
+            self.directory = format!("{tree}/{name}-{}/{below}", self.package);
         }
         self.left -= 1;
         let common = ["changelog.Debian.gz", "copyright", "__init__.py", "README.md", "index.html", "Makefile"];
