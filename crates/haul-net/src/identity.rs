@@ -150,9 +150,10 @@ impl SecretKey {
 
     fn write_file(&self, path: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        let mut text: String = self.seed.iter().map(|byte| format!("{byte:02x}")).collect();
-        text.push('\n');
-        file.write_all(text.as_bytes())?;
+        for byte in self.seed {
+            write!(file, "{byte:02x}")?;
+        }
+        file.write_all(b"\n")?;
         file.sync_all()
     }
 }

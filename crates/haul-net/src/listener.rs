@@ -1,4 +1,4 @@
-//! The accept loop: deadlines, caps, and the choice of protocol from the ClientHello.
+//! The accept loop: deadlines, caps, and the choice of protocol from the `ClientHello`.
 //!
 //! Handshakes run as tasks that the listener owns and joins; dropping it ends them. A socket that says nothing is gone
 //! at the deadline, or a second after it came if others wait. Running out of file descriptors slows the loop down and

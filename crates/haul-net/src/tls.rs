@@ -26,6 +26,9 @@ use rustls::{
 
 use crate::identity::SecretKey;
 
+#[cfg(test)]
+mod tests;
+
 /// What is spoken behind TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Alpn {
@@ -51,7 +54,7 @@ pub(crate) const HTTP: &[u8] = b"http/1.1";
 /// Encrypted bytes that may wait inside TLS for the socket: several records, so that one system call writes them all.
 pub(crate) const RECORDS_BYTES: usize = 256 * 1024;
 
-/// What stands before the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410 section 4).
+/// What stands before the 32 bytes of an Ed25519 key in a `SubjectPublicKeyInfo` (RFC 8410 section 4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// What stands before the 32 bytes of a seed in PKCS#8 version 1 (RFC 8410 section 7).
 const PKCS8_PREFIX: [u8; 16] =
@@ -203,7 +206,7 @@ fn certified_key(key: &SecretKey, provider: &CryptoProvider) -> Result<Arc<Certi
     Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], signing)))
 }
 
-/// With raw keys, the "certificate" is a SubjectPublicKeyInfo. Weak keys are refused here, before any signature.
+/// With raw keys, the "certificate" is a `SubjectPublicKeyInfo`. Weak keys are refused here, before any signature.
 fn parse_spki(certificate: &CertificateDer<'_>) -> Option<PublicKey> {
     let key = certificate.as_ref().strip_prefix(&SPKI_PREFIX)?;
     PublicKey::new(key.try_into().ok()?).ok()

@@ -1,5 +1,5 @@
 //! 64 requests answered out of order while 256 MiB stream on the same connection: none later than 50 ms.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 #[path = "common/sockets.rs"]
 mod common;

@@ -74,7 +74,7 @@ async fn silence(shared: &Shared) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// What the other side is told; nothing if it knows or cannot hear.

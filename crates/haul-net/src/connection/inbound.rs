@@ -156,9 +156,9 @@ impl Reply {
         let frame = OutputFrame::new(std::mem::replace(&mut self.kind, SENT), self.id, body);
         shared.remove_serving(self.id);
         if bulk {
-            shared.output.push_bulk(frame, space)
+            shared.output.push_bulk(frame, space);
         } else {
-            shared.output.push_message(frame, space)
+            shared.output.push_message(frame, space);
         }
         Ok(())
     }

@@ -210,9 +210,9 @@ impl Output {
     fn push(&self, frame: OutputFrame, bulk: bool) {
         let mut queues = self.queues();
         if bulk {
-            queues.bulk.push_back(frame)
+            queues.bulk.push_back(frame);
         } else {
-            queues.messages.push_back(frame)
+            queues.messages.push_back(frame);
         }
         drop(queues);
         self.wake.notify_one();

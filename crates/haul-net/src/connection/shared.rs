@@ -202,14 +202,13 @@ impl Shared {
             return Err(self.request_error());
         }
         // At most REQUESTS_IN_FLIGHT ids are taken, so this ends soon.
-        loop {
+        state.next_id = state.next_id.wrapping_add(1);
+        while state.pending.contains_key(&state.next_id) {
             state.next_id = state.next_id.wrapping_add(1);
-            let id = state.next_id;
-            if !state.pending.contains_key(&id) {
-                state.pending.insert(id, Pending { _permits: permits, expects });
-                return Ok(id);
-            }
         }
+        let id = state.next_id;
+        state.pending.insert(id, Pending { _permits: permits, expects });
+        Ok(id)
     }
 
     /// The other side's last frame for an own request.

@@ -149,7 +149,7 @@ async fn a_dropped_request_fails_at_once_and_its_place_is_free_again() {
 async fn requests_wait_while_too_many_are_unanswered() {
     let ((left, _left_inbox), (right, mut inbox)) = pair();
     let mut asked = tokio::task::JoinSet::new();
-    for number in 0..limits::REQUESTS_IN_FLIGHT as u32 + 1 {
+    for number in 0..=limits::REQUESTS_IN_FLIGHT as u32 {
         let left = left.clone();
         asked.spawn(async move { left.request::<u32, u32>(&number).await });
     }

@@ -22,9 +22,8 @@ pub fn listener(alpn: Alpn, https: Option<HttpsConfig>) -> (Listener, String) {
 /// Both ends of one connection over TLS: dialed with key 2, accepted with key 1.
 pub async fn connected() -> ((Connection, Inbox), (Connection, Inbox)) {
     let (mut listener, address) = listener(Alpn::Peer, None);
-    let dialer = key(2);
-    let (dialed, accepted) =
-        tokio::join!(dial(&address, &dialer, Alpn::Peer, Some(key(1).public())), listener.accept());
+    let own = key(2);
+    let (dialed, accepted) = tokio::join!(dial(&address, &own, Alpn::Peer, Some(key(1).public())), listener.accept());
     (dialed.unwrap(), start(accepted))
 }
 

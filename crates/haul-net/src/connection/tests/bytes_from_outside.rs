@@ -12,7 +12,7 @@ fn valid() -> Vec<u8> {
         frame(FrameKind::Credit, 1, &100u32.to_le_bytes()),
         frame(FrameKind::Cancel, 2, &[]),
         frame(FrameKind::Push, 0, &[1, 2, 3]),
-        frame(FrameKind::Request, 3, &[7; 20_000]),
+        frame(FrameKind::Request, 3, &vec![7; 20_000]),
         frame(FrameKind::Goodbye, 0, b"bye"),
     ]
     .concat()

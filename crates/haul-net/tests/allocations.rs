@@ -1,0 +1,176 @@
+//! What bytes from outside cost in memory: reading n bytes allocates at most 4n + 64 KiB, whatever they claim.
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+use allocation_counter::measure;
+use haul_core::ids::{BlobId, PublicKey, ShareId};
+use haul_core::limits;
+use haul_core::manifest::ShareState;
+use haul_core::path::SharePath;
+use haul_core::wire::frame::{FrameHeader, FrameKind, HEADER_BYTES};
+use haul_core::wire::index::{Hello, IndexRequest, LookupKeys, Membership};
+use haul_core::wire::peer::{LeafRange, PeerRequest};
+use haul_core::wire::{ByteString, Label, List, VERSION, decode, encode};
+use haul_net::connection::{Connection, ConnectionSettings, Inbound};
+use haul_net::identity::SecretKey;
+use haul_net::transport::memory_pair;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn bound(bytes: usize) -> u64 {
+    (4 * bytes + 64 * 1024) as u64
+}
+
+/// Decoding these bytes as `Q` stays within the bound, counting every allocation, whether it succeeds or not.
+fn check<Q: DeserializeOwned>(bytes: &[u8]) -> bool {
+    let mut decoded = None;
+    let info = measure(|| decoded = decode::<Q>(bytes).ok());
+    assert!(info.bytes_total <= bound(bytes.len()), "{} bytes allocated for {}", info.bytes_total, bytes.len());
+    decoded.is_some()
+}
+
+fn key() -> PublicKey {
+    SecretKey::from_seed([1; 32]).unwrap().public()
+}
+
+fn text(bytes: usize) -> ByteString {
+    ByteString(vec![b'x'; bytes])
+}
+
+fn label() -> Label {
+    Label::new("x".repeat(limits::LABEL_BYTES)).unwrap()
+}
+
+/// The largest and the most divided form of every request of an index.
+fn index_requests() -> Vec<Vec<u8>> {
+    let state = ShareState::default();
+    let share = ShareId([1; 16]);
+    let hello = Hello {
+        version: VERSION,
+        features: 0,
+        name: label(),
+        membership: Membership::Certificate(text(2_000)),
+        peer_port: 1,
+        addresses: List::new(vec![String::new(); limits::ADDRESSES]),
+    };
+    let blobs = LookupKeys::Blobs(List::new(vec![BlobId::empty(); limits::LOOKUP_KEYS]));
+    let names = LookupKeys::Names(List::new(vec![text(0); limits::LOOKUP_KEYS]));
+    let path = SharePath::new(b"a/b/c").unwrap();
+    [
+        IndexRequest::Introduce { network: key() },
+        IndexRequest::Hello(hello),
+        IndexRequest::Open { share, name: label(), groups: List::new(vec![label(); limits::GROUPS]), state },
+        IndexRequest::Begin { share, tx: u64::MAX, base: Some(state) },
+        IndexRequest::Page { tx: 1, seq: 1, bytes: text(limits::PAGE_BYTES) },
+        IndexRequest::Commit { tx: 1, state, changes: 1 },
+        IndexRequest::Close { share, forget: true },
+        IndexRequest::Renew,
+        IndexRequest::Lookup { keys: blobs, max: 1, away: true },
+        IndexRequest::Lookup { keys: names, max: 1, away: true },
+        IndexRequest::Search { query: "x".repeat(limits::QUERY_BYTES), limit: 1, cursor: Some(text(100)), away: false },
+        IndexRequest::Browse { peer: key(), share: Some(label()), path, recursive: true, cursor: Some(text(9)) },
+        IndexRequest::Peers { after: Some(key()) },
+        IndexRequest::Stats,
+        IndexRequest::Remove { peer: key() },
+        IndexRequest::Leave,
+    ]
+    .iter()
+    .map(encode)
+    .collect()
+}
+
+fn peer_requests() -> Vec<Vec<u8>> {
+    let blob = BlobId::empty();
+    let range = LeafRange { first: 1, count: 1 };
+    let path = SharePath::new(b"a/b/c").unwrap();
+    [
+        PeerRequest::Grant { grant: text(1_000), index_certificate: text(1_000) },
+        PeerRequest::Outline { blob, sheet: Some(1) },
+        PeerRequest::Pieces { blob, ranges: List::new(vec![range; limits::PIECE_RANGES]) },
+        PeerRequest::Blobs { blobs: List::new(vec![blob; limits::SMALL_BLOBS]) },
+        PeerRequest::Bitfield { blob },
+        PeerRequest::List { share: label(), path, recursive: true, cursor: Some(text(100)) },
+    ]
+    .iter()
+    .map(encode)
+    .collect()
+}
+
+#[test]
+fn every_request_decodes_within_the_bound() {
+    assert!(index_requests().iter().all(|bytes| check::<IndexRequest>(bytes)));
+    assert!(peer_requests().iter().all(|bytes| check::<PeerRequest>(bytes)));
+}
+
+/// Arbitrary bytes, and valid ones truncated, flipped, spliced, and with a huge number written over them.
+fn hostile(valid: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let change = (any::<Index>(), any::<Index>(), any::<Index>(), any::<Index>(), 0..5u8, any::<u8>());
+    let changed = change.prop_map(move |(one, other, place, end, kind, byte)| {
+        let mut bytes = one.get(&valid).clone();
+        let other = other.get(&valid);
+        let place = place.index(bytes.len().min(200));
+        match kind {
+            0 => bytes.truncate(place),
+            1 => bytes[place] ^= byte,
+            2 => bytes = [&bytes[..place], &other[end.index(other.len())..]].concat(),
+            // The largest varint that a length can be.
+            3 => drop(bytes.splice(place..=place, [0xff, 0xff, 0xff, 0xff, 0x0f])),
+            _ => bytes[place] = 0xff,
+        }
+        bytes
+    });
+    prop_oneof![1 => proptest::collection::vec(any::<u8>(), 0..300), 4 => changed]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+    #[test]
+    fn hostile_index_requests(bytes in hostile(index_requests())) {
+        check::<IndexRequest>(&bytes);
+    }
+
+    #[test]
+    fn hostile_peer_requests(bytes in hostile(peer_requests())) {
+        check::<PeerRequest>(&bytes);
+    }
+}
+
+/// Bytes that a connection allocates from its start to its end when these arrive in between.
+fn connection_allocates(bytes: &[u8]) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let run = || {
+        runtime.block_on(async {
+            let (mut raw, transport) = memory_pair();
+            let (connection, mut inbox) = Connection::start(transport, key(), ConnectionSettings::default());
+            let (mut reading, mut writing) = tokio::io::split(&mut raw);
+            let write = async {
+                let _ = writing.write_all(bytes).await;
+                let _ = writing.shutdown().await;
+            };
+            let serve = async { while let Some(Inbound::Push(_) | Inbound::Request(_)) = inbox.next().await {} };
+            let mut scrap = [0; 512];
+            let read = async { while let Ok(1..) = reading.read(&mut scrap).await {} };
+            tokio::join!(write, serve, read, connection.closed());
+        });
+    };
+    measure(run).bytes_total
+}
+
+#[test]
+fn frames_allocate_what_arrives_and_not_what_they_claim() {
+    let idle = connection_allocates(&[]);
+    assert!(idle < 64 * 1024, "a connection that gets nothing allocates {idle} bytes");
+    let frame = |kind, id, claimed: usize, sent: usize| {
+        let header = FrameHeader { body_bytes: claimed, kind, id }.encode();
+        [&header[..], &vec![1; sent]].concat()
+    };
+    let largest = limits::FRAME_BYTES - limits::FRAME_HEADER_BYTES;
+    for sent in [0, 1, 100, 10_000, 100_000, largest] {
+        let bytes = frame(FrameKind::Push, 0, largest, sent);
+        // The memory transport holds the same bytes once more, in a buffer that doubles.
+        let transport = 4 * bytes.len().min(256 * 1024) as u64;
+        let used = connection_allocates(&bytes) - idle;
+        assert!(used <= bound(bytes.len()) + transport, "{used} bytes for {} of {largest}", sent + HEADER_BYTES);
+    }
+}
