@@ -4,8 +4,11 @@
 
 pub mod api;
 pub mod config;
+pub mod daemon;
 pub mod fetch;
 pub mod files;
+pub mod link;
 pub mod register;
 pub mod serve;
 pub mod share;
+pub mod text;

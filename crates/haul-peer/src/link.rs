@@ -1,0 +1,306 @@
+//! The link to the index: one task that keeps a session open, and a handle that everybody asks through.
+//!
+//! ```text
+//!   NotJoined ──join──▶ Connecting ──Welcome──▶ Connected ──lost──▶ Waiting ─┐
+//!       ▲                   ▲  └──────failed──────────────────────▶ Waiting │
+//!       └──leave────────────┴───────────────jitter or a command─────────────┘
+//! ```
+//!
+//! While there is no session, this peer goes on serving and downloading: [`Standing`] judges grants without the index.
+
+pub mod backoff;
+mod hold;
+pub mod membership;
+pub mod session;
+pub mod standing;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use haul_core::ids::{NetworkId, PeerId};
+use haul_core::time::Timestamp;
+use haul_core::trust::Ticket;
+use haul_core::wire::Label;
+use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
+use haul_net::identity::SecretKey;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::share::Shares;
+pub use membership::{Membership, MembershipError};
+pub use session::{AttemptError, MemoryIndex, Session, refusal_words};
+pub use standing::{GrantRefusal, Standing};
+
+/// How long a command waits for a session that is about to open.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one answer of the index may take.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the link needs to know.
+pub struct LinkSettings {
+    /// This peer's key.
+    pub key: Arc<SecretKey>,
+    /// The name that it would like.
+    pub name: Label,
+    /// Where it serves; 0 if it does not.
+    pub peer_port: u16,
+    /// Further addresses of its own.
+    pub addresses: Vec<String>,
+    /// The file that keeps the membership; none keeps nothing.
+    pub file: Option<PathBuf>,
+    /// An index in this process, asked instead of all addresses.
+    pub memory: Option<MemoryIndex>,
+    /// Addresses of indexes that are known besides the stored ones, for tickets.
+    pub index_addresses: Vec<String>,
+    /// Registered on every session.
+    pub shares: Option<Arc<Shares>>,
+}
+
+/// How the link is.
+#[derive(Clone, Debug)]
+pub enum LinkState {
+    /// No network yet.
+    NotJoined,
+    /// On the way, for the first time or after a loss.
+    Connecting {
+        /// Since when there is no session.
+        since: Timestamp,
+    },
+    /// A session is open.
+    Connected(Arc<Session>),
+    /// The last attempt failed; another follows by itself.
+    Waiting {
+        /// Since when there is no session.
+        since: Timestamp,
+        /// Why the last attempt failed.
+        error: AttemptError,
+        /// Counts the attempts.
+        attempt: u64,
+    },
+    /// The daemon is stopping.
+    Stopped,
+}
+
+/// Why the index did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// No network yet.
+    #[error("this peer is in no network yet")]
+    NotJoined,
+    /// No session.
+    #[error("the index cannot be reached since {}: {reason}", crate::text::rfc3339(*since))]
+    Unreachable {
+        /// Since when.
+        since: Timestamp,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Who answers is not an index of this network.
+    #[error("who answers is not an index of this network: {0}")]
+    Untrusted(String),
+    /// The index refuses the session.
+    #[error("the index refuses this peer: {}", refusal_words(.0))]
+    Shut(Refusal),
+    /// The index refuses this request.
+    #[error("the index refuses: {}", refusal_words(.0))]
+    Refused(Refusal),
+    /// The answer fits no question.
+    #[error("the index gave an answer that does not fit the question")]
+    Unexpected,
+    /// A network already.
+    #[error("this peer is a member of the network {} already", .0.short())]
+    OtherNetwork(NetworkId),
+    /// The certificate cannot be written.
+    #[error("cannot store the certificate: {0}")]
+    Storage(String),
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+enum Command {
+    Join(Box<Ticket>, oneshot::Sender<Result<(), LinkError>>),
+    Leave(oneshot::Sender<Result<(), LinkError>>),
+}
+
+struct Shared {
+    me: PeerId,
+    state: watch::Sender<LinkState>,
+    membership: watch::Sender<Option<Membership>>,
+    standing: Arc<Standing>,
+    commands: mpsc::Sender<Command>,
+    nudge: Notify,
+    index_addresses: Vec<String>,
+}
+
+/// Asks the index. Clones are cheap.
+#[derive(Clone)]
+pub struct IndexLink {
+    shared: Arc<Shared>,
+}
+
+/// Starts the link; the task ends after `shutdown`, having left the index cleanly.
+pub fn start(
+    settings: LinkSettings,
+    shutdown: CancellationToken,
+) -> Result<(IndexLink, JoinHandle<()>), MembershipError> {
+    let (commands, receiver) = mpsc::channel(16);
+    let stored = match &settings.file {
+        Some(path) => membership::load(path, settings.key.public())?,
+        None => None,
+    };
+    let standing = Arc::new(Standing::default());
+    let membership = stored.map(|(membership, word, heard)| {
+        standing.restore(word, heard);
+        membership
+    });
+    let first = match &membership {
+        Some(_) => LinkState::Connecting { since: haul_net::clock::wall_now() },
+        None => LinkState::NotJoined,
+    };
+    let shared = Arc::new(Shared {
+        me: settings.key.public(),
+        state: watch::Sender::new(first),
+        membership: watch::Sender::new(membership),
+        standing,
+        commands,
+        nudge: Notify::new(),
+        index_addresses: settings.index_addresses.clone(),
+    });
+    let task = tokio::spawn(hold::Keeper::new(settings, shared.clone(), receiver, shutdown).run());
+    Ok((IndexLink { shared }, task))
+}
+
+impl IndexLink {
+    /// Asks and waits for the answer. A session that opens within moments is waited for, and a question on which the
+    /// session broke is asked once more: none of the questions that go through here changes anything twice.
+    pub async fn ask(&self, request: &IndexRequest) -> Result<IndexAnswer, LinkError> {
+        let mut retried = false;
+        loop {
+            let session = self.session().await?;
+            let asked = tokio::time::timeout(ANSWER_DEADLINE, session.connection.request(request)).await;
+            let lost = match asked {
+                Ok(Ok(IndexAnswer::Refused(refusal))) => return Err(LinkError::Refused(refusal)),
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(haul_net::connection::RequestError::Closed(reason))) => reason.to_string(),
+                Ok(Err(_)) => return Err(LinkError::Unexpected),
+                Err(_) => format!("no answer within {} s", ANSWER_DEADLINE.as_secs()),
+            };
+            if retried || session.connection.close_reason().is_none() {
+                return Err(LinkError::Unreachable { since: haul_net::clock::wall_now(), reason: lost });
+            }
+            retried = true;
+            self.gone(&session).await;
+        }
+    }
+
+    /// The open session, or why there is none.
+    pub async fn session(&self) -> Result<Arc<Session>, LinkError> {
+        let mut state = self.shared.state.subscribe();
+        let first = state.borrow_and_update().clone();
+        let seen = match &first {
+            LinkState::Connected(session) => return Ok(session.clone()),
+            LinkState::NotJoined => return Err(LinkError::NotJoined),
+            LinkState::Stopped => return Err(LinkError::Stopping),
+            LinkState::Waiting { error: AttemptError::Unreachable(_), attempt, .. } => {
+                self.shared.nudge.notify_one();
+                Some(*attempt)
+            }
+            LinkState::Waiting { since, error, .. } => return Err(error_of(*since, error)),
+            LinkState::Connecting { .. } => None,
+        };
+        let outcome = state.wait_for(|state| match state {
+            LinkState::Connecting { .. } => false,
+            LinkState::Waiting { attempt, .. } => Some(*attempt) != seen,
+            _ => true,
+        });
+        let last = match tokio::time::timeout(PATIENCE, outcome).await {
+            Ok(Ok(state)) => state.clone(),
+            Ok(Err(_)) => return Err(LinkError::Stopping),
+            Err(_) => first,
+        };
+        match last {
+            LinkState::Connected(session) => Ok(session),
+            LinkState::NotJoined => Err(LinkError::NotJoined),
+            LinkState::Stopped => Err(LinkError::Stopping),
+            LinkState::Waiting { since, error, .. } => Err(error_of(since, &error)),
+            LinkState::Connecting { since } => {
+                Err(LinkError::Unreachable { since, reason: "no address has answered yet".into() })
+            }
+        }
+    }
+
+    /// Waits until this session is not the current one any more.
+    async fn gone(&self, session: &Arc<Session>) {
+        let mut state = self.shared.state.subscribe();
+        // An error means that the link has ended, so the session is gone too.
+        let _ended = state
+            .wait_for(|state| !matches!(state, LinkState::Connected(current) if Arc::ptr_eq(current, session)))
+            .await;
+    }
+
+    /// Joins a network with a ticket.
+    pub async fn join(&self, ticket: Ticket) -> Result<(), LinkError> {
+        self.command(|reply| Command::Join(Box::new(ticket), reply)).await
+    }
+
+    /// Leaves the network: the index hides all entries of this peer, and the certificate is thrown away.
+    pub async fn leave(&self) -> Result<(), LinkError> {
+        self.command(Command::Leave).await
+    }
+
+    async fn command(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<(), LinkError>>) -> Command,
+    ) -> Result<(), LinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.commands.send(make(reply)).await.map_err(|_| LinkError::Stopping)?;
+        answer.await.map_err(|_| LinkError::Stopping)?
+    }
+
+    /// How the link is now.
+    pub fn state(&self) -> LinkState {
+        self.shared.state.borrow().clone()
+    }
+
+    /// Follows the state.
+    pub fn watch(&self) -> watch::Receiver<LinkState> {
+        self.shared.state.subscribe()
+    }
+
+    /// The network that this peer is a member of.
+    pub fn membership(&self) -> Option<Membership> {
+        self.shared.membership.borrow().clone()
+    }
+
+    /// What is known about trust in the network.
+    pub fn standing(&self) -> Arc<Standing> {
+        self.shared.standing.clone()
+    }
+
+    /// This peer's key.
+    pub fn me(&self) -> PeerId {
+        self.shared.me
+    }
+
+    /// Addresses of indexes of this network, best first, each once.
+    pub fn index_addresses(&self) -> Vec<String> {
+        let mut addresses = self.shared.index_addresses.clone();
+        addresses.extend(self.membership().into_iter().flat_map(|membership| membership.addresses));
+        let mut seen = std::collections::BTreeSet::new();
+        addresses.retain(|address| seen.insert(address.clone()));
+        addresses
+    }
+}
+
+fn error_of(since: Timestamp, error: &AttemptError) -> LinkError {
+    match error {
+        AttemptError::Unreachable(reason) => LinkError::Unreachable { since, reason: reason.clone() },
+        AttemptError::Untrusted(reason) => LinkError::Untrusted(reason.clone()),
+        AttemptError::Refused(Refusal::Busy { .. }) => LinkError::Unreachable { since, reason: error.to_string() },
+        AttemptError::Refused(refusal) => LinkError::Shut(refusal.clone()),
+        AttemptError::Unexpected(_) => LinkError::Unreachable { since, reason: error.to_string() },
+    }
+}

@@ -1,0 +1,156 @@
+//! The link to the index against a scripted one: joining, trust, reconnecting, renewing, leaving.
+#![allow(clippy::unwrap_used)]
+
+#[path = "daemon_support/fake_index.rs"]
+mod fake_index;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fake_index::FakeIndex;
+use haul_core::wire::Label;
+use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
+use haul_net::identity::SecretKey;
+use haul_peer::link::{self, IndexLink, LinkError, LinkSettings, LinkState};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+struct Running {
+    link: IndexLink,
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+fn start(index: &Arc<FakeIndex>, key: &Arc<SecretKey>, file: Option<PathBuf>) -> Running {
+    let shutdown = CancellationToken::new();
+    let settings = LinkSettings {
+        key: key.clone(),
+        name: Label::new("lab-3").unwrap(),
+        peer_port: 0,
+        addresses: Vec::new(),
+        file,
+        memory: Some(index.memory()),
+        index_addresses: Vec::new(),
+        shares: None,
+    };
+    let (link, task) = link::start(settings, shutdown.clone()).unwrap();
+    Running { link, task, shutdown }
+}
+
+fn key() -> Arc<SecretKey> {
+    Arc::new(SecretKey::generate().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn joins_with_a_ticket_and_returns_with_the_certificate() {
+    let (index, key, folder) = (FakeIndex::new(), key(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("network.json");
+    let run = start(&index, &key, Some(file.clone()));
+    assert_eq!(run.link.ask(&IndexRequest::Stats).await, Err(LinkError::NotJoined));
+    run.link.join(index.ticket()).await.unwrap();
+    assert!(matches!(run.link.ask(&IndexRequest::Stats).await, Ok(IndexAnswer::Stats(_))));
+    assert_eq!((index.count("introduce"), index.count("ticket")), (1, 1));
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+    assert_eq!(index.count("leave"), 1);
+    assert_eq!(run.link.ask(&IndexRequest::Stats).await, Err(LinkError::Stopping));
+
+    let again = start(&index, &key, Some(file.clone()));
+    assert!(matches!(again.link.ask(&IndexRequest::Stats).await, Ok(IndexAnswer::Stats(_))));
+    assert_eq!((index.count("introduce"), index.count("certificate")), (1, 1), "the key is known now");
+    again.link.leave().await.unwrap();
+    assert!(!file.exists());
+    assert!(matches!(again.link.state(), LinkState::NotJoined));
+    assert_eq!(again.link.leave().await, Err(LinkError::NotJoined));
+    again.shutdown.cancel();
+    again.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_learns_nothing() {
+    let impostor = FakeIndex::signed_by(SecretKey::generate().unwrap(), Some(SecretKey::generate().unwrap()));
+    let run = start(&impostor, &key(), None);
+    assert!(matches!(run.link.join(impostor.ticket()).await, Err(LinkError::Untrusted(_))));
+    assert_eq!(impostor.count("hello"), 0, "neither ticket nor name was sent");
+    assert!(run.link.membership().is_none());
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_ticket_is_said_and_not_tried_again() {
+    let index = FakeIndex::new();
+    index.script.lock().unwrap().refuse_hello = Some(Refusal::TicketExpired);
+    let run = start(&index, &key(), None);
+    assert_eq!(run.link.join(index.ticket()).await, Err(LinkError::Shut(Refusal::TicketExpired)));
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(index.count("hello"), 1);
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn reconnects_with_jitter_and_knows_since_when() {
+    let index = FakeIndex::new();
+    let run = start(&index, &key(), None);
+    run.link.join(index.ticket()).await.unwrap();
+    index.down.store(true, Ordering::SeqCst);
+    index.drop_all();
+    let before = index.connects.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    let attempts = index.connects.load(Ordering::SeqCst) - before;
+    assert!((10..100).contains(&attempts), "{attempts} attempts in five minutes");
+    assert!(matches!(run.link.ask(&IndexRequest::Stats).await, Err(LinkError::Unreachable { .. })));
+    assert!(run.link.standing().own_grant().is_some(), "providers that are known can still be asked");
+    index.down.store(false, Ordering::SeqCst);
+    // Whoever asks makes the link try now instead of at the end of its wait.
+    assert!(matches!(run.link.ask(&IndexRequest::Stats).await, Ok(IndexAnswer::Stats(_))));
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_index_is_left_alone_for_as_long_as_it_asks() {
+    let index = FakeIndex::new();
+    let run = start(&index, &key(), None);
+    run.link.join(index.ticket()).await.unwrap();
+    index.script.lock().unwrap().refuse_hello = Some(Refusal::Busy { retry_after_ms: 60_000 });
+    index.drop_all();
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(index.count("hello"), 2, "one before, one that was told to wait");
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert!(index.count("hello") > 2);
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn renews_every_half_minute_and_hears_of_removals() {
+    let index = FakeIndex::new();
+    let run = start(&index, &key(), None);
+    run.link.join(index.ticket()).await.unwrap();
+    let other = SecretKey::generate().unwrap().public();
+    index.script.lock().unwrap().revoked = vec![(other, 9)];
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    let renewals = index.count("renew");
+    assert!((9..=11).contains(&renewals), "{renewals} renewals in 301 s");
+    assert_eq!(run.link.standing().word().unwrap().revoked, vec![(other, 9)]);
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_network_needs_leaving_first() {
+    let (index, other) = (FakeIndex::new(), FakeIndex::new());
+    let run = start(&index, &key(), None);
+    run.link.join(index.ticket()).await.unwrap();
+    assert_eq!(run.link.join(other.ticket()).await, Err(LinkError::OtherNetwork(index.network.public())));
+    let mut more = index.ticket();
+    more.addresses = vec!["10.0.0.9:4477".into()];
+    run.link.join(more).await.unwrap();
+    assert_eq!(run.link.index_addresses(), ["127.0.0.1:4477", "10.0.0.9:4477"]);
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+}
