@@ -17,7 +17,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 nothing found or nobody has it, 
 
 /// Share folders, find any file by name, fetch it verified from everyone who has it.
 #[derive(Debug, Parser)]
-#[command(name = "haul", version, max_term_width = 100, disable_help_subcommand = true, after_long_help = EXIT_CODES)]
+#[command(name = "haul", version, max_term_width = 100, after_long_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -499,6 +499,25 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Help is read by people and quoted in documents: a change of it is seen and meant. `INSTA_UPDATE=always` accepts.
+    #[test]
+    fn help_stays_as_it_is() {
+        let mut root = Cli::command().term_width(100).max_term_width(100);
+        root.build();
+        let mut text = root.render_long_help().to_string();
+        for verb in root.get_subcommands_mut().filter(|verb| !["help", "bench"].contains(&verb.get_name())) {
+            let help = verb.render_help().to_string();
+            // The same for every verb, and shown once above.
+            let help = help.split("\nGlobal options:").next().unwrap_or_default().to_owned();
+            text.push_str(&format!("\n=== haul {}\n{help}", verb.get_name()));
+            for below in verb.get_subcommands().filter(|below| below.get_name() != "help") {
+                text.push_str(&format!("--- {}: {}\n", below.get_name(), below.get_about().unwrap_or_default()));
+            }
+        }
+        let end = text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!("help", end);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod transfers;
 pub(crate) mod what;
 
 pub(crate) use browse::split_place;
+pub(crate) use settings::load as load_config;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::client::Received;
 use crate::context::Context;
 use crate::errors::Failure;
 use crate::exit::Exit;
+use crate::roles;
 
 /// Runs a verb, or shows where to start. `--timeout` ends it, except those that run until they are stopped, and `get`,
 /// which pauses first.
@@ -46,7 +48,8 @@ pub(crate) async fn run(context: &Context, command: Option<Command>) -> Result<E
 async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Shell => crate::shell::run(context).await,
-        Command::Up(_) | Command::Index(_) | Command::Peer(_) => {
+        Command::Index(args) => roles::index(context, &args).await,
+        Command::Up(_) | Command::Peer(_) => {
             Err(Failure::new(ErrorCode::Usage, "this verb is not part of this build yet"))
         }
         Command::Search(args) => search::run(context, &args).await,

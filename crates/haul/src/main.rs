@@ -10,8 +10,11 @@ mod context;
 mod errors;
 mod exit;
 mod explain;
+#[cfg(test)]
+mod hints;
 mod numbers;
 mod output;
+mod roles;
 mod shell;
 mod tickets;
 
