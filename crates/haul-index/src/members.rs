@@ -350,7 +350,9 @@ impl Members {
         }
         self.ledger.write(&writes)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        writes.into_iter().for_each(|write| state.apply(write));
+        for write in writes {
+            state.apply(write);
+        }
         Ok(())
     }
 

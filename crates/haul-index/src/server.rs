@@ -30,8 +30,8 @@ use crate::config::{IndexConfig, Invitation};
 use crate::members::Members;
 use crate::presence::Presence;
 use crate::state::{IndexState, blocking};
-use crate::store::IndexStore;
 use crate::store::EmbeddedStore;
+use crate::store::IndexStore;
 pub use tasks::{Listeners, MemoryArrival, run};
 
 const HTTPS_CERTIFICATE: &str = "https.certificate.pem";

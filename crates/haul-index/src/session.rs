@@ -174,13 +174,14 @@ impl<S: IndexStore> Work<S> {
                 self.jobs.push(answers::answer(session, inbound, request).boxed());
             }
             Some(Err(refusal)) => self.refuse(inbound, refusal),
-            Some(Ok(share)) => match self.lanes.get_mut(&share) {
-                Some(waiting) => waiting.push_back((inbound, request)),
-                None => {
+            Some(Ok(share)) => {
+                if let Some(waiting) = self.lanes.get_mut(&share) {
+                    waiting.push_back((inbound, request));
+                } else {
                     self.lanes.insert(share, VecDeque::new());
                     self.start_change(share, inbound, request);
                 }
-            },
+            }
         }
     }
 

@@ -1,0 +1,247 @@
+//! A store that fails where a test wants it, around the embedded one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use haul_core::ids::{PeerId, ShareId};
+use haul_core::manifest::ShareState;
+use haul_core::time::Moment;
+use haul_core::trust::Role;
+use haul_core::wire::Label;
+use haul_core::wire::index::{Hits, IndexAnswer, IndexRequest, Listing, LookupKeys, Refusal};
+use haul_index::store::{
+    Asker, BrowseQuestion, EmbeddedStore, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer,
+    StoreError, StoreStats, TransactionId,
+};
+use haul_index::{Index, RunError, StartError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Files, Fixture, PATIENCE, config, share};
+
+#[derive(Debug)]
+struct Faults {
+    panic_in_search: AtomicBool,
+    panic_in_maintenance: AtomicBool,
+    refuse_changes: AtomicBool,
+    /// A commit takes one permit before it begins.
+    commits: Semaphore,
+}
+
+impl Faults {
+    fn none() -> Arc<Self> {
+        Arc::new(Self {
+            panic_in_search: AtomicBool::new(false),
+            panic_in_maintenance: AtomicBool::new(false),
+            refuse_changes: AtomicBool::new(false),
+            commits: Semaphore::new(Semaphore::MAX_PERMITS),
+        })
+    }
+}
+
+struct FaultyStore {
+    inner: EmbeddedStore,
+    faults: Arc<Faults>,
+}
+
+impl IndexStore for FaultyStore {
+    async fn connect(&self, peer: PeerId, name: Label) -> Result<(), StoreError> {
+        self.inner.connect(peer, name).await
+    }
+    async fn open(&self, peer: PeerId, share: ShareOffer) -> Result<Opened, StoreError> {
+        self.inner.open(peer, share).await
+    }
+    async fn begin(&self, peer: PeerId, share: ShareId, base: Option<ShareState>) -> Result<TransactionId, StoreError> {
+        self.inner.begin(peer, share, base).await
+    }
+    async fn stage(&self, tx: TransactionId, page: Bytes) -> Result<(), StoreError> {
+        if self.faults.refuse_changes.load(Ordering::Relaxed) {
+            return Err(StoreError::Busy { retry_after: Duration::from_millis(250) });
+        }
+        self.inner.stage(tx, page).await
+    }
+    async fn commit(&self, tx: TransactionId, state: ShareState, changes: u64) -> Result<ShareState, StoreError> {
+        self.faults.commits.acquire().await.unwrap().forget();
+        if self.faults.refuse_changes.load(Ordering::Relaxed) {
+            return Err(StoreError::Storage("the disk is full".to_owned()));
+        }
+        self.inner.commit(tx, state, changes).await
+    }
+    async fn abort(&self, tx: TransactionId) {
+        self.inner.abort(tx).await;
+    }
+    async fn close(&self, peer: PeerId, share: ShareId, forget: bool) -> Result<(), StoreError> {
+        self.inner.close(peer, share, forget).await
+    }
+    async fn heartbeat(&self, peer: PeerId, lease_end: Moment) -> Result<(), StoreError> {
+        self.inner.heartbeat(peer, lease_end).await
+    }
+    async fn leave(&self, peer: PeerId) -> Result<(), StoreError> {
+        self.inner.leave(peer).await
+    }
+    async fn forget(&self, peer: PeerId) -> Result<(), StoreError> {
+        self.inner.forget(peer).await
+    }
+    async fn lookup(&self, asker: &Asker, keys: &LookupKeys, max: usize, away: bool) -> Result<Found, StoreError> {
+        self.inner.lookup(asker, keys, max, away).await
+    }
+    async fn search(&self, asker: &Asker, question: SearchQuestion<'_>) -> Result<Hits, StoreError> {
+        assert!(!self.faults.panic_in_search.load(Ordering::Relaxed), "planted");
+        self.inner.search(asker, question).await
+    }
+    async fn browse(&self, asker: &Asker, question: BrowseQuestion<'_>) -> Result<Listing, StoreError> {
+        self.inner.browse(asker, question).await
+    }
+    async fn totals(&self, asker: &Asker, peer: PeerId) -> PeerTotals {
+        self.inner.totals(asker, peer).await
+    }
+    async fn maintain(&self, budget: Duration) -> Result<bool, StoreError> {
+        assert!(!self.faults.panic_in_maintenance.load(Ordering::Relaxed), "planted");
+        self.inner.maintain(budget).await
+    }
+    fn visibility(&self) -> Duration {
+        self.inner.visibility()
+    }
+    fn stats(&self) -> StoreStats {
+        self.inner.stats()
+    }
+}
+
+async fn start(faults: &Arc<Faults>) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::clone(faults);
+    let open = move |path: &std::path::Path| {
+        let inner = EmbeddedStore::open(&path.join("store"));
+        let inner = inner.map_err(|error| StartError::State { path: String::new(), reason: error.to_string() })?;
+        Ok(FaultyStore { inner, faults })
+    };
+    let index = Index::start_with(config(dir.path()), CancellationToken::new(), open).await.unwrap();
+    Fixture { dir, index }
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_session_and_hides_its_peer() {
+    let faults = Faults::none();
+    let f = start(&faults).await;
+    let (witness, _) = f.member(1).await;
+    let (victim, welcome) = f.member(2).await;
+    victim.register(share(1), &Files::named(1, &["a"])).await;
+    assert_eq!(witness.count("a").await, 1);
+    faults.panic_in_search.store(true, Ordering::Relaxed);
+    let search = IndexRequest::Search { query: "a".to_owned(), limit: 1, cursor: None, away: false };
+    let asked = victim.connection.request::<_, IndexAnswer>(&search).await;
+    assert!(asked.is_err());
+    assert!(victim.closed().await.contains("internal error"));
+    faults.panic_in_search.store(false, Ordering::Relaxed);
+    while witness.count("a").await != 0 {
+        tokio::task::yield_now().await;
+    }
+    let (victim, _) = f.returning(2, &welcome.certificate).await;
+    assert_eq!(victim.search("a").await.total, 0);
+}
+
+#[tokio::test]
+async fn lookups_overtake_a_commit_that_waits_and_other_shares_go_on() {
+    let faults = Faults::none();
+    let f = start(&faults).await;
+    let (peer, _) = f.member(1).await;
+    let files = Files::named(1, &["a"]);
+    peer.register(share(1), &files).await;
+    let held = faults.commits.acquire_many(Semaphore::MAX_PERMITS as u32).await;
+    drop(held);
+    faults.commits.forget_permits(usize::MAX);
+    for number in [2, 3] {
+        let begin = IndexRequest::Begin { share: share(number), tx: u64::from(number), base: None };
+        let name = Label::new(format!("share-{number}")).unwrap();
+        let open = IndexRequest::Open {
+            share: share(number),
+            name,
+            groups: haul_core::wire::List::default(),
+            state: files.state,
+        };
+        assert_eq!(peer.ask(open).await, IndexAnswer::Replace);
+        assert_eq!(peer.ask(begin).await, IndexAnswer::Begun);
+        peer.stage(u64::from(number), &files).await;
+    }
+    let commit = |tx| peer.ask(IndexRequest::Commit { tx, state: files.state, changes: files.count });
+    let close = peer.ask(IndexRequest::Close { share: share(2), forget: false });
+    let later = async {
+        // Both answers come while the commit and the close behind it wait.
+        assert_eq!(peer.count("a").await, 1);
+        assert!(matches!(peer.ask(IndexRequest::Stats).await, IndexAnswer::Stats(_)));
+        faults.commits.add_permits(2);
+    };
+    let (two, three, closed, ()) = tokio::join!(biased; commit(2), commit(3), close, later);
+    assert_eq!(
+        (two, three),
+        (IndexAnswer::Committed { state: files.state }, IndexAnswer::Committed { state: files.state })
+    );
+    assert_eq!(closed, IndexAnswer::Closed);
+}
+
+#[tokio::test]
+async fn failures_of_the_store_reach_the_peer_as_they_are() {
+    let faults = Faults::none();
+    let f = start(&faults).await;
+    let (peer, _) = f.member(1).await;
+    let files = Files::named(1, &["a"]);
+    peer.open(share(1), files.state).await;
+    let begin = IndexRequest::Begin { share: share(1), tx: 1, base: None };
+    assert_eq!(peer.ask(begin.clone()).await, IndexAnswer::Begun);
+    faults.refuse_changes.store(true, Ordering::Relaxed);
+    let page = IndexRequest::Page { tx: 1, seq: 0, bytes: haul_core::wire::ByteString(files.pages[0].clone()) };
+    assert_eq!(peer.refused(page).await, Refusal::Busy { retry_after_ms: 250 });
+    faults.refuse_changes.store(false, Ordering::Relaxed);
+    assert_eq!(peer.ask(begin).await, IndexAnswer::Begun);
+    peer.stage(1, &files).await;
+    faults.refuse_changes.store(true, Ordering::Relaxed);
+    let commit = IndexRequest::Commit { tx: 1, state: files.state, changes: 1 };
+    assert_eq!(peer.refused(commit).await, Refusal::Storage("the disk is full".to_owned()));
+    assert_eq!(peer.search("a").await.total, 0, "the session goes on");
+}
+
+#[tokio::test]
+async fn a_task_that_ends_early_stops_the_index_and_is_named() {
+    let faults = Faults::none();
+    let f = start(&faults).await;
+    let (peer, _) = f.member(1).await;
+    faults.panic_in_maintenance.store(true, Ordering::Relaxed);
+    tokio::time::timeout(PATIENCE, f.index.stopped()).await.unwrap();
+    assert!(peer.closed().await.contains("shutting down"));
+    assert!(matches!(f.index.join().await, Err(RunError::TaskEnded("maintenance"))));
+}
+
+#[tokio::test]
+async fn stopping_leaves_no_task_and_closes_everything() {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let before = metrics.num_alive_tasks();
+    let f = Fixture::start().await;
+    let address = f.index.addresses()[0];
+    let (member, _) = f.joined(1, Role::Admin).await;
+    let silent = f.stranger(2).await;
+    let memory = f.stranger_in_memory(3);
+    // A socket that is still in its handshake.
+    let half = std::net::TcpStream::connect(address).unwrap();
+    let Fixture { dir, index } = f;
+    index.join().await.unwrap();
+    assert!(member.closed().await.contains("shutting down"));
+    silent.closed().await;
+    memory.closed().await;
+    assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
+    drop((member, silent, memory, half));
+    assert_eq!(metrics.num_alive_tasks(), before);
+    // The files are closed too: another index can open them.
+    Fixture::start_in(dir).await.index.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_token_from_outside_stops_it_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = CancellationToken::new();
+    let index = Index::start(config(dir.path()), token.clone()).await.unwrap();
+    token.cancel();
+    tokio::time::timeout(PATIENCE, index.stopped()).await.unwrap();
+    index.join().await.unwrap();
+}
