@@ -17,7 +17,7 @@ use haul_core::time::Moment;
 use haul_core::wire::Label;
 use haul_core::wire::index::{Hits, Listing, LookupKeys};
 
-use super::disk::{Disk, Write};
+use super::disk::Disk;
 use super::load::load;
 use super::memory::Memory;
 use super::memory::shares::View;
@@ -215,7 +215,7 @@ impl IndexStore for EmbeddedStore {
         for share in shares {
             self.forget_share(peer, share).await?;
         }
-        self.writer.write(vec![Write::DropPeer(peer)]).await
+        self.drop_peer_note(peer).await
     }
 
     async fn lookup(&self, asker: &Asker, keys: &LookupKeys, max: usize, away: bool) -> Result<Found, StoreError> {

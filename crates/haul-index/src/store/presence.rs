@@ -182,6 +182,21 @@ impl EmbeddedStore {
         noted.await
     }
 
+    /// Deletes what the disk has of a peer, unless it has come back meanwhile.
+    pub(super) async fn drop_peer_note(&self, id: PeerId) -> Result<(), StoreError> {
+        let turn = self.writer.turn().await?;
+        let dropped = {
+            let mut memory = self.shared.write();
+            let Some(peer) = memory.shares.peer_mut(&id).filter(|peer| !peer.connected && peer.shares.is_empty())
+            else {
+                return Ok(());
+            };
+            peer.dirty = false;
+            turn.write(vec![Write::DropPeer(id)], || ())
+        };
+        dropped.await
+    }
+
     fn peer_note(&self, peer: &Peer) -> Write {
         let open = peer.shares.iter().filter(|(_, share)| share.open && share.usable).map(|(id, _)| *id).collect();
         let lease_end = if peer.connected { peer.lease_end.0 } else { 0 };

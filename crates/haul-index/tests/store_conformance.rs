@@ -1,0 +1,50 @@
+//! Every store must tell the same stories as the oracle, and the stories must catch planted errors.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
+
+#[path = "store_conformance/model.rs"]
+mod model;
+#[path = "store_conformance/story.rs"]
+mod story;
+
+use haul_core::time::Moment;
+use haul_index::store::{EmbeddedStore, StoreSettings};
+use story::{Factory, tell};
+
+/// Stories of the healthy store.
+const STORIES: u64 = 24;
+const STEPS: usize = 120;
+
+/// The embedded store in a directory of its own.
+struct Embedded {
+    dir: tempfile::TempDir,
+}
+
+impl Embedded {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+}
+
+impl Factory for Embedded {
+    type Store = EmbeddedStore;
+
+    fn open(&self) -> EmbeddedStore {
+        let settings =
+            StoreSettings { boot_id: [1; 16], now: std::sync::Arc::new(|| Moment(1_000)), ..StoreSettings::default() };
+        EmbeddedStore::open_with(self.dir.path(), settings).unwrap()
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn the_embedded_store_tells_every_story() {
+    let first: u64 = std::env::var("HAUL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    for seed in first..first + STORIES {
+        if let Err(difference) = runtime().block_on(tell(&Embedded::new(), seed, STEPS)) {
+            panic!("{difference}");
+        }
+    }
+}

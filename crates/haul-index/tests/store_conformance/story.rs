@@ -1,0 +1,566 @@
+//! Random stories: the same operations on a store and on the oracle, compared answer by answer.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use haul_core::ids::{BlobId, PeerId, ShareId};
+use haul_core::manifest::{Change, Page, PageBuilder, RegistrationDigest, ShareState};
+use haul_core::path::SharePath;
+use haul_core::query::parse;
+use haul_core::wire::index::LookupKeys;
+use haul_core::wire::{ByteString, Label, List as WireList};
+use haul_index::store::{
+    Asker, BrowseQuestion, Found, IndexStore, SearchQuestion, ShareOffer, StoreError, TransactionId,
+};
+
+use crate::model::{FoundLine, Key, Kind, Line, List, Model, apply, digest, entry, line_of};
+
+/// Opens the store again and again at the same place.
+pub(crate) trait Factory {
+    type Store: IndexStore;
+    fn open(&self) -> Self::Store;
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) % bound as u64) as usize
+    }
+
+    fn one<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+}
+
+const DIRECTORIES: [&str; 7] = ["", "Films", "Films/old", "a", "a-b", "a/b", "Größe/Reports"];
+const NAMES: [&[u8]; 16] = [
+    b"report.pdf",
+    b"Report.PDF",
+    b"annual report 2024.pdf",
+    b"old film.mkv",
+    b"film.mkv",
+    b"Films",
+    "Größe.txt".as_bytes(),
+    "GRO\u{308}SSE.txt".as_bytes(),
+    b"caf\xe9",
+    b"a",
+    b"ab",
+    b"b",
+    b"linux-6.12.tar.gz",
+    b"README",
+    b"readme.md",
+    b"x::y",
+];
+const QUERIES: [&str; 40] = [
+    "report",
+    "REPORT pdf",
+    "\"annual report\"",
+    "report -annual",
+    "film",
+    "old film",
+    "films film",
+    "a",
+    "b",
+    "ab",
+    "größe",
+    "grosse txt",
+    "caf",
+    "linux",
+    "6.12",
+    "type:video",
+    "type:dir",
+    "type:document size:>1k",
+    "ext:pdf",
+    "ext:gz,md",
+    "-ext:pdf report",
+    "path:/films film",
+    "path:/a",
+    "path:old",
+    "-path:/a a",
+    "peer:lab-1",
+    "share:s1 a",
+    "age:<3s",
+    "size:0",
+    "hash:0",
+    "hash:1 report",
+    "reprot",
+    "repport pdf",
+    "grosze",
+    "name:film old",
+    "x::y",
+    "zzz",
+    "readme",
+    "type:link",
+    "films old mkv",
+];
+const GROUPS: [&[&str]; 6] = [&[], &["red"], &["blue"], &["red", "green"], &["green"], &["blue", "green"]];
+const NOW_NS: i64 = 10_000_000_000;
+
+pub(crate) fn peer(number: usize) -> PeerId {
+    PeerId::new([number as u8 + 7; 32]).unwrap()
+}
+
+fn groups(number: usize) -> Vec<Label> {
+    GROUPS[number].iter().map(|group| Label::new(*group).unwrap()).collect()
+}
+
+/// Few contents, so that names share them; one of them with two claimed sizes.
+fn line(random: &mut Random) -> Line {
+    let blob = |number: u8| BlobId::new([number.wrapping_mul(0x11); 32]);
+    let kind = match random.below(12) {
+        0 => Kind::Directory,
+        1 => Kind::Symlink(b"../target".to_vec()),
+        2 => Kind::File { size: 0, executable: false, blob: Some(BlobId::empty()) },
+        3 => Kind::File { size: [0, 500][random.below(2)], executable: false, blob: None },
+        4 => Kind::File { size: 999, executable: false, blob: Some(blob(1)) },
+        _ => {
+            let number = random.below(4) as u8;
+            Kind::File {
+                size: 1_000 * u64::from(number + 1),
+                executable: random.below(2) == 0,
+                blob: Some(blob(number)),
+            }
+        }
+    };
+    Line { mtime_ns: random.below(10) as i64 * 1_000_000_000, kind }
+}
+
+fn key(random: &mut Random) -> Key {
+    (random.one(&DIRECTORIES).as_bytes().to_vec(), random.one(&NAMES).to_vec())
+}
+
+/// A transaction as the story sees it.
+struct Transaction {
+    id: TransactionId,
+    peer: PeerId,
+    share: ShareId,
+    base: Option<ShareState>,
+    changes: BTreeMap<Key, Option<Line>>,
+}
+
+pub(crate) struct Story<'a, F: Factory> {
+    factory: &'a F,
+    store: Option<F::Store>,
+    model: Model,
+    random: Random,
+    transactions: Vec<Transaction>,
+    /// The lists of the peers themselves, ahead of what the index has.
+    own: BTreeMap<(PeerId, ShareId), (u64, List)>,
+    log: Vec<String>,
+}
+
+type Told = Result<(), String>;
+
+/// Runs one story; the error says what differed, after which operations.
+pub(crate) async fn tell<F: Factory>(factory: &F, seed: u64, steps: usize) -> Told {
+    let mut story = Story {
+        factory,
+        store: Some(factory.open()),
+        model: Model::default(),
+        random: Random(seed),
+        transactions: Vec::new(),
+        own: BTreeMap::new(),
+        log: Vec::new(),
+    };
+    for step in 0..steps {
+        let told = async {
+            story.step().await?;
+            if step % 8 == 7 { story.check_all().await } else { story.check_some().await }
+        };
+        if let Err(difference) = told.await {
+            let last: Vec<_> = story.log.iter().rev().take(12).rev().cloned().collect();
+            return Err(format!("seed {seed}, step {step}: {difference}\nlast operations:\n  {}", last.join("\n  ")));
+        }
+    }
+    Ok(())
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, want: T) -> Told {
+    if got == want { Ok(()) } else { Err(format!("{what}\n  got  {got:?}\n  want {want:?}")) }
+}
+
+fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(StoreError::NotOpen) => "not open",
+        Err(StoreError::StateMismatch) => "mismatch",
+        Err(StoreError::BadPage(_)) => "bad page",
+        Err(StoreError::BadCursor) => "bad cursor",
+        Err(StoreError::NotFound) => "not found",
+        Err(StoreError::TooMuch(_)) => "too much",
+        Err(StoreError::Busy { .. }) => "busy",
+        Err(StoreError::Storage(_)) => "storage",
+    }
+}
+
+impl<F: Factory> Story<'_, F> {
+    fn store(&self) -> &F::Store {
+        self.store.as_ref().unwrap()
+    }
+
+    async fn step(&mut self) -> Told {
+        let peer = peer(self.random.below(3));
+        let share = ShareId([self.random.below(2) as u8; 16]);
+        match self.random.below(40) {
+            0..4 => self.connect(peer).await,
+            4..12 => self.open(peer, share).await,
+            12..18 => self.begin(peer, share).await,
+            18..26 => self.stage().await,
+            26..33 => self.commit().await,
+            33 => self.abort().await,
+            34 => self.close(peer, share, false).await,
+            35 => self.close(peer, share, true).await,
+            36 => self.leave(peer, false).await,
+            37 => {
+                let forget = self.random.below(2) == 0;
+                self.leave(peer, forget).await
+            }
+            38 => self.restart(),
+            _ => {
+                self.log.push("maintain".into());
+                let end = self.store().maintain(std::time::Duration::from_millis(20)).await;
+                same("maintain", outcome(&end), "ok")
+            }
+        }
+    }
+
+    async fn connect(&mut self, peer: PeerId) -> Told {
+        let name =
+            Label::new(format!("lab-{}", peer.as_bytes()[0] - 7 + (self.random.below(8) == 0) as u8 * 10)).unwrap();
+        self.log.push(format!("connect {peer:?} {name}"));
+        same("connect", outcome(&self.store().connect(peer, name.clone()).await), "ok")?;
+        self.model.peers.entry(peer).or_default();
+        self.model.hide(peer);
+        let record = self.model.peers.get_mut(&peer).unwrap();
+        record.connected = true;
+        record.name = Some(name);
+        self.transactions.retain(|transaction| transaction.peer != peer);
+        Ok(())
+    }
+
+    fn is_open(&self, peer: PeerId, share: ShareId) -> bool {
+        let peer = self.model.peers.get(&peer).filter(|peer| peer.connected);
+        peer.and_then(|peer| peer.shares.get(&share)).is_some_and(|share| share.open)
+    }
+
+    async fn open(&mut self, peer: PeerId, share: ShareId) -> Told {
+        let name = Label::new(format!("{}{}", ["s", "S"][self.random.below(2)], share.0[0])).unwrap();
+        let groups = if self.random.below(2) == 0 { Vec::new() } else { groups(1 + self.random.below(5)) };
+        let (revision, list) = self.own.entry((peer, share)).or_default();
+        // Sometimes the peer has lost its count, sometimes it is ahead, mostly it has what the index has.
+        match self.random.below(8) {
+            0 => *revision = revision.saturating_sub(1),
+            1 => {
+                *revision += 1;
+                let key = key(&mut self.random);
+                list.insert(key, line(&mut self.random));
+            }
+            _ => {}
+        }
+        let state = ShareState { revision: *revision, digest: digest(list) };
+        self.log.push(format!("open {peer:?} {share:?} as {name} for {groups:?} at {revision}"));
+        let offer = ShareOffer { id: share, name: name.clone(), groups: groups.clone(), state };
+        let answer = self.store().open(peer, offer).await;
+        if !self.model.peers.get(&peer).is_some_and(|peer| peer.connected) {
+            return same("open without connect", outcome(&answer), "not open");
+        }
+        let want = self.model.open(peer, share, &name, &groups, state);
+        same("open", answer.ok(), Some(want))
+    }
+
+    async fn begin(&mut self, peer: PeerId, share: ShareId) -> Told {
+        let held = self
+            .model
+            .peers
+            .get(&peer)
+            .and_then(|peer| peer.shares.get(&share)?.held.as_ref().map(|(state, _)| *state));
+        let base = match self.random.below(8) {
+            0 => None,
+            1 => Some(ShareState { revision: 77, digest: RegistrationDigest::default() }),
+            _ => held,
+        };
+        self.log.push(format!("begin {peer:?} {share:?} on {:?}", base.map(|base| base.revision)));
+        let answer = self.store().begin(peer, share, base).await;
+        self.transactions.retain(|open| open.peer != peer || open.share != share);
+        let want = match (self.is_open(peer, share), base) {
+            (false, _) => "not open",
+            (true, Some(base)) if held != Some(base) => "mismatch",
+            _ => "ok",
+        };
+        same("begin", outcome(&answer), want)?;
+        if let Ok(id) = answer {
+            self.transactions.push(Transaction { id, peer, share, base, changes: BTreeMap::new() });
+        }
+        Ok(())
+    }
+
+    async fn stage(&mut self) -> Told {
+        if self.transactions.is_empty() {
+            return self.stage_nowhere().await;
+        }
+        let at = self.random.below(self.transactions.len());
+        let (base, changes) = (self.transactions[at].base, self.transactions[at].changes.clone());
+        let mut page = BTreeMap::new();
+        for _ in 0..=self.random.below(8) {
+            let remove = self.random.below(3) == 0 && (base.is_some() || self.random.below(20) == 0);
+            page.insert(key(&mut self.random), (!remove).then(|| line(&mut self.random)));
+        }
+        if self.random.below(8) > 0 {
+            page.retain(|key, _| !changes.contains_key(key));
+        }
+        let refused = page.iter().any(|(key, line)| changes.contains_key(key) || (line.is_none() && base.is_none()));
+        let mut bytes = page_of(&page);
+        let broken = self.random.below(30) == 0 && !bytes.is_empty();
+        if broken {
+            bytes.push(0xff);
+        }
+        self.log.push(format!("stage {} changes{}", page.len(), if broken { ", broken" } else { "" }));
+        let answer = self.store().stage(self.transactions[at].id, Bytes::from(bytes)).await;
+        same("stage", outcome(&answer), if refused || broken { "bad page" } else { "ok" })?;
+        if answer.is_ok() {
+            self.transactions[at].changes.extend(page);
+        }
+        Ok(())
+    }
+
+    async fn stage_nowhere(&mut self) -> Told {
+        let answer = self.store().stage(TransactionId(u64::MAX), Bytes::from(page_of(&BTreeMap::new()))).await;
+        same("stage without begin", outcome(&answer), "not open")
+    }
+
+    async fn commit(&mut self) -> Told {
+        if self.transactions.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.transactions.remove(self.random.below(self.transactions.len()));
+        let (peer, share) = (transaction.peer, transaction.share);
+        let record = self.model.peers.get_mut(&peer).unwrap().shares.get_mut(&share).unwrap();
+        let held = record.held.clone();
+        let mut list = if transaction.base.is_some() { held.clone().unwrap().1 } else { List::new() };
+        apply(&mut list, &transaction.changes);
+        let revision = held.map_or(0, |(state, _)| state.revision) + 1;
+        let mut state = ShareState { revision, digest: digest(&list) };
+        let mut count = transaction.changes.len() as u64;
+        let lie = self.random.below(10);
+        match lie {
+            0 => count += 1,
+            1 => {
+                let fake = (Vec::new(), b"fake".to_vec());
+                state.digest.add(&entry(&fake, &Line { mtime_ns: 0, kind: Kind::Directory }));
+            }
+            _ => {}
+        }
+        self.log
+            .push(format!("commit {peer:?} {share:?} to {revision} with {:?} changes, lie {lie}", transaction.changes));
+        let want = if lie < 2 { "mismatch" } else { "ok" };
+        if lie >= 2 {
+            record.held = Some((state, list.clone()));
+            record.usable = true;
+            self.own.insert((peer, share), (revision, list));
+        }
+        let answer = self.store().commit(transaction.id, state, count).await;
+        same("commit", outcome(&answer), want)?;
+        same("state", answer.ok(), (lie >= 2).then_some(state))
+    }
+
+    async fn abort(&mut self) -> Told {
+        if let Some(transaction) = self.transactions.pop() {
+            self.log.push("abort".into());
+            self.store().abort(transaction.id).await;
+            let answer = self.store().commit(transaction.id, ShareState::default(), 0).await;
+            same("commit after abort", outcome(&answer), "not open")?;
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self, peer: PeerId, share: ShareId, forget: bool) -> Told {
+        self.log.push(format!("close {peer:?} {share:?} forget {forget}"));
+        let answer = self.store().close(peer, share, forget).await;
+        self.transactions.retain(|open| open.peer != peer || open.share != share);
+        let Some(record) = self.model.peers.get_mut(&peer) else {
+            return same("close", outcome(&answer), "not open");
+        };
+        let known = record.shares.contains_key(&share);
+        if forget {
+            record.shares.remove(&share);
+            self.own.remove(&(peer, share));
+        } else if let Some(share) = record.shares.get_mut(&share) {
+            share.open = false;
+        }
+        same("close", outcome(&answer), if known { "ok" } else { "not open" })
+    }
+
+    async fn leave(&mut self, peer: PeerId, forget: bool) -> Told {
+        self.log.push(format!("leave {peer:?} forget {forget}"));
+        let answer = if forget { self.store().forget(peer).await } else { self.store().leave(peer).await };
+        self.transactions.retain(|transaction| transaction.peer != peer);
+        if !self.model.peers.get(&peer).is_some_and(|peer| peer.connected || !peer.shares.is_empty()) {
+            // Whether a store remembers a peer that has nothing is its own affair.
+            return Ok(());
+        }
+        self.model.hide(peer);
+        if forget {
+            self.model.peers.get_mut(&peer).unwrap().shares.clear();
+            self.own.retain(|(owner, _), _| *owner != peer);
+        }
+        same("leave", outcome(&answer), "ok")
+    }
+
+    /// Everybody is away afterwards, and shares that never committed are unknown.
+    fn restart(&mut self) -> Told {
+        self.log.push("restart".into());
+        self.store = None;
+        self.store = Some(self.factory.open());
+        self.transactions.clear();
+        for peer in self.model.peers.keys().copied().collect::<Vec<_>>() {
+            self.model.hide(peer);
+        }
+        for peer in self.model.peers.values_mut() {
+            peer.shares.retain(|_, share| share.held.is_some());
+        }
+        Ok(())
+    }
+
+    async fn check_some(&mut self) -> Told {
+        let asker = groups(self.random.below(GROUPS.len()));
+        let query = *self.random.one(&QUERIES);
+        let limit = 1 + self.random.below(5);
+        let away = self.random.below(3) == 0;
+        self.check_search(&asker, query, limit, away).await
+    }
+
+    async fn check_all(&mut self) -> Told {
+        for number in 0..GROUPS.len() {
+            let asker = groups(number);
+            for query in QUERIES {
+                self.check_search(&asker, query, 1_000, number % 2 == 0).await?;
+            }
+            for away in [false, true] {
+                self.check_lookups(&asker, away).await?;
+            }
+            for peer_number in 0..3 {
+                self.check_peer(&asker, peer(peer_number)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages to the end must be the oracle's list.
+    async fn check_search(&self, asker: &[Label], text: &str, limit: usize, away: bool) -> Told {
+        let query = parse(text).unwrap();
+        let want = self.model.search(asker, &query, away, NOW_NS);
+        let asker = Asker { peer: peer(0), groups: asker.to_vec() };
+        let mut cursor: Option<ByteString> = None;
+        let mut got = Vec::new();
+        loop {
+            let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns: NOW_NS };
+            let hits =
+                self.store().search(&asker, question).await.map_err(|error| format!("search {text}: {error}"))?;
+            same(&format!("total of {text}"), (hits.total, hits.exact), (want.len() as u64, true))?;
+            let end = hits.hits.is_empty();
+            got.extend(hits.hits);
+            cursor = hits.cursor;
+            if cursor.is_none() || end || got.len() > want.len() {
+                break;
+            }
+        }
+        let near = want.first().is_some_and(|hit| hit.near);
+        let want = if near { want.into_iter().take(limit).collect() } else { want };
+        same(&format!("hits of {text} for {:?}, limit {limit}, away {away}", asker.groups), got, want)
+    }
+
+    async fn check_lookups(&self, asker: &[Label], away: bool) -> Told {
+        let who = Asker { peer: peer(0), groups: asker.to_vec() };
+        let mut blobs: Vec<BlobId> = (0..5).map(|number| BlobId::new([number * 0x11; 32])).collect();
+        blobs.push(BlobId::empty());
+        let keys = LookupKeys::Blobs(WireList::new(blobs.clone()));
+        let found = self.store().lookup(&who, &keys, 256, away).await.map_err(|error| error.to_string())?;
+        let want: Vec<_> = blobs.iter().map(|blob| self.model.lookup_blob(asker, *blob, away)).collect();
+        same("lookup of blobs", lines(found), want)?;
+        let keys = LookupKeys::Names(WireList::new(NAMES.map(ByteString::from).to_vec()));
+        let found = self.store().lookup(&who, &keys, 256, away).await.map_err(|error| error.to_string())?;
+        let want: Vec<_> = NAMES.iter().map(|name| self.model.lookup_name(asker, name, away)).collect();
+        same("lookup of names", lines(found), want)
+    }
+
+    async fn check_peer(&mut self, asker: &[Label], peer: PeerId) -> Told {
+        let who = Asker { peer, groups: asker.to_vec() };
+        same("totals", self.store().totals(&who, peer).await, self.model.totals(asker, peer))?;
+        let shares = self.browse(&who, peer, None, b"", false).await?;
+        let want = self.model.shares(asker, peer);
+        let names = shares
+            .map(|list| list.iter().map(|((_, name), _)| Label::new(String::from_utf8_lossy(name)).unwrap()).collect());
+        same("shares", names, want.clone())?;
+        let unseen = Label::new("nowhere").unwrap();
+        for share in want.iter().flatten().chain([&unseen]) {
+            for path in ["", "Films", "a", "a/b", "Films/old", "README"] {
+                for recursive in [false, true] {
+                    let got = self.browse(&who, peer, Some(share), path.as_bytes(), recursive).await?;
+                    let want = self.model.browse(asker, peer, share, path.as_bytes(), recursive);
+                    same(&format!("browse {share}:{path} recursive {recursive}"), got, want)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// None if there is nothing of this name.
+    async fn browse(
+        &self,
+        who: &Asker,
+        peer: PeerId,
+        share: Option<&Label>,
+        path: &[u8],
+        recursive: bool,
+    ) -> Result<Option<Vec<(Key, Line)>>, String> {
+        let path = SharePath::new(path).unwrap();
+        let mut cursor: Option<ByteString> = None;
+        let mut list = Vec::new();
+        loop {
+            let question = BrowseQuestion { peer, share, path: &path, recursive, cursor: cursor.as_deref() };
+            let listing = match self.store().browse(who, question).await {
+                Err(StoreError::NotFound) => return Ok(None),
+                Err(error) => return Err(format!("browse: {error}")),
+                Ok(listing) => listing,
+            };
+            let page = Page::check(&listing.page).map_err(|error| format!("a listing is no page: {error}"))?;
+            for change in page.changes() {
+                let (key, line) = line_of(&change);
+                list.push((key, line.ok_or("a listing has a removal")?));
+            }
+            cursor = listing.cursor;
+            if cursor.is_none() {
+                return Ok(Some(list));
+            }
+        }
+    }
+}
+
+pub(crate) fn page_of(changes: &BTreeMap<Key, Option<Line>>) -> Vec<u8> {
+    let mut builder = PageBuilder::new();
+    for (key, line) in changes {
+        let change = match line {
+            Some(line) => Change::Upsert(entry(key, line)),
+            None => Change::Remove { directory: &key.0, name: &key.1 },
+        };
+        assert!(builder.push(&change));
+    }
+    builder.finish()
+}
+
+fn lines(found: Found) -> Vec<Vec<FoundLine>> {
+    let peers = found.peers;
+    let line = |found: haul_index::store::BlobFound| {
+        let places = found.places.into_iter();
+        let places =
+            places.map(|place| (peers[place.peer as usize], place.share, place.path, place.mtime_ns, place.executable));
+        (found.blob, found.size, found.total, places.collect())
+    };
+    found.answers.into_iter().map(|answers| answers.into_iter().map(line).collect()).collect()
+}
