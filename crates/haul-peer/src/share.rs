@@ -34,7 +34,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use cache::HashCache;
-pub(crate) use folder::Folder;
+pub(crate) use folder::{Folder, Overview};
 pub(crate) use manifest::Key as ManifestKey;
 use manifest::{FileItem, Key, Kind, Trust};
 use open::{Root, stamp_of};

@@ -110,6 +110,15 @@ pub(crate) struct Overview {
     pub(crate) told: bool,
 }
 
+/// A share's list at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) state: ManifestState,
+    /// Visible changes ever.
+    pub(crate) changes: u64,
+    pub(crate) files: u64,
+}
+
 impl Folder {
     /// A share that is new: nothing is known of its content.
     pub(crate) fn new(record: Record, database: Arc<StateDb>, everything: watch::Sender<u64>) -> Self {
@@ -295,6 +304,20 @@ impl Folder {
         look(&mut self.lock())
     }
 
+    /// What a session offers to the index: complete and stored.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.between_batches(|state| Snapshot {
+            state: state.manifest.state(),
+            changes: state.changes,
+            files: state.manifest.totals().files,
+        })
+    }
+
+    /// The index does not take the share, for this reason.
+    pub(crate) fn set_refused(&self, reason: String) {
+        self.lock().problem = Some(reason);
+    }
+
     /// A session starts or stops to keep the index in step.
     pub(crate) fn attach(&self, attached: bool) {
         let mut state = self.lock();
@@ -314,6 +337,7 @@ impl Folder {
         if let Some(changes) = changes {
             registration.changes = changes;
         }
+        locked.problem = None;
         drop(locked);
         self.notify();
     }
@@ -382,6 +406,11 @@ impl Editor<'_> {
 }
 
 impl FolderState {
+    /// Visible changes ever.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Starts to count skipped names anew.
     pub(crate) fn clear_skipped(&mut self) {
         self.skipped.clear();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use haul_core::ids::BlobId;
-use haul_core::manifest::{Change, Entry, EntryKind, RegistrationDigest, ShareState};
+use haul_core::manifest::{Change, Entry, EntryKind, ShareState};
 
 use super::FileStamp;
 
