@@ -170,3 +170,83 @@ fn read_exactly(file: &File, bytes: &mut [u8], at: u64) -> Result<(), HashError>
         _ => HashError::Io(error),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, SeekFrom, Write};
+    use std::sync::atomic::AtomicUsize;
+
+    fn pattern(size: usize) -> Vec<u8> {
+        (0..size).map(|n| ((n * 131 + n / 509) % 253) as u8).collect()
+    }
+
+    fn written(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_plain_hash() {
+        let bytes = pattern(2 * SEGMENT_BYTES as usize + 3 * LEAF_BYTES as usize + 1);
+        let file = written(&bytes);
+        let stop = AtomicBool::new(false);
+        let mut outlines = Vec::new();
+        for threads in [1, 2, 7] {
+            let read = AtomicU64::new(0);
+            let progress = |bytes| drop(read.fetch_add(bytes, Ordering::Relaxed));
+            let hashed = hash_file(&file, HashRun { stop: &stop, threads, progress: &progress }).unwrap();
+            assert_eq!(hashed.blob.as_bytes(), blake3::hash(&bytes).as_bytes());
+            assert_eq!(read.into_inner(), bytes.len() as u64);
+            outlines.push(hashed.outline);
+        }
+        assert!(outlines.windows(2).all(|pair| pair.first() == pair.last()));
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_has_no_hash() {
+        for (what, size) in [("append", 5_000_000), ("truncate", 5_000_000), ("overwrite", 5_000_000)] {
+            let file = written(&pattern(size));
+            let turn = AtomicUsize::new(0);
+            let meddle = |_| {
+                if turn.fetch_add(1, Ordering::Relaxed) == 1 {
+                    let mut writer = &file;
+                    match what {
+                        "append" => writer.seek(SeekFrom::End(0)).and_then(|_| writer.write_all(b"more")).unwrap(),
+                        "truncate" => file.set_len(4_000_000).unwrap(),
+                        // Bytes that have been read already.
+                        _ => file.write_all_at(b"other", 100).unwrap(),
+                    }
+                }
+            };
+            let run = HashRun { stop: &AtomicBool::new(false), threads: 1, progress: &meddle };
+            assert!(matches!(hash_file(&file, run), Err(HashError::Changed)), "{what}");
+        }
+    }
+
+    #[test]
+    fn hashing_stops_when_told() {
+        let file = written(&pattern(5_000_000));
+        let stop = AtomicBool::new(false);
+        let progress = |_| stop.store(true, Ordering::Relaxed);
+        let run = HashRun { stop: &stop, threads: 1, progress: &progress };
+        assert!(matches!(hash_file(&file, run), Err(HashError::Stopped)));
+    }
+
+    #[test]
+    fn spot_checks_tell_other_content() {
+        for size in [1, 100, LEAF_BYTES as usize, 40 * LEAF_BYTES as usize + 9] {
+            let bytes = pattern(size);
+            let file = written(&bytes);
+            let run = HashRun { stop: &AtomicBool::new(false), threads: 1, progress: &|_| {} };
+            let Hashed { blob, outline, .. } = hash_file(&file, run).unwrap();
+            assert!(spot_check(&file, size as u64, &blob, &outline, 7).unwrap());
+            let other: Vec<u8> = bytes.iter().map(|byte| byte ^ 1).collect();
+            assert!(!spot_check(&written(&other), size as u64, &blob, &outline, 7).unwrap());
+            // The size is compared by the caller; a file that ends early must not be an error.
+            assert!(!spot_check(&written(&[]), size as u64, &blob, &outline, 7).unwrap());
+        }
+    }
+}

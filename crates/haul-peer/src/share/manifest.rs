@@ -447,18 +447,6 @@ impl Manifest {
             Kind::Symlink { .. } | Kind::Removed => {}
         }
     }
-
-    /// The digest computed from scratch, to check the running one.
-    #[cfg(test)]
-    pub(crate) fn recomputed_digest(&self) -> RegistrationDigest {
-        let mut digest = RegistrationDigest::default();
-        for (directory, name, item) in self.iter() {
-            if let Some(entry) = item.kind.entry(directory, name) {
-                digest.add(&entry);
-            }
-        }
-        digest
-    }
 }
 
 fn key(directory: &Arc<[u8]>, name: &Arc<[u8]>) -> Key {
@@ -468,3 +456,7 @@ fn key(directory: &Arc<[u8]>, name: &Arc<[u8]>) -> Key {
 fn blob_prefix(blob: &BlobId) -> u64 {
     blob.as_bytes().first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
+
+#[cfg(test)]
+#[path = "manifest/tests.rs"]
+mod tests;

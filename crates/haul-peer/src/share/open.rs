@@ -140,3 +140,7 @@ pub(crate) fn file_system_id(path: &Path) -> rustix::io::Result<u64> {
     }
     rustix::fs::stat(path).map(|stat| stat.st_dev)
 }
+
+#[cfg(test)]
+#[path = "open/tests.rs"]
+mod tests;

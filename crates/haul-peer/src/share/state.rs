@@ -300,3 +300,76 @@ fn file_from(bytes: &[u8]) -> Option<FileItem> {
 pub(crate) fn empty_state() -> ShareState {
     ShareState { revision: 0, digest: RegistrationDigest::default() }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_round_trip_and_nonsense_is_no_row() {
+        let stamp = FileStamp { inode: 7, size: 9, mtime_ns: -5, ctime_ns: 1 << 60 };
+        let file = FileItem { stamp, executable: true, blob: Some(BlobId::empty()), trust: Trust::Doubtful };
+        let unknown = FileItem { executable: false, blob: None, trust: Trust::Fresh, ..file };
+        let kinds = [
+            Kind::File(file),
+            Kind::File(unknown),
+            Kind::Directory { mtime_ns: 3 },
+            Kind::Symlink { mtime_ns: -3, target: b"../x".as_slice().into() },
+            Kind::Removed,
+        ];
+        for kind in kinds {
+            let bytes = item_bytes(&Item { kind: kind.clone(), revision: 12, seen_by: 4 });
+            let back = item_from(&bytes).unwrap();
+            assert_eq!((back.kind, back.revision, back.seen_by), (kind, 12, 0));
+            for end in 0..bytes.len() {
+                if let Some(part) = item_from(&bytes[..end]) {
+                    assert!(matches!(part.kind, Kind::Symlink { .. }), "only a link's target has any length");
+                }
+            }
+        }
+        let key = Key::new(b"a/\xff", b"name");
+        assert_eq!(key_from(&row_key(ShareId([3; 16]), &key)), Some(key));
+        assert_eq!(key_from(&[0; 10]), None);
+    }
+
+    #[test]
+    fn shares_do_not_touch_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = StateDb::open(&folder.path().join("shares.redb")).unwrap();
+        let ids = [ShareId([1; 16]), ShareId([2; 16]), ShareId([0xff; 16])];
+        let row = |name: &str| ShareRow {
+            name: Label::new(name).unwrap(),
+            root: ByteString(b"/x\xff".to_vec()),
+            single: None,
+            groups: Vec::new(),
+            excludes: Vec::new(),
+            file_system: 1,
+            state: ShareState { revision: 5, ..empty_state() },
+            floor: 0,
+            walked: true,
+        };
+        for id in ids {
+            let mut manifest = Manifest::default();
+            for name in [&b"a"[..], b"\xff\xff"] {
+                manifest.put(&Key::new(name, name), Kind::Directory { mtime_ns: 0 }, 0);
+            }
+            let touched = manifest.seal();
+            database.save(id, &row("x"), &rows_of(id, &manifest, &touched)).unwrap();
+            for revision in 0..260 {
+                database.tell(id, ShareState { revision, ..empty_state() }).unwrap();
+            }
+        }
+        database.remove(ids[1]).unwrap();
+        let loaded = database.load().unwrap();
+        assert_eq!(loaded.iter().map(|share| share.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
+        for share in loaded {
+            assert_eq!((share.manifest.totals().directories, share.told.len()), (2, STATES_KEPT));
+            assert_eq!(share.told.last().unwrap().revision, 259);
+            assert_eq!(share.row, row("x"));
+        }
+        assert_eq!(database.to_forget().unwrap(), [ids[1]]);
+        database.forgotten(ids[1]).unwrap();
+        assert!(database.to_forget().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,90 @@
+//! Whatever is swapped in below the root, an opened file lies inside it.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{RenameFlags, renameat_with};
+
+use super::*;
+
+fn path(text: &str) -> SharePath {
+    SharePath::new(text.as_bytes()).unwrap()
+}
+
+fn read(mut file: File) -> String {
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    text
+}
+
+const BOTH: [Resolver; 2] = [Resolver::Openat2, Resolver::Components];
+
+#[test]
+fn only_regular_files_below_the_root_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = folder.path().join("outside");
+    let root = folder.path().join("root");
+    std::fs::create_dir_all(root.join("a/b")).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("secret"), "secret").unwrap();
+    std::fs::write(root.join("a/b/file"), "inside").unwrap();
+    std::fs::write(root.join("top"), "top").unwrap();
+    symlink(outside.join("secret"), root.join("link")).unwrap();
+    symlink("a", root.join("inner")).unwrap();
+    symlink(&outside, root.join("out")).unwrap();
+    symlink("/proc/self/root", root.join("magic")).unwrap();
+    rustix::fs::mknodat(CWD, root.join("fifo"), FileType::Fifo, Mode::from(0o644), 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+    for resolver in BOTH {
+        let root = Root::open_with(&root, resolver).unwrap();
+        assert_eq!(read(root.open_regular(&path("a/b/file")).unwrap()), "inside");
+        assert_eq!(read(root.open_regular(&path("top")).unwrap()), "top");
+        let gone =
+            ["link", "inner/b/file", "out/secret", "magic/etc/passwd", "fifo", "socket", "a", "none", "top/x", ""];
+        for closed in gone {
+            let opened = root.open_regular(&path(closed));
+            assert!(matches!(opened, Err(OpenError::Gone)), "{resolver:?} {closed}: {opened:?}");
+        }
+    }
+}
+
+#[test]
+fn links_swapped_in_while_opening_never_lead_outside() {
+    const ROUNDS: usize = 20_000;
+    for resolver in BOTH {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        let outside = folder.path().join("outside");
+        for (place, text) in [(root.join("a/b"), "inside"), (outside.join("b"), "outside")] {
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::write(place.join("file"), text).unwrap();
+        }
+        // The directory `a` and a link to a tree of the same shape change places all the time.
+        symlink(&outside, root.join("evil")).unwrap();
+        let stop = AtomicBool::new(false);
+        let mut opened = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (a, evil) = (root.join("a"), root.join("evil"));
+                while !stop.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &a, CWD, &evil, RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            let below = Root::open_with(&root, resolver).unwrap();
+            for _ in 0..ROUNDS {
+                match below.open_regular(&path("a/b/file")) {
+                    Ok(file) => {
+                        opened += 1;
+                        assert_eq!(read(file), "inside", "{resolver:?}");
+                    }
+                    Err(OpenError::Gone) => {}
+                    Err(other) => panic!("{resolver:?}: {other}"),
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(opened > 0 && opened < ROUNDS, "{resolver:?}: the race has to go both ways, {opened} opened");
+    }
+}
