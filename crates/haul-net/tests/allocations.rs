@@ -1,5 +1,8 @@
 //! What bytes from outside cost in memory: reading n bytes allocates at most 4n + 64 KiB, whatever they claim.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
+
+#[path = "common/sockets.rs"]
+mod common;
 
 use allocation_counter::measure;
 use haul_core::ids::{BlobId, PublicKey, ShareId};
@@ -103,6 +106,20 @@ fn every_request_decodes_within_the_bound() {
     assert!(peer_requests().iter().all(|bytes| check::<PeerRequest>(bytes)));
 }
 
+#[test]
+fn no_number_in_a_request_is_believed() {
+    // Varints of 2^14 - 1, 2^28 - 1 and 2^32 - 1, over each of the first bytes: wherever a length stands, one hits it.
+    for number in [&[0xff, 0x7f][..], &[0xff, 0xff, 0xff, 0x7f], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
+        for valid in index_requests().into_iter().chain(peer_requests()) {
+            for place in 0..valid.len().min(250) {
+                let bytes = [&valid[..place], number, &valid[place + 1..]].concat();
+                check::<IndexRequest>(&bytes);
+                check::<PeerRequest>(&bytes);
+            }
+        }
+    }
+}
+
 /// Arbitrary bytes, and valid ones truncated, flipped, spliced, and with a huge number written over them.
 fn hostile(valid: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let change = (any::<Index>(), any::<Index>(), any::<Index>(), any::<Index>(), 0..5u8, any::<u8>());
@@ -173,4 +190,69 @@ fn frames_allocate_what_arrives_and_not_what_they_claim() {
         let used = connection_allocates(&bytes) - idle;
         assert!(used <= bound(bytes.len()) + transport, "{used} bytes for {} of {largest}", sent + HEADER_BYTES);
     }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn a_connection_keeps_no_buffer_while_it_is_idle() {
+    let runtime = runtime();
+    let bytes: Vec<u8> = (0..10)
+        .flat_map(|_| {
+            let header = FrameHeader { body_bytes: 20_000, kind: FrameKind::Push, id: 0 }.encode();
+            [&header[..], &vec![1; 20_000]].concat()
+        })
+        .collect();
+    let (mut raw, mut transport) = memory_pair();
+    // The transport's own buffer has its size before anything is measured.
+    runtime.block_on(async {
+        raw.write_all(&bytes).await.unwrap();
+        transport.read_exact(&mut vec![0; bytes.len()]).await.unwrap();
+    });
+    let enter = runtime.enter();
+    let (connection, mut inbox) = Connection::start(transport, key(), ConnectionSettings::default());
+    drop(enter);
+    let info = measure(|| {
+        runtime.block_on(async {
+            raw.write_all(&bytes).await.unwrap();
+            for _ in 0..10 {
+                assert!(matches!(inbox.next().await, Some(Inbound::Push(body)) if body.len() == 20_000));
+            }
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        });
+    });
+    assert!(info.bytes_current < 8 * 1024, "{} bytes are kept", info.bytes_current);
+    assert_eq!(connection.close_reason(), None);
+}
+
+#[test]
+fn an_idle_connection_over_tls_is_small() {
+    const PAIRS: i64 = 16;
+    let runtime = runtime();
+    let mut pairs = Vec::new();
+    let info = measure(|| {
+        for _ in 0..PAIRS {
+            let pair = runtime.block_on(async {
+                let ((dialer, dialer_inbox), (server, mut inbox)) = common::connected().await;
+                let text = "x".repeat(100_000);
+                let (answer, ()) = tokio::join!(dialer.request::<String, u32>(&text), async {
+                    let Some(Inbound::Request(request)) = inbox.next().await else { panic!("expected a request") };
+                    request.answer(&1u32).await.unwrap();
+                });
+                assert_eq!(answer, Ok(1));
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                ((dialer, dialer_inbox), (server, inbox))
+            });
+            pairs.push(pair);
+        }
+    });
+    let each = info.bytes_current / PAIRS;
+    println!("an idle connection over TLS holds {each} bytes, both sides together");
+    assert!(each < 48 * 1024, "{each} bytes");
 }

@@ -164,6 +164,18 @@ async fn requests_wait_while_too_many_are_unanswered() {
     assert_eq!(right.close_reason(), None);
 }
 
+#[tokio::test]
+async fn answered_requests_count_no_longer() {
+    let ((left, _left_inbox), (_right, mut inbox)) = pair();
+    let large = "x".repeat(limits::FRAME_BYTES - 100);
+    for _ in 0..2 * limits::REQUEST_BYTES_IN_FLIGHT / limits::FRAME_BYTES {
+        let (answer, ()) = tokio::join!(left.request::<String, u32>(&large), async {
+            next_request(&mut inbox).await.answer(&1u32).await.unwrap();
+        });
+        assert_eq!(answer, Ok(1));
+    }
+}
+
 /// Whether nothing more arrives, however often both tasks run.
 async fn futures_are_pending(inbox: &mut Inbox) -> bool {
     for _ in 0..1_000 {
