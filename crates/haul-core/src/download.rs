@@ -335,9 +335,7 @@ impl Download {
             return;
         };
         self.forget_request(request);
-        if !good {
-            self.ban(provider, Offence::Sheet);
-        } else {
+        if good {
             if let Some(known) = self.providers.get_mut(&provider) {
                 known.sheet_arrived(now, asked);
             }
@@ -348,6 +346,8 @@ impl Download {
                     self.check_local(Some(sheet));
                 }
             }
+        } else {
+            self.ban(provider, Offence::Sheet);
         }
         self.assign();
     }

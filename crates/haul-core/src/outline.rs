@@ -191,6 +191,12 @@ impl OutlineCheck {
         fits
     }
 
+    /// The complete outline, once every sheet is known.
+    pub fn outline(&self) -> Option<Outline> {
+        let sheets: Option<Vec<&[ChainingValue]>> = self.sheets.iter().map(Option::as_deref).collect();
+        sheets.map(|sheets| Outline { values: sheets.concat() })
+    }
+
     /// Whether [`Self::verify`] can decide on this leaf already.
     pub fn can_verify(&self, leaf: u64) -> bool {
         leaf < self.geometry.leaves() && (self.geometry.sheets() == 0 || self.has_sheet(leaf / SHEET_LEAVES))

@@ -6,8 +6,12 @@
 
 mod blob;
 mod directory;
+mod output;
 pub mod pool;
 mod progress;
+mod providers;
+mod requests;
+mod transfer;
 
 use std::path::PathBuf;
 use std::sync::Arc;

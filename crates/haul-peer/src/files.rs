@@ -5,9 +5,17 @@
 //! verify never get the final name.
 
 mod error;
+mod finish;
 mod names;
+mod part;
+mod place;
 mod progress;
+mod tree;
 
 pub use error::FileError;
+pub use finish::{Existing, FileTraits, create_small, existing};
 pub use names::{PartNames, part_names};
+pub use part::{PartFile, Resumed};
+pub use place::Place;
 pub use progress::{Progress, ProgressError};
+pub use tree::{Tree, link_stays_inside};

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::provider::{Provider, ProviderState};
-use super::{Action, Claim, Download, Request, RequestId, Starvation, Wanted, ranges};
+use super::{Action, Download, Request, RequestId, Starvation, Wanted, ranges};
 use crate::ids::PeerId;
 use crate::limits::{PIECE_RANGES, SHEET_LEAVES};
 
@@ -118,7 +118,8 @@ impl Download {
         by_window.min(share.max(1)).min(provider.window - provider.open_leaves)
     }
 
-    /// The sheet that is wanted next, if this provider could help with it.
+    /// The sheet that is wanted next, if this provider could help with it; the inner none is the root sheet.
+    #[allow(clippy::option_option, reason = "the wire names the root sheet so")]
     fn next_sheet(&self, have: &super::Have) -> Option<Option<u64>> {
         if self.geometry.sheets() == 0 {
             return None;
@@ -236,7 +237,7 @@ impl Download {
         let request = self.new_request(provider, Wanted::Leaves(VecDeque::from(leaves.clone())));
         for leaf in leaves {
             self.taken.insert(leaf);
-            self.claims.entry(leaf).or_insert_with(Claim::default).requests.push(request);
+            self.claims.entry(leaf).or_default().requests.push(request);
         }
         self.actions.push_back(Action::RequestLeaves { request, provider, ranges: runs });
     }

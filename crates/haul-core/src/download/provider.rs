@@ -159,12 +159,10 @@ impl Provider {
     }
 
     pub(super) fn stall_moment(&self, unknown: Duration) -> Moment {
-        let allowed = if self.rate == 0 {
-            unknown
-        } else {
-            let leaf = Duration::from_millis(LEAF_BYTES * 1000 / self.rate);
+        let allowed = (LEAF_BYTES * 1000).checked_div(self.rate).map_or(unknown, |leaf_ms| {
+            let leaf = Duration::from_millis(leaf_ms);
             (8 * leaf + 2 * self.delay.unwrap_or_default()).clamp(STALL_SHORTEST, STALL_LONGEST)
-        };
+        });
         self.progress.after((allowed * (1 << self.patience)).min(STALL_MOST_PATIENT))
     }
 

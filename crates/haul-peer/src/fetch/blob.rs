@@ -1,26 +1,447 @@
-//! One blob from the request to the final name.
+//! One blob from the request to the final name, or to a reader.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use haul_core::blob::{BlobGeometry, LeafSet};
+use haul_core::ids::BlobId;
+use haul_core::limits::LEAF_BYTES;
+use haul_core::outline::Outline;
+use haul_core::time::Moment;
+use haul_core::wire::index::PeerCard;
+use haul_core::wire::peer::{PeerAnswer, PeerRequest};
+use haul_net::clock::boot_now;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::output::{Checker, Output, Reader};
+use super::providers::Search;
+use super::transfer::{Outcome, Start, Tally, Transfer};
 use super::{Downloader, FetchDone, FetchError, FetchProgress, FetchRequest, StreamRequest};
+use crate::files::{self, Existing, FileError, FileTraits, PartFile, Place, Resumed};
+use crate::share::Shares;
+
+/// What is asked of the network for one blob, whatever becomes of it.
+struct Wanted<'a> {
+    downloader: &'a Downloader,
+    blob: BlobId,
+    sizes: Sizes,
+    search: Search,
+    progress: &'a watch::Sender<FetchProgress>,
+    cancel: &'a CancellationToken,
+    began: Moment,
+}
+
+/// Sizes that somebody believes in, and those that were tried.
+struct Sizes {
+    waiting: BTreeSet<u64>,
+    tried: BTreeSet<u64>,
+}
+
+impl Sizes {
+    fn next(&mut self) -> Option<u64> {
+        let size = self.waiting.pop_first()?;
+        self.tried.insert(size);
+        Some(size)
+    }
+
+    fn add(&mut self, sizes: BTreeSet<u64>) {
+        self.waiting.extend(sizes.into_iter().filter(|size| !self.tried.contains(size)));
+    }
+}
 
 pub(super) async fn fetch(
-    _downloader: &Downloader,
-    _request: FetchRequest,
-    _progress: &watch::Sender<FetchProgress>,
-    _cancel: &CancellationToken,
+    downloader: &Downloader,
+    request: FetchRequest,
+    progress: &watch::Sender<FetchProgress>,
+    cancel: &CancellationToken,
 ) -> Result<FetchDone, FetchError> {
-    Err(FetchError::Cancelled)
+    let place = {
+        let target = request.target.clone();
+        blocking(move || Place::of(&target)).await??
+    };
+    fetch_to(downloader, request, place, progress, cancel).await
+}
+
+/// Downloads to a place whose folder is held open already.
+pub(super) async fn fetch_to(
+    downloader: &Downloader,
+    request: FetchRequest,
+    place: Place,
+    progress: &watch::Sender<FetchProgress>,
+    cancel: &CancellationToken,
+) -> Result<FetchDone, FetchError> {
+    let began = boot_now();
+    let (blob, force) = (request.blob, request.force);
+    let traits = FileTraits { executable: request.executable, mtime_ns: request.mtime_ns };
+    let search =
+        Search { cards: request.providers, only_these: request.only_these, fresh: false, patience: request.patience };
+    if blob == BlobId::empty() {
+        // Everybody has it.
+        return create_empty(&place, traits, force, began).await;
+    }
+    let mut wanted = Wanted::prepare(downloader, blob, request.size, search, progress, cancel, began).await?;
+    let mut banned = Vec::new();
+    while let Some(size) = wanted.sizes.next() {
+        let geometry = BlobGeometry::new(size).ok_or(FetchError::TooLarge(size))?;
+        if let Some(done) = already_there(&place, blob, size, force, began).await? {
+            return Ok(done);
+        }
+        if let Some(done) = copy_local(downloader, &place, blob, geometry, traits, force, began).await? {
+            return Ok(done);
+        }
+        let attempt = if geometry.leaves() == 1 {
+            small(&mut wanted, geometry, &place, traits, force).await?
+        } else {
+            large(&mut wanted, geometry, &place, traits, force).await?
+        };
+        match attempt {
+            Attempt::Done(mut done) => {
+                done.banned.splice(0..0, banned);
+                return Ok(done);
+            }
+            Attempt::OtherSizes(sizes, tally) => {
+                banned.extend(tally.banned);
+                wanted.sizes.add(sizes);
+            }
+        }
+    }
+    Err(FetchError::NoProvider { reason: "its providers do not agree about its size".into(), banned })
+}
+
+enum Attempt {
+    Done(FetchDone),
+    OtherSizes(BTreeSet<u64>, Tally),
+}
+
+impl<'a> Wanted<'a> {
+    /// Learns the size: from the request, from a look-up, or from the first provider that answers.
+    async fn prepare(
+        downloader: &'a Downloader,
+        blob: BlobId,
+        size: Option<u64>,
+        mut search: Search,
+        progress: &'a watch::Sender<FetchProgress>,
+        cancel: &'a CancellationToken,
+        began: Moment,
+    ) -> Result<Self, FetchError> {
+        let mut size = size;
+        while size.is_none() {
+            let mut reason = "nobody who is online has it".to_string();
+            if !search.only_these {
+                let found = tokio::select! {
+                    () = cancel.cancelled() => return Err(FetchError::Cancelled),
+                    found = downloader.finder.find(blob) => found,
+                };
+                match found {
+                    Ok(found) => {
+                        size = found.size.filter(|_| !found.providers.is_empty());
+                        search.fresh = true;
+                        let new = found
+                            .providers
+                            .into_iter()
+                            .filter(|card| search.cards.iter().all(|known| known.id != card.id));
+                        let new: Vec<PeerCard> = new.collect();
+                        search.cards.extend(new);
+                    }
+                    Err(failure) => reason = failure,
+                }
+            }
+            if size.is_none() {
+                let asked = tokio::select! {
+                    () = cancel.cancelled() => return Err(FetchError::Cancelled),
+                    asked = ask_size(downloader, blob, &search.cards) => asked,
+                };
+                size = asked.map_err(|trouble| reason.push_str(&trouble)).ok();
+            }
+            if size.is_none() {
+                if search.patience != std::time::Duration::MAX {
+                    return Err(FetchError::NoProvider { reason, banned: Vec::new() });
+                }
+                progress.send_modify(|progress| progress.reason = Some(format!("waiting for a provider: {reason}")));
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(FetchError::Cancelled),
+                    () = tokio::time::sleep(WAIT_FOR_FIRST) => {}
+                }
+            }
+        }
+        let sizes = Sizes { waiting: size.into_iter().collect(), tried: BTreeSet::new() };
+        Ok(Self { downloader, blob, sizes, search, progress, cancel, began })
+    }
+
+    async fn transfer(
+        &mut self,
+        geometry: BlobGeometry,
+        resumed: Resumed,
+        output: Output,
+    ) -> Result<(Outcome, Tally, Arc<Checker>), FetchError> {
+        let transfer = Transfer::new(Start {
+            downloader: self.downloader,
+            blob: self.blob,
+            geometry,
+            verified: resumed.verified,
+            local: resumed.local,
+            output,
+            search: self.search.clone(),
+            progress: self.progress,
+            cancel: self.cancel,
+        });
+        let (outcome, tally, checker) = transfer.run().await;
+        Ok((outcome?, tally, checker))
+    }
+
+    fn done(&self, path: &Path, bytes: u64, resumed_from: u64, tally: Tally) -> FetchDone {
+        FetchDone {
+            path: path.to_path_buf(),
+            bytes,
+            ms: boot_now().since(self.began).as_millis() as u64,
+            resumed_from,
+            fetched: tally.fetched(),
+            providers: tally.gave.keys().copied().collect(),
+            banned: tally.banned,
+            files: 1,
+            skipped: Vec::new(),
+        }
+    }
+}
+
+/// Between look-ups of a download that waits for its first provider.
+const WAIT_FOR_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Asks providers in turn for the size; the error is what they said.
+async fn ask_size(downloader: &Downloader, blob: BlobId, cards: &[PeerCard]) -> Result<u64, String> {
+    let mut trouble = String::new();
+    for card in cards {
+        let answer = match downloader.pool.connect(card).await {
+            Ok(lease) => lease.connection().request(&PeerRequest::Bitfield { blob }).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match answer {
+            Ok(PeerAnswer::Bitfield { size, .. }) => return Ok(size),
+            Ok(_) => trouble.push_str(&format!("; {} does not have it", card.name)),
+            Err(error) => trouble.push_str(&format!("; {} {error}", card.name)),
+        }
+    }
+    Err(trouble)
+}
+
+async fn create_empty(place: &Place, traits: FileTraits, force: bool, began: Moment) -> Result<FetchDone, FetchError> {
+    if already_there(place, BlobId::empty(), 0, force, began).await?.is_none() {
+        let at = place.clone();
+        blocking(move || files::create_small(&at, &[], traits, force)).await??;
+    }
+    Ok(present(place, 0, began))
+}
+
+/// A file that is there with this content needs no download; one with other content is not replaced unasked.
+async fn already_there(
+    place: &Place,
+    blob: BlobId,
+    size: u64,
+    force: bool,
+    began: Moment,
+) -> Result<Option<FetchDone>, FetchError> {
+    let at = place.clone();
+    match blocking(move || files::existing(&at, &blob, size)).await?? {
+        Existing::Nothing => Ok(None),
+        Existing::Same => Ok(Some(present(place, size, began))),
+        Existing::Other if force => Ok(None),
+        Existing::Other => Err(FileError::Exists(place.path().to_path_buf()).into()),
+        Existing::NotAFile => Err(FileError::NotAFile(place.path().to_path_buf()).into()),
+    }
+}
+
+fn present(place: &Place, size: u64, began: Moment) -> FetchDone {
+    FetchDone {
+        path: place.path().to_path_buf(),
+        bytes: size,
+        ms: boot_now().since(began).as_millis() as u64,
+        resumed_from: size,
+        fetched: 0,
+        providers: Vec::new(),
+        banned: Vec::new(),
+        files: 1,
+        skipped: Vec::new(),
+    }
+}
+
+/// Copies the blob from a share of this machine, if one holds it.
+async fn copy_local(
+    downloader: &Downloader,
+    place: &Place,
+    blob: BlobId,
+    geometry: BlobGeometry,
+    traits: FileTraits,
+    force: bool,
+    began: Moment,
+) -> Result<Option<FetchDone>, FetchError> {
+    let Some(shares) = downloader.shares.clone() else { return Ok(None) };
+    let at = place.clone();
+    let copied = blocking(move || copy_now(&shares, at, blob, geometry, traits, force)).await??;
+    Ok(copied.then(|| present(place, geometry.size(), began)))
+}
+
+fn copy_now(
+    shares: &Shares,
+    place: Place,
+    blob: BlobId,
+    geometry: BlobGeometry,
+    traits: FileTraits,
+    force: bool,
+) -> Result<bool, FileError> {
+    let Some(local) = shares.locate(&blob).filter(|local| local.size() == geometry.size()) else { return Ok(false) };
+    let Ok(mut source) = shares.open_file(&local) else { return Ok(false) };
+    let (part, _) = PartFile::open(place, blob, geometry)?;
+    let target = part.target().path().to_path_buf();
+    let failed = |error| FileError::from_io("copy to", &target, error);
+    let mut file = part.file();
+    // A shared extent costs nothing; the content is verified all the same, as the source may change at any time.
+    let same = if rustix::fs::ioctl_ficlone(file, &source).is_ok() {
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        hash_into(&mut file, &mut std::io::sink()).map_err(failed)? == blob
+    } else {
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        hash_into(&mut source, &mut file).map_err(failed)? == blob
+    };
+    if !same {
+        shares.report_changed(&local);
+        part.discard()?;
+        return Ok(false);
+    }
+    part.finish(traits, force)?;
+    Ok(true)
+}
+
+fn hash_into(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<BlobId> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 16 * LEAF_BYTES as usize];
+    loop {
+        let count = from.read(&mut buffer)?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(BlobId::new(*hasher.finalize().as_bytes()));
+        }
+        hasher.update(bytes);
+        to.write_all(bytes)?;
+    }
+}
+
+/// A blob of one leaf: verified in memory, created at once.
+async fn small(
+    wanted: &mut Wanted<'_>,
+    geometry: BlobGeometry,
+    place: &Place,
+    traits: FileTraits,
+    force: bool,
+) -> Result<Attempt, FetchError> {
+    let (to, mut from) = mpsc::channel(1);
+    let output = Output::Reader(Reader::new(to, 0..geometry.size().max(1)));
+    let (outcome, tally, _) = wanted.transfer(geometry, nothing(geometry), output).await?;
+    if let Outcome::OtherSizes(sizes) = outcome {
+        return Ok(Attempt::OtherSizes(sizes, tally));
+    }
+    let bytes: Bytes = from.try_recv().unwrap_or_default();
+    let (at, shares, blob) = (place.clone(), wanted.downloader.shares.clone(), wanted.blob);
+    blocking(move || -> Result<(), FileError> {
+        files::create_small(&at, &bytes, traits, force)?;
+        offer(shares.as_deref(), &at, blob, Some(Outline::default()));
+        Ok(())
+    })
+    .await??;
+    Ok(Attempt::Done(wanted.done(place.path(), geometry.size(), 0, tally)))
+}
+
+/// A blob of several leaves: through a part file.
+async fn large(
+    wanted: &mut Wanted<'_>,
+    geometry: BlobGeometry,
+    place: &Place,
+    traits: FileTraits,
+    force: bool,
+) -> Result<Attempt, FetchError> {
+    let (at, blob) = (place.clone(), wanted.blob);
+    let (part, resumed) = blocking(move || PartFile::open(at, blob, geometry)).await??;
+    let part = Arc::new(part);
+    let before = super::transfer::bytes_of(geometry, &resumed.verified);
+    let output = Output::File(Arc::clone(&part));
+    let (outcome, tally, checker) = wanted.transfer(geometry, resumed, output).await?;
+    let part = Arc::into_inner(part).expect("the transfer and its workers have ended");
+    if let Outcome::OtherSizes(sizes) = outcome {
+        return Ok(Attempt::OtherSizes(sizes, tally));
+    }
+    let (at, shares) = (place.clone(), wanted.downloader.shares.clone());
+    blocking(move || -> Result<(), FileError> {
+        part.finish(traits, force)?;
+        offer(shares.as_deref(), &at, blob, checker.outline());
+        Ok(())
+    })
+    .await??;
+    Ok(Attempt::Done(wanted.done(place.path(), geometry.size(), before + tally.local, tally)))
+}
+
+/// A finished download is served from its place.
+fn offer(shares: Option<&Shares>, place: &Place, blob: BlobId, outline: Option<Outline>) {
+    if let (Some(shares), Some(outline)) = (shares, outline)
+        && let Err(error) = shares.offer_download(place.path(), blob, outline)
+    {
+        tracing::debug!(%error, path = %place.path().display(), "a finished download is not served on");
+    }
+}
+
+fn nothing(geometry: BlobGeometry) -> Resumed {
+    Resumed { verified: LeafSet::new(geometry.leaves()), local: LeafSet::new(geometry.leaves()) }
 }
 
 pub(super) async fn stream(
-    _downloader: &Downloader,
-    _request: StreamRequest,
-    _to: mpsc::Sender<Bytes>,
-    _progress: &watch::Sender<FetchProgress>,
-    _cancel: &CancellationToken,
+    downloader: &Downloader,
+    request: StreamRequest,
+    to: mpsc::Sender<Bytes>,
+    progress: &watch::Sender<FetchProgress>,
+    cancel: &CancellationToken,
 ) -> Result<FetchDone, FetchError> {
-    Err(FetchError::Cancelled)
+    let search =
+        Search { cards: request.providers, only_these: request.only_these, fresh: false, patience: request.patience };
+    let began = boot_now();
+    let mut wanted = Wanted::prepare(downloader, request.blob, request.size, search, progress, cancel, began).await?;
+    while let Some(size) = wanted.sizes.next() {
+        let geometry = BlobGeometry::new(size).ok_or(FetchError::TooLarge(size))?;
+        let range = request.range.clone().unwrap_or(0..size);
+        let range = range.start.min(size)..range.end.min(size).max(range.start.min(size));
+        let output = Output::Reader(Reader::new(to.clone(), range.clone()));
+        let resumed = Resumed { verified: not_wanted(geometry, &range), local: LeafSet::new(geometry.leaves()) };
+        let (outcome, tally, _) = wanted.transfer(geometry, resumed, output).await?;
+        match outcome {
+            Outcome::Complete => {
+                return Ok(wanted.done(Path::new(""), range.end - range.start, 0, tally));
+            }
+            // Other sizes come up before the first byte is verified, so nothing wrong was sent.
+            Outcome::OtherSizes(sizes) => wanted.sizes.add(sizes),
+        }
+    }
+    Err(FetchError::NoProvider { reason: "its providers do not agree about its size".into(), banned: Vec::new() })
+}
+
+/// Leaves outside of the range, but for the last one, which proves the size.
+fn not_wanted(geometry: BlobGeometry, range: &std::ops::Range<u64>) -> LeafSet {
+    let mut leaves = LeafSet::new(geometry.leaves());
+    let wanted = range.start / LEAF_BYTES..range.end.div_ceil(LEAF_BYTES);
+    for leaf in 0..geometry.leaves() - 1 {
+        if range.is_empty() || !wanted.contains(&leaf) {
+            leaves.insert(leaf);
+        }
+    }
+    leaves
+}
+
+/// Runs work that blocks. A panic in it goes on here.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => Ok(value),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is going down.
+        Err(_) => Err(FetchError::Cancelled),
+    }
 }

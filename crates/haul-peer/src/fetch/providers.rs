@@ -1,0 +1,296 @@
+//! The providers of one download: who is known, who is connected, when to look again, when to give up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use haul_core::download::Starvation;
+use haul_core::ids::PeerId;
+use haul_core::time::Moment;
+use haul_core::wire::index::PeerCard;
+
+use super::Found;
+use super::pool::{ConnectError, Lease};
+
+/// Providers connected at once for one blob; more wait until one fails. Sixteen fill any link that one disk can feed.
+const CONNECTED: usize = 16;
+/// Attempts to connect to one provider without anything gained.
+const ATTEMPTS: u32 = 5;
+/// First wait before a provider is called again; doubles.
+const RECALL: Duration = Duration::from_millis(500);
+/// First wait between look-ups while nobody can help; doubles up to [`LOOKUP_REGULAR`].
+const LOOKUP_FIRST: Duration = Duration::from_secs(1);
+/// Between look-ups while all goes well: new providers may have come.
+const LOOKUP_REGULAR: Duration = Duration::from_secs(30);
+
+/// Where a download looks for providers.
+#[derive(Clone, Debug)]
+pub(super) struct Search {
+    /// Known from the start.
+    pub(super) cards: Vec<PeerCard>,
+    /// Nobody else is looked up.
+    pub(super) only_these: bool,
+    /// Whether `cards` come from a look-up just now.
+    pub(super) fresh: bool,
+    /// How long to go on without anybody who can help.
+    pub(super) patience: Duration,
+}
+
+#[derive(Debug)]
+struct Known {
+    card: PeerCard,
+    lease: Option<Lease>,
+    connecting: bool,
+    attempts: u32,
+    next_attempt: Moment,
+    trouble: Option<String>,
+    banned: bool,
+}
+
+pub(super) struct Providers {
+    search: Search,
+    known: BTreeMap<PeerId, Known>,
+    starved: bool,
+    starved_since: Option<Moment>,
+    looked_up_since: bool,
+    lookup_running: bool,
+    lookup_wait: Duration,
+    next_lookup: Moment,
+    lookup_failure: Option<String>,
+    ever_connected: bool,
+    /// Connected providers that the machine should hear of again.
+    again: Vec<PeerId>,
+}
+
+impl Providers {
+    pub(super) fn new(search: Search, now: Moment) -> Self {
+        let next_lookup = if search.fresh || search.only_these { now.after(LOOKUP_FIRST) } else { now };
+        let mut providers = Self {
+            known: BTreeMap::new(),
+            starved: false,
+            starved_since: None,
+            looked_up_since: search.fresh || search.only_these,
+            lookup_running: false,
+            lookup_wait: LOOKUP_FIRST,
+            next_lookup,
+            lookup_failure: None,
+            ever_connected: false,
+            again: Vec::new(),
+            search,
+        };
+        let cards = providers.search.cards.clone();
+        providers.learn(cards, now);
+        providers
+    }
+
+    fn learn(&mut self, cards: Vec<PeerCard>, now: Moment) {
+        for card in cards {
+            if card.addresses.is_empty() && !card.online {
+                continue;
+            }
+            let known = self.known.entry(card.id).or_insert_with(|| Known {
+                card: card.clone(),
+                lease: None,
+                connecting: false,
+                attempts: 0,
+                next_attempt: now,
+                trouble: None,
+                banned: false,
+            });
+            known.card = card;
+            if known.lease.is_some() && !known.banned {
+                self.again.push(known.card.id);
+            } else {
+                // The index sees it online: worth a call, however often it failed before.
+                known.attempts = known.attempts.min(ATTEMPTS - 1);
+            }
+        }
+    }
+
+    /// Connected providers that were named once more since the last call.
+    pub(super) fn named_again(&mut self) -> Vec<PeerId> {
+        std::mem::take(&mut self.again)
+    }
+
+    /// Whether to look up now, if so the look-up counts as begun.
+    pub(super) fn lookup_due(&mut self, starved: Option<Starvation>, now: Moment) -> bool {
+        self.starved = starved.is_some();
+        if !self.starved {
+            self.starved_since = None;
+            self.looked_up_since = false;
+        } else if self.starved_since.is_none() {
+            self.starved_since = Some(now);
+            if self.ever_connected {
+                self.next_lookup = self.next_lookup.min(now.after(LOOKUP_FIRST));
+            }
+        }
+        if self.lookup_running || now < self.next_lookup {
+            return false;
+        }
+        self.lookup_running = true;
+        true
+    }
+
+    /// Whether only the given providers may be asked; a look-up then finds just these.
+    pub(super) fn only_these(&self) -> Option<Vec<PeerCard>> {
+        self.search.only_these.then(|| self.search.cards.clone())
+    }
+
+    pub(super) fn found(&mut self, found: Result<Found, String>, now: Moment) {
+        self.lookup_running = false;
+        self.looked_up_since = true;
+        self.next_lookup = now.after(if self.starved { self.lookup_wait } else { LOOKUP_REGULAR });
+        self.lookup_wait = (self.lookup_wait * 2).min(LOOKUP_REGULAR);
+        match found {
+            Ok(found) => {
+                self.lookup_failure = None;
+                self.learn(found.providers, now);
+            }
+            Err(reason) => self.lookup_failure = Some(reason),
+        }
+    }
+
+    /// Providers to call now; the calls count as begun.
+    pub(super) fn connections_due(&mut self, now: Moment) -> Vec<PeerCard> {
+        let mut room = CONNECTED.saturating_sub(self.in_use());
+        let mut due = Vec::new();
+        for known in self.known.values_mut() {
+            if room == 0 {
+                break;
+            }
+            if known.may_be_called() && known.next_attempt <= now {
+                known.connecting = true;
+                due.push(known.card.clone());
+                room -= 1;
+            }
+        }
+        due
+    }
+
+    fn in_use(&self) -> usize {
+        self.known.values().filter(|known| known.lease.is_some() || known.connecting).count()
+    }
+
+    /// The outcome of a call; whether the provider can be asked now.
+    pub(super) fn connected(&mut self, provider: PeerId, result: Result<Lease, ConnectError>, now: Moment) -> bool {
+        let Some(known) = self.known.get_mut(&provider) else { return false };
+        known.connecting = false;
+        if known.banned {
+            return false;
+        }
+        match result {
+            Ok(lease) => {
+                known.lease = Some(lease);
+                self.ever_connected = true;
+                true
+            }
+            Err(error) => {
+                known.trouble = Some(error.to_string());
+                known.call_later(now);
+                false
+            }
+        }
+    }
+
+    /// The connection to a provider, if it is open.
+    pub(super) fn lease(&self, provider: &PeerId) -> Option<Lease> {
+        let lease = self.known.get(provider)?.lease.clone()?;
+        lease.connection().close_reason().is_none().then_some(lease)
+    }
+
+    /// Whether the provider's connection has ended; it is called again later.
+    pub(super) fn lost(&mut self, provider: &PeerId, now: Moment) -> bool {
+        let Some(known) = self.known.get_mut(provider) else { return false };
+        let ended = known.lease.as_ref().and_then(|lease| lease.connection().close_reason());
+        let Some(reason) = ended else { return false };
+        known.lease = None;
+        known.trouble = Some(reason.to_string());
+        known.call_later(now);
+        true
+    }
+
+    pub(super) fn trouble(&mut self, provider: PeerId, trouble: String) {
+        if let Some(known) = self.known.get_mut(&provider) {
+            known.trouble = Some(trouble);
+        }
+    }
+
+    pub(super) fn ban(&mut self, provider: &PeerId) {
+        if let Some(known) = self.known.get_mut(provider) {
+            known.banned = true;
+            known.lease = None;
+        }
+    }
+
+    /// A good leaf came.
+    pub(super) fn gave(&mut self, provider: PeerId) {
+        self.lookup_wait = LOOKUP_FIRST;
+        if let Some(known) = self.known.get_mut(&provider) {
+            known.attempts = 0;
+            known.trouble = None;
+        }
+    }
+
+    /// Whether to give up: nobody can help, and it is not worth waiting longer.
+    pub(super) fn is_hopeless(&self, starved: Option<Starvation>, now: Moment) -> bool {
+        let Some(since) = self.starved_since else { return false };
+        let busy = self.lookup_running || self.known.values().any(|known| known.connecting);
+        let uncalled = self.known.values().any(|known| known.may_be_called() && known.attempts == 0);
+        if starved.is_none() || busy || !self.looked_up_since || uncalled || self.search.patience == Duration::MAX {
+            return false;
+        }
+        let nothing_to_wait_for = !self.ever_connected || starved == Some(Starvation::AllBanned);
+        nothing_to_wait_for || now.since(since) >= self.search.patience
+    }
+
+    /// When something is due next.
+    pub(super) fn next_due(&self) -> Option<Moment> {
+        let calls = self.known.values().filter(|known| known.may_be_called()).map(|known| known.next_attempt).min();
+        let calls = calls.filter(|_| self.in_use() < CONNECTED);
+        let lookup = (!self.lookup_running).then_some(self.next_lookup);
+        let end = self.starved_since.map(|since| since.after(self.search.patience));
+        [calls, lookup, end].into_iter().flatten().min()
+    }
+
+    /// What is known about those that were tried.
+    pub(super) fn reason(&self) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        for known in self.known.values() {
+            let trouble = known.trouble.as_deref().unwrap_or("gave nothing");
+            parts.push(format!("{} {trouble}", known.card.name));
+        }
+        if let Some(failure) = &self.lookup_failure {
+            parts.push(format!("looking for others failed: {failure}"));
+        }
+        if parts.is_empty() { "nobody who is online has it".into() } else { parts.join("; ") }
+    }
+
+    /// Why nothing moves, and what happens next.
+    pub(super) fn waiting_for(&self, starved: Starvation) -> String {
+        if self.known.values().any(|known| known.connecting) {
+            return "connecting".into();
+        }
+        match starved {
+            Starvation::NoProvider if self.known.is_empty() => "looking for providers".into(),
+            Starvation::NoProvider => format!("waiting for a provider: {}", self.reason()),
+            Starvation::AllBanned => "every provider sent wrong bytes; looking for others".into(),
+            Starvation::LeavesMissing => "the providers that are connected lack the rest; looking for others".into(),
+            Starvation::Waiting => format!("trying again soon: {}", self.reason()),
+        }
+    }
+
+    /// Every provider with what it gave and its trouble.
+    pub(super) fn told(&self, gave: &BTreeMap<PeerId, u64>) -> impl Iterator<Item = (PeerId, u64, Option<String>)> {
+        self.known.iter().map(|(peer, known)| (*peer, gave.get(peer).copied().unwrap_or(0), known.trouble.clone()))
+    }
+}
+
+impl Known {
+    fn may_be_called(&self) -> bool {
+        self.lease.is_none() && !self.connecting && !self.banned && self.attempts < ATTEMPTS
+    }
+
+    fn call_later(&mut self, now: Moment) {
+        self.next_attempt = now.after(RECALL * (1 << self.attempts.min(6)));
+        self.attempts += 1;
+    }
+}

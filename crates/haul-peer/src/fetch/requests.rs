@@ -1,0 +1,116 @@
+//! The requests of a download, each a task that reports what came.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use haul_core::download::{RequestEnd, RequestId};
+use haul_core::ids::{BlobId, PeerId};
+use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
+use haul_core::wire::{List, decode};
+use haul_net::connection::{RequestError, StreamItem};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::pool::Lease;
+use super::transfer::Event;
+
+/// Leaves that are verified and written together: 1 MiB keeps a worker busy for half a millisecond.
+pub(super) const BATCH: usize = 16;
+
+/// What a sheet request brought.
+#[derive(Debug)]
+pub(super) enum SheetAnswer {
+    /// The values, under the size that the provider believes in.
+    Values { size: u64, values: Vec<[u8; 32]> },
+    /// Nothing of use.
+    End(RequestEnd),
+}
+
+/// What every request task knows.
+#[derive(Clone)]
+pub(super) struct Asking {
+    pub(super) request: RequestId,
+    pub(super) provider: PeerId,
+    pub(super) blob: BlobId,
+    pub(super) lease: Lease,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// Asks for a sheet.
+pub(super) async fn ask_sheet(asking: Asking, sheet: Option<u64>) {
+    let request = PeerRequest::Outline { blob: asking.blob, sheet };
+    let answer = match asking.lease.connection().request::<_, PeerAnswer>(&request).await {
+        Ok(PeerAnswer::Outline { size, values }) => match values.as_chunks::<32>() {
+            (values, []) => SheetAnswer::Values { size, values: values.to_vec() },
+            _ => SheetAnswer::End(RequestEnd::Failed),
+        },
+        Ok(other) => SheetAnswer::End(end_of(&other)),
+        Err(_) => SheetAnswer::End(RequestEnd::Failed),
+    };
+    let event = Event::Sheet { request: asking.request, provider: asking.provider, sheet, answer };
+    let _ = asking.events.send(event).await;
+}
+
+/// Asks for leaves; they are reported in batches, each with a permit that bounds what waits for verification.
+pub(super) async fn ask_leaves(asking: Asking, ranges: Vec<LeafRange>, permits: Arc<Semaphore>) {
+    let end = stream_leaves(&asking, ranges, &permits).await.unwrap_or(RequestEnd::Failed);
+    let event = Event::Ended { request: asking.request, provider: asking.provider, end };
+    let _ = asking.events.send(event).await;
+}
+
+async fn stream_leaves(
+    asking: &Asking,
+    ranges: Vec<LeafRange>,
+    permits: &Arc<Semaphore>,
+) -> Result<RequestEnd, RequestError> {
+    let request = PeerRequest::Pieces { blob: asking.blob, ranges: List::new(ranges) };
+    let mut stream = asking.lease.connection().open_stream(&request).await?;
+    loop {
+        let mut leaves: Vec<(u64, Bytes)> = Vec::new();
+        let mut next = stream.next().await?;
+        let permit = loop {
+            match next {
+                StreamItem::Data { index, bytes } => leaves.push((index, bytes)),
+                StreamItem::End(message) => {
+                    report(asking, leaves, permits).await;
+                    return Ok(decode::<PeerAnswer>(&message).map_or(RequestEnd::Failed, |answer| end_of(&answer)));
+                }
+            }
+            if leaves.len() >= BATCH {
+                break permits.clone().acquire_owned().await;
+            }
+            // Take what is there already; wait only for the first.
+            match stream.next().now_or_never() {
+                Some(item) => next = item?,
+                None => break permits.clone().acquire_owned().await,
+            }
+        };
+        let Ok(permit) = permit else { return Ok(RequestEnd::Failed) };
+        send(asking, leaves, permit).await;
+    }
+}
+
+async fn report(asking: &Asking, leaves: Vec<(u64, Bytes)>, permits: &Arc<Semaphore>) {
+    if !leaves.is_empty()
+        && let Ok(permit) = permits.clone().acquire_owned().await
+    {
+        send(asking, leaves, permit).await;
+    }
+}
+
+async fn send(asking: &Asking, leaves: Vec<(u64, Bytes)>, permit: OwnedSemaphorePermit) {
+    let event = Event::Leaves { request: asking.request, provider: asking.provider, leaves, permit };
+    // The transfer is over if nobody listens.
+    let _ = asking.events.send(event).await;
+}
+
+/// What a last message of a peer means for the request.
+pub(super) fn end_of(answer: &PeerAnswer) -> RequestEnd {
+    match answer {
+        PeerAnswer::Served => RequestEnd::Served,
+        PeerAnswer::NotHeld => RequestEnd::NotHeld,
+        PeerAnswer::Changed => RequestEnd::Changed,
+        PeerAnswer::Queued { .. } => RequestEnd::Busy,
+        _ => RequestEnd::Failed,
+    }
+}

@@ -1,0 +1,594 @@
+//! One blob on its way: the loop between the download machine, the requests, the workers and the disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use haul_core::blob::{BlobGeometry, LeafSet};
+use haul_core::download::{Action, Arrival, Download, Have, Offence, RequestEnd, RequestId, Verdict};
+use haul_core::ids::{BlobId, PeerId};
+use haul_core::limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, LEAF_BYTES};
+use haul_core::time::Moment;
+use haul_core::wire::peer::{PeerAnswer, PeerRequest};
+use haul_net::clock::boot_now;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::output::{Checked, Checker, Output, verify_and_write, verify_local};
+use super::providers::{Providers, Search};
+use super::requests::{Asking, SheetAnswer, ask_leaves, ask_sheet};
+use super::{Downloader, FetchError, FetchProgress, Found, ProviderProgress};
+use crate::fetch::pool::{ConnectError, Lease};
+use crate::files::FileError;
+
+/// Events that wait for the loop; most hold a batch of leaves with a permit, so memory is bounded by those.
+const EVENTS: usize = 64;
+/// Batches between arrival and the end of writing: 32 MiB.
+const BATCHES: usize = 32;
+/// Data is made durable after this many bytes …
+const DURABLE_BYTES: u64 = 1024 * 1024 * 1024;
+/// … or this long.
+const DURABLE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often progress is told.
+const TELL: Duration = Duration::from_millis(100);
+
+/// What happened.
+pub(super) enum Event {
+    Sheet { request: RequestId, provider: PeerId, sheet: Option<u64>, answer: SheetAnswer },
+    Leaves { request: RequestId, provider: PeerId, leaves: Vec<(u64, Bytes)>, permit: OwnedSemaphorePermit },
+    Ended { request: RequestId, provider: PeerId, end: RequestEnd },
+    Checked { provider: PeerId, result: Result<Vec<Checked>, FileError> },
+    Local(Vec<(u64, bool)>),
+    Checkpointed(Result<(), FileError>),
+    Connected { provider: PeerId, result: Result<Lease, ConnectError> },
+    Found(Result<Found, String>),
+    Size { provider: PeerId, size: Option<u64> },
+}
+
+/// How a transfer ended, if not by an error.
+pub(super) enum Outcome {
+    /// Every leaf that was wanted is there.
+    Complete,
+    /// Nobody could help under this size, but somebody believes in another.
+    OtherSizes(BTreeSet<u64>),
+}
+
+/// What a transfer starts with.
+pub(super) struct Start<'a> {
+    pub(super) downloader: &'a Downloader,
+    pub(super) blob: BlobId,
+    pub(super) geometry: BlobGeometry,
+    /// Leaves that nobody has to be asked for.
+    pub(super) verified: LeafSet,
+    /// Leaves to verify from the part file.
+    pub(super) local: LeafSet,
+    pub(super) output: Output,
+    pub(super) search: Search,
+    pub(super) progress: &'a watch::Sender<FetchProgress>,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Bytes of verified leaves per provider.
+    pub(super) gave: BTreeMap<PeerId, u64>,
+    pub(super) banned: Vec<(PeerId, String)>,
+    /// Bytes that were verified from the part file.
+    pub(super) local: u64,
+}
+
+impl Tally {
+    pub(super) fn fetched(&self) -> u64 {
+        self.gave.values().sum()
+    }
+}
+
+pub(super) struct Transfer<'a> {
+    start: Inputs<'a>,
+    machine: Download,
+    checker: Arc<Checker>,
+    output: Output,
+    providers: Providers,
+    tally: Tally,
+    events: mpsc::Receiver<Event>,
+    sender: mpsc::Sender<Event>,
+    /// Requests, look-ups, calls: ended at any moment.
+    tasks: JoinSet<()>,
+    /// Verification, writing and checkpoints: waited for.
+    workers: JoinSet<()>,
+    requests: BTreeMap<RequestId, AbortHandle>,
+    batches: Arc<Semaphore>,
+    other_sizes: BTreeSet<u64>,
+    finished: bool,
+    done_bytes: u64,
+    checkpoint: Checkpoint,
+    told: Told,
+}
+
+struct Inputs<'a> {
+    downloader: &'a Downloader,
+    blob: BlobId,
+    geometry: BlobGeometry,
+    progress: &'a watch::Sender<FetchProgress>,
+    cancel: &'a CancellationToken,
+}
+
+struct Checkpoint {
+    running: bool,
+    last: Moment,
+    last_durable: Moment,
+    bytes: u64,
+    durable_bytes: u64,
+}
+
+struct Told {
+    at: Moment,
+    bytes: u64,
+    rate: u64,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn new(start: Start<'a>) -> Self {
+        let Start { downloader, blob, geometry, verified, local, output, search, progress, cancel } = start;
+        let now = boot_now();
+        let seed = u64::from_le_bytes(std::array::from_fn(|n| blob.as_bytes()[n])) ^ now.0;
+        let done_bytes = bytes_of(geometry, &verified);
+        let (sender, events) = mpsc::channel(EVENTS);
+        let mut machine = Download::new(geometry, verified, &local, seed);
+        let horizon = match &output {
+            Output::File(_) => geometry.leaves(),
+            Output::Reader(reader) => reader.horizon(),
+        };
+        machine.set_horizon(now, horizon);
+        Self {
+            machine,
+            checker: Checker::new(blob, geometry),
+            output,
+            providers: Providers::new(search, now),
+            tally: Tally::default(),
+            events,
+            sender,
+            tasks: JoinSet::new(),
+            workers: JoinSet::new(),
+            requests: BTreeMap::new(),
+            batches: Arc::new(Semaphore::new(BATCHES)),
+            other_sizes: BTreeSet::new(),
+            finished: false,
+            done_bytes,
+            checkpoint: Checkpoint { running: false, last: now, last_durable: now, bytes: 0, durable_bytes: 0 },
+            told: Told { at: now, bytes: done_bytes, rate: 0 },
+            start: Inputs { downloader, blob, geometry, progress, cancel },
+        }
+    }
+
+    /// Runs to the end. Whatever the end is, no task of the transfer is left, and a part file holds its progress.
+    pub(super) async fn run(mut self) -> (Result<Outcome, FetchError>, Tally, Arc<Checker>) {
+        let result = self.work().await;
+        self.requests.clear();
+        self.tasks.shutdown().await;
+        self.join_workers().await;
+        if let (Output::File(part), false) = (&self.output, self.finished) {
+            let (part, verified) = (Arc::clone(part), self.machine.verified().clone());
+            // A download that stops keeps what it has; if even that cannot be written, the first error says more.
+            let _ = tokio::task::spawn_blocking(move || part.checkpoint(&verified, false)).await;
+        }
+        self.tell(true);
+        (result, self.tally, self.checker)
+    }
+
+    /// Leaves that a worker has begun with are written, and count.
+    async fn join_workers(&mut self) {
+        loop {
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                worker = self.workers.join_next() => match worker {
+                    Some(_) => continue,
+                    None => break,
+                },
+            };
+            self.count_late(event);
+        }
+        while let Ok(event) = self.events.try_recv() {
+            self.count_late(Some(event));
+        }
+    }
+
+    fn count_late(&mut self, event: Option<Event>) {
+        if let Some(Event::Checked { provider, result: Ok(checked) }) = event {
+            self.checked(provider, checked);
+        }
+    }
+
+    async fn work(&mut self) -> Result<Outcome, FetchError> {
+        loop {
+            // Finished tasks are taken off the books; they report by events.
+            while self.tasks.try_join_next().is_some() || self.workers.try_join_next().is_some() {}
+            self.perform();
+            if self.finished && self.reader_is_done() {
+                return Ok(Outcome::Complete);
+            }
+            self.find_providers();
+            if let Some(outcome) = self.hopeless() {
+                return outcome;
+            }
+            self.maybe_checkpoint();
+            self.tell(false);
+            let wake = self.next_wake();
+            let reader = match &self.output {
+                Output::Reader(reader) if reader.has_next() => Some(reader.sender()),
+                _ => None,
+            };
+            tokio::select! {
+                () = self.start.cancel.cancelled() => return Err(FetchError::Cancelled),
+                event = self.events.recv() => {
+                    if let Some(event) = event {
+                        self.happen(event)?;
+                    }
+                }
+                room = room_for(reader) => {
+                    let room = room.ok_or(FetchError::ReaderGone)?;
+                    self.feed_reader(room);
+                }
+                () = tokio::time::sleep(wake) => {}
+            }
+            let now = boot_now();
+            if self.machine.next_timeout().is_some_and(|due| due <= now) {
+                self.machine.handle_timeout(now);
+            }
+        }
+    }
+
+    fn reader_is_done(&self) -> bool {
+        match &self.output {
+            Output::File(_) => true,
+            Output::Reader(reader) => reader.is_done(),
+        }
+    }
+
+    fn feed_reader(&mut self, room: mpsc::OwnedPermit<Bytes>) {
+        let Output::Reader(reader) = &mut self.output else { return };
+        if let Some(bytes) = reader.take_next() {
+            room.send(bytes);
+        }
+        let horizon = reader.horizon();
+        self.machine.set_horizon(boot_now(), horizon);
+    }
+
+    /// Does what the machine wants.
+    fn perform(&mut self) {
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                Action::RequestSheet { request, provider, sheet } => {
+                    if let Some(asking) = self.asking(request, provider) {
+                        let task = self.tasks.spawn(ask_sheet(asking, sheet));
+                        self.requests.insert(request, task);
+                    }
+                }
+                Action::RequestLeaves { request, provider, ranges } => {
+                    if let Some(asking) = self.asking(request, provider) {
+                        let task = self.tasks.spawn(ask_leaves(asking, ranges, Arc::clone(&self.batches)));
+                        self.requests.insert(request, task);
+                    }
+                }
+                Action::CheckLocal { ranges } => self.check_local(ranges),
+                Action::Cancel { request } => {
+                    // Dropping the stream tells the other side.
+                    if let Some(task) = self.requests.remove(&request) {
+                        task.abort();
+                    }
+                }
+                Action::ForgetSheets => self.checker.forget(),
+                Action::Ban { provider, offence } => self.ban(provider, offence),
+                Action::Finished => self.finished = true,
+                Action::Starved(_) => {}
+            }
+        }
+    }
+
+    fn asking(&mut self, request: RequestId, provider: PeerId) -> Option<Asking> {
+        let Some(lease) = self.providers.lease(&provider) else {
+            let now = boot_now();
+            self.providers.lost(&provider, now);
+            self.machine.handle_provider_lost(now, provider);
+            return None;
+        };
+        Some(Asking { request, provider, blob: self.start.blob, lease, events: self.sender.clone() })
+    }
+
+    fn ban(&mut self, provider: PeerId, offence: Offence) {
+        let what = match offence {
+            Offence::Sheet => "sent a list of leaf hashes that does not belong to this content".to_string(),
+            Offence::Leaf(leaf) => format!("sent wrong bytes at {}", leaf * LEAF_BYTES),
+        };
+        tracing::warn!(peer = %provider, blob = %self.start.blob, "banned for this content: it {what}");
+        self.providers.trouble(provider, format!("banned: it {what}"));
+        self.providers.ban(&provider);
+        self.tally.banned.push((provider, what));
+    }
+
+    fn check_local(&mut self, ranges: Vec<haul_core::wire::peer::LeafRange>) {
+        let Output::File(part) = &self.output else { return };
+        let (part, checker, sender) = (Arc::clone(part), Arc::clone(&self.checker), self.sender.clone());
+        let epoch = checker.epoch();
+        self.workers.spawn(async move {
+            let work = tokio::task::spawn_blocking(move || verify_local(&checker, epoch, &part, &ranges));
+            if let Ok(results) = work.await {
+                let _ = sender.send(Event::Local(results)).await;
+            }
+        });
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), FetchError> {
+        let now = boot_now();
+        match event {
+            Event::Sheet { request, provider, sheet, answer } => self.sheet(request, provider, sheet, answer),
+            Event::Leaves { request, provider, leaves, permit } => self.leaves(request, provider, leaves, permit),
+            Event::Ended { request, provider, end } => self.ended(request, provider, end),
+            Event::Checked { provider, result } => self.checked(provider, result?),
+            Event::Local(results) => {
+                for (leaf, good) in results {
+                    if good {
+                        let bytes = self.start.geometry.leaf_bytes(leaf) as u64;
+                        self.tally.local += bytes;
+                        self.note_bytes(bytes);
+                    }
+                    self.machine.handle_local(now, leaf, good);
+                }
+            }
+            Event::Checkpointed(result) => {
+                self.checkpoint.running = false;
+                result?;
+            }
+            Event::Connected { provider, result } => {
+                if self.providers.connected(provider, result, now) {
+                    self.machine.handle_provider(now, provider, Have::All);
+                }
+            }
+            Event::Size { provider, size } => self.judge_size(provider, size),
+            Event::Found(found) => {
+                self.providers.found(found, now);
+                for provider in self.providers.named_again() {
+                    self.machine.handle_provider(now, provider, Have::All);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sheet(&mut self, request: RequestId, provider: PeerId, sheet: Option<u64>, answer: SheetAnswer) {
+        match answer {
+            SheetAnswer::Values { size, values } if size == self.start.geometry.size() => {
+                // An answer that was cancelled meanwhile must not count for the next prover.
+                if self.requests.remove(&request).is_some() {
+                    let good = self.checker.accept(sheet, &values);
+                    self.machine.handle_sheet(boot_now(), request, good);
+                }
+            }
+            SheetAnswer::Values { size, .. } => {
+                self.other_sizes.insert(size);
+                self.providers.trouble(provider, format!("says that the content has {size} bytes"));
+                self.ended(request, provider, RequestEnd::OtherSize);
+            }
+            SheetAnswer::End(end) => self.ended(request, provider, end),
+        }
+    }
+
+    fn leaves(
+        &mut self,
+        request: RequestId,
+        provider: PeerId,
+        leaves: Vec<(u64, Bytes)>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let now = boot_now();
+        let mut wanted = leaves;
+        wanted.retain(|(leaf, _)| self.machine.handle_arrival(now, request, *leaf) == Arrival::Verify);
+        if wanted.is_empty() {
+            return;
+        }
+        let (checker, sender) = (Arc::clone(&self.checker), self.sender.clone());
+        let part = match &self.output {
+            Output::File(part) => Some(Arc::clone(part)),
+            Output::Reader(_) => None,
+        };
+        let epoch = checker.epoch();
+        self.workers.spawn(async move {
+            let work = tokio::task::spawn_blocking(move || verify_and_write(&checker, epoch, part.as_deref(), wanted));
+            if let Ok(result) = work.await {
+                let _ = sender.send(Event::Checked { provider, result }).await;
+            }
+            drop(permit);
+        });
+    }
+
+    fn checked(&mut self, provider: PeerId, checked: Vec<Checked>) {
+        let now = boot_now();
+        for Checked { leaf, verdict, bytes } in checked {
+            if verdict == Verdict::Bad && self.start.geometry.sheets() == 0 {
+                // Without an outline nothing has shown yet what size this provider believes in.
+                self.ask_size(provider);
+                continue;
+            }
+            if verdict == Verdict::Good {
+                let size = self.start.geometry.leaf_bytes(leaf) as u64;
+                *self.tally.gave.entry(provider).or_default() += size;
+                self.providers.gave(provider);
+                self.note_bytes(size);
+                if let (Output::Reader(reader), Some(bytes)) = (&mut self.output, bytes) {
+                    reader.keep(leaf, bytes);
+                }
+            }
+            self.machine.handle_verified(now, provider, leaf, verdict);
+        }
+    }
+
+    fn ask_size(&mut self, provider: PeerId) {
+        let Some(lease) = self.providers.lease(&provider) else { return self.judge_size(provider, None) };
+        let (sender, blob) = (self.sender.clone(), self.start.blob);
+        self.tasks.spawn(async move {
+            let size = match lease.connection().request(&PeerRequest::Bitfield { blob }).await {
+                Ok(PeerAnswer::Bitfield { size, .. }) => Some(size),
+                _ => None,
+            };
+            let _ = sender.send(Event::Size { provider, size }).await;
+        });
+    }
+
+    /// The provider of a bad only leaf has told its size, if it did.
+    fn judge_size(&mut self, provider: PeerId, size: Option<u64>) {
+        let now = boot_now();
+        if size == Some(self.start.geometry.size()) {
+            return self.machine.handle_verified(now, provider, 0, Verdict::Bad);
+        }
+        if let Some(size) = size {
+            self.other_sizes.insert(size);
+            self.providers.trouble(provider, format!("says that the content has {size} bytes"));
+        }
+        self.machine.handle_verified(now, provider, 0, Verdict::Unknown);
+        self.machine.handle_provider_lost(now, provider);
+    }
+
+    fn note_bytes(&mut self, bytes: u64) {
+        self.done_bytes += bytes;
+        self.checkpoint.bytes += bytes;
+        self.checkpoint.durable_bytes += bytes;
+    }
+
+    fn ended(&mut self, request: RequestId, provider: PeerId, end: RequestEnd) {
+        self.requests.remove(&request);
+        let now = boot_now();
+        match end {
+            RequestEnd::Served => {}
+            RequestEnd::NotHeld => self.providers.trouble(provider, "does not have it any more".into()),
+            RequestEnd::Changed => self.providers.trouble(provider, "its file has changed".into()),
+            RequestEnd::Busy => self.providers.trouble(provider, "is busy".into()),
+            RequestEnd::OtherSize => {}
+            RequestEnd::Failed => self.providers.trouble(provider, "broke off".into()),
+        }
+        self.machine.handle_end(now, request, end);
+        if self.providers.lost(&provider, now) {
+            self.machine.handle_provider_lost(now, provider);
+        }
+    }
+
+    /// Starts look-ups and connections that are due.
+    fn find_providers(&mut self) {
+        let now = boot_now();
+        let starved = self.machine.starved();
+        if self.providers.lookup_due(starved, now) {
+            let (finder, blob) = (Arc::clone(&self.start.downloader.finder), self.start.blob);
+            let (only_these, sender) = (self.providers.only_these(), self.sender.clone());
+            self.tasks.spawn(async move {
+                let found = match only_these {
+                    Some(providers) => Ok(Found { size: None, providers }),
+                    None => finder.find(blob).await,
+                };
+                let _ = sender.send(Event::Found(found)).await;
+            });
+        }
+        for card in self.providers.connections_due(now) {
+            let (pool, sender) = (Arc::clone(&self.start.downloader.pool), self.sender.clone());
+            self.tasks.spawn(async move {
+                let provider = card.id;
+                let result = pool.connect(&card).await;
+                let _ = sender.send(Event::Connected { provider, result }).await;
+            });
+        }
+    }
+
+    /// The end, if nobody can help and nothing more can be tried.
+    fn hopeless(&mut self) -> Option<Result<Outcome, FetchError>> {
+        if self.finished || !self.providers.is_hopeless(self.machine.starved(), boot_now()) {
+            return None;
+        }
+        if !self.other_sizes.is_empty() {
+            return Some(Ok(Outcome::OtherSizes(std::mem::take(&mut self.other_sizes))));
+        }
+        let reason = self.providers.reason();
+        Some(Err(FetchError::NoProvider { reason, banned: self.tally.banned.clone() }))
+    }
+
+    fn maybe_checkpoint(&mut self) {
+        let Output::File(part) = &self.output else { return };
+        let now = boot_now();
+        let state = &mut self.checkpoint;
+        let due = state.bytes >= CHECKPOINT_BYTES || now.since(state.last) >= CHECKPOINT_INTERVAL;
+        if state.running || state.bytes == 0 || !due || self.finished {
+            return;
+        }
+        let durable = state.durable_bytes >= DURABLE_BYTES || now.since(state.last_durable) >= DURABLE_INTERVAL;
+        state.running = true;
+        state.last = now;
+        state.bytes = 0;
+        if durable {
+            state.last_durable = now;
+            state.durable_bytes = 0;
+        }
+        let (part, verified, sender) = (Arc::clone(part), self.machine.verified().clone(), self.sender.clone());
+        self.workers.spawn(async move {
+            let work = tokio::task::spawn_blocking(move || part.checkpoint(&verified, durable));
+            if let Ok(result) = work.await {
+                let _ = sender.send(Event::Checkpointed(result)).await;
+            }
+        });
+    }
+
+    fn next_wake(&self) -> Duration {
+        let now = boot_now();
+        let mut wake = now.after(Duration::from_secs(1));
+        if let Some(due) = self.machine.next_timeout() {
+            wake = wake.min(due);
+        }
+        if let Some(due) = self.providers.next_due() {
+            wake = wake.min(due);
+        }
+        // A due moment in the past must not spin: one millisecond is the clock's own step.
+        wake.since(now).max(Duration::from_millis(1))
+    }
+
+    fn tell(&mut self, now_or_never: bool) {
+        let now = boot_now();
+        let elapsed = now.since(self.told.at);
+        if elapsed < TELL && !now_or_never {
+            return;
+        }
+        if elapsed >= TELL {
+            let sample = (self.done_bytes - self.told.bytes) * 1000 / elapsed.as_millis().max(1) as u64;
+            self.told.rate = if self.told.rate == 0 { sample } else { (9 * self.told.rate + sample) / 10 };
+            self.told.at = now;
+            self.told.bytes = self.done_bytes;
+        }
+        let providers = self.providers.told(&self.tally.gave).map(|(peer, bytes, trouble)| ProviderProgress {
+            peer,
+            bytes,
+            trouble,
+        });
+        self.start.progress.send_replace(FetchProgress {
+            done: self.done_bytes,
+            total: self.start.geometry.size(),
+            files_done: u64::from(self.finished),
+            files: 1,
+            bytes_per_second: self.told.rate,
+            providers: providers.collect(),
+            reason: self.machine.starved().map(|starved| self.providers.waiting_for(starved)),
+        });
+    }
+}
+
+/// Bytes of a set of leaves.
+pub(super) fn bytes_of(geometry: BlobGeometry, leaves: &LeafSet) -> u64 {
+    let last = geometry.leaves() - 1;
+    let short = LEAF_BYTES - geometry.leaf_bytes(last) as u64;
+    leaves.count() * LEAF_BYTES - if leaves.contains(last) { short } else { 0 }
+}
+
+/// Waits for room at the reader; never ready without one, none if it is gone.
+async fn room_for(reader: Option<mpsc::Sender<Bytes>>) -> Option<mpsc::OwnedPermit<Bytes>> {
+    match reader {
+        Some(reader) => reader.reserve_owned().await.ok(),
+        None => std::future::pending().await,
+    }
+}

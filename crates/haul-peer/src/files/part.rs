@@ -1,0 +1,263 @@
+//! The part file of one blob: locked, written at positions, with progress that survives a crash.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
+
+use haul_core::blob::{BlobGeometry, LeafSet};
+use haul_core::ids::BlobId;
+use haul_core::limits::LEAF_BYTES;
+use haul_net::clock;
+use rustix::fs::{FlockOperation, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::error::FileError;
+use super::finish::{FileTraits, apply};
+use super::names::part_names;
+use super::place::{Place, is_regular};
+use super::progress::Progress;
+
+/// How often a part file that another download finished meanwhile is looked for again.
+const OPEN_ATTEMPTS: u32 = 3;
+
+/// A part file, locked against other downloads of the same target.
+#[derive(Debug)]
+pub struct PartFile {
+    file: File,
+    target: Place,
+    part: Place,
+    progress: Place,
+    new_progress: Place,
+    blob: BlobId,
+    geometry: BlobGeometry,
+    /// Leaves known to be on stable storage.
+    durable: Mutex<LeafSet>,
+}
+
+/// What an earlier download left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// Leaves that are there and verified.
+    pub verified: LeafSet,
+    /// Leaves that may be there and have to be verified from disk.
+    pub local: LeafSet,
+}
+
+impl PartFile {
+    /// Opens or creates the part file of this blob at this place, and takes over what counts of an earlier one.
+    pub fn open(target: Place, blob: BlobId, geometry: BlobGeometry) -> Result<(Self, Resumed), FileError> {
+        let names = part_names(&target.name);
+        let part = target.beside(&names.part);
+        let file = open_locked(&part, &target)?;
+        let opened = Self {
+            file,
+            progress: target.beside(&names.progress),
+            new_progress: target.beside(&names.new_progress),
+            durable: Mutex::new(LeafSet::new(geometry.leaves())),
+            target,
+            part,
+            blob,
+            geometry,
+        };
+        let resumed = opened.resume()?;
+        if let Err(full) = opened.check_space() {
+            if resumed.verified.count() == 0 && resumed.local.count() == 0 {
+                opened.discard()?;
+            }
+            return Err(full);
+        }
+        Ok((opened, resumed))
+    }
+
+    fn resume(&self) -> Result<Resumed, FileError> {
+        let leaves = self.geometry.leaves();
+        let nothing = Resumed { verified: LeafSet::new(leaves), local: LeafSet::new(leaves) };
+        let length = self.file.metadata().map_err(|error| self.io("look at", error))?.len();
+        let progress = self.read_progress()?;
+        let ours = match &progress {
+            Some(Ok(progress)) => progress.blob == self.blob && progress.geometry == self.geometry,
+            // Damaged progress, or none yet: the bytes may still be ours.
+            Some(Err(_)) | None => true,
+        };
+        if !ours || length > self.geometry.size() {
+            self.file.set_len(0).map_err(|error| self.io("empty the part file of", error))?;
+            self.progress.remove().map_err(|errno| self.target.error("remove the progress of", errno))?;
+            return Ok(nothing);
+        }
+        let Some(Ok(progress)) = progress else {
+            return Ok(Resumed { local: self.leaves_with_data(length)?, ..nothing });
+        };
+        *self.durable.lock().unwrap_or_else(PoisonError::into_inner) = progress.durable.clone();
+        if clock::same_boot(&progress.boot_id) {
+            return Ok(Resumed { verified: progress.written, ..nothing });
+        }
+        let mut local = progress.written;
+        for leaf in (0..leaves).filter(|leaf| progress.durable.contains(*leaf)) {
+            local.remove(leaf);
+        }
+        Ok(Resumed { verified: progress.durable, local })
+    }
+
+    fn read_progress(&self) -> Result<Option<Result<Progress, super::ProgressError>>, FileError> {
+        let file = match self.progress.open(OFlags::RDONLY) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.target.error("read the progress of", errno)),
+        };
+        let length = file.metadata().map_err(|error| self.io("read the progress of", error))?.len();
+        // Two bits per leaf; nothing longer is ours, and nothing longer is read.
+        if length > 1024 + self.geometry.leaves().div_ceil(64) * 16 {
+            return Ok(Some(Err(super::ProgressError)));
+        }
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, 0).map_err(|error| self.io("read the progress of", error))?;
+        Ok(Some(Progress::from_bytes(&bytes)))
+    }
+
+    /// Leaves that lie wholly or partly in written parts of the file: holes hold nothing to verify.
+    fn leaves_with_data(&self, length: u64) -> Result<LeafSet, FileError> {
+        let mut leaves = LeafSet::new(self.geometry.leaves());
+        let mut from = 0;
+        while from < length {
+            let start = match rustix::fs::seek(&self.file, SeekFrom::Data(from)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => break,
+                Err(errno) => return Err(self.target.error("look through the part file of", errno)),
+            };
+            let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start)).unwrap_or(length).max(start + 1);
+            for leaf in start / LEAF_BYTES..end.div_ceil(LEAF_BYTES) {
+                leaves.insert(leaf);
+            }
+            from = end;
+        }
+        Ok(leaves)
+    }
+
+    /// Whether what is still to write fits on the disk.
+    fn check_space(&self) -> Result<(), FileError> {
+        let stat = rustix::fs::fstat(&self.file).map_err(|errno| self.target.error("look at", errno))?;
+        let disk = rustix::fs::fstatvfs(&self.file).map_err(|errno| self.target.error("look at the disk of", errno))?;
+        let there = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        let need = self.geometry.size().saturating_sub(there);
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if need > free {
+            return Err(FileError::NoSpace { path: self.target.shown.clone(), need, free });
+        }
+        Ok(())
+    }
+
+    /// Writes a verified leaf at its place.
+    pub fn write_leaf(&self, leaf: u64, bytes: &[u8]) -> Result<(), FileError> {
+        self.file.write_all_at(bytes, leaf * LEAF_BYTES).map_err(|error| self.io("write", error))
+    }
+
+    /// Reads a leaf back.
+    pub fn read_leaf(&self, leaf: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.geometry.leaf_bytes(leaf)];
+        self.file.read_exact_at(&mut bytes, leaf * LEAF_BYTES)?;
+        Ok(bytes)
+    }
+
+    /// Writes down which leaves count. `durable` brings their bytes to stable storage before.
+    pub fn checkpoint(&self, written: &LeafSet, durable: bool) -> Result<(), FileError> {
+        let mut safe = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut boot_id = clock::boot_id();
+        let mut failure = None;
+        if durable {
+            match self.file.sync_data() {
+                Ok(()) => safe.clone_from(written),
+                Err(error) => {
+                    // The kernel may have dropped the pages and call them clean: what it reads back proves nothing
+                    // until it is verified again, so this boot must not be trusted either.
+                    boot_id = [0; 16];
+                    failure = Some(self.io("make durable", error));
+                }
+            }
+        }
+        let progress = Progress {
+            boot_id,
+            blob: self.blob,
+            geometry: self.geometry,
+            durable: safe.clone(),
+            written: written.clone(),
+        };
+        let stored = self.store_progress(&progress, durable);
+        if failure.is_some() && stored.is_err() {
+            let _ = self.progress.remove();
+        }
+        failure.map_or(stored, Err)
+    }
+
+    fn store_progress(&self, progress: &Progress, durable: bool) -> Result<(), FileError> {
+        let opened = self.new_progress.open(OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC);
+        let file = opened.map_err(|errno| self.target.error("write the progress of", errno))?;
+        file.write_all_at(&progress.to_bytes(), 0).map_err(|error| self.io("write the progress of", error))?;
+        if durable {
+            file.sync_all().map_err(|error| self.io("make durable the progress of", error))?;
+        }
+        self.new_progress.rename_to(&self.progress, true)
+    }
+
+    /// All leaves are verified: makes them durable and gives the file its name. Without `force` an existing file stays,
+    /// and the part file too.
+    pub fn finish(self, traits: FileTraits, force: bool) -> Result<(), FileError> {
+        let mut all = LeafSet::new(self.geometry.leaves());
+        for leaf in 0..self.geometry.leaves() {
+            all.insert(leaf);
+        }
+        self.file.set_len(self.geometry.size()).map_err(|error| self.io("write", error))?;
+        apply(&self.file, traits, &self.target)?;
+        // Only data that is durable gets the name; should naming fail, the next attempt finds everything there.
+        self.checkpoint(&all, true)?;
+        self.file.sync_all().map_err(|error| self.io("make durable", error))?;
+        self.part.rename_to(&self.target, force)?;
+        let _ = self.progress.remove();
+        self.target.sync_folder()
+    }
+
+    /// Forgets the download: nothing of it stays.
+    pub fn discard(self) -> Result<(), FileError> {
+        let _ = self.progress.remove();
+        self.part.remove().map_err(|errno| self.target.error("remove the part file of", errno))
+    }
+
+    /// The open part file, to be filled by a copy.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The target, for messages.
+    pub fn target(&self) -> &Place {
+        &self.target
+    }
+
+    fn io(&self, what: &'static str, error: io::Error) -> FileError {
+        FileError::from_io(what, &self.target.shown, error)
+    }
+}
+
+/// Opens the part file and locks it. Between opening and locking another download may have finished and renamed it;
+/// then the name stands for another file, or none.
+fn open_locked(part: &Place, target: &Place) -> Result<File, FileError> {
+    for _ in 0..OPEN_ATTEMPTS {
+        let file = part
+            .open(OFlags::RDWR | OFlags::CREATE)
+            .map_err(|errno| FileError::from_errno("create the part file of", &target.shown, errno))?;
+        let stat = rustix::fs::fstat(&file).map_err(|errno| target.error("look at", errno))?;
+        if !is_regular(&stat) {
+            return Err(FileError::NotAFile(part.shown.clone()));
+        }
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // File systems without locks have no other download either, as far as can be known.
+            Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => {}
+            Err(Errno::WOULDBLOCK) => return Err(FileError::Locked(target.shown.clone())),
+            Err(errno) => return Err(target.error("lock", errno)),
+        }
+        let named = part.stat().map_err(|errno| target.error("look at", errno))?;
+        if named.is_some_and(|named| named.st_ino == stat.st_ino && named.st_dev == stat.st_dev) {
+            return Ok(file);
+        }
+    }
+    Err(FileError::Locked(target.shown.clone()))
+}
