@@ -370,6 +370,7 @@ async fn large(
     let (outcome, tally, checker) = wanted.transfer(geometry, resumed, output).await?;
     let part = Arc::into_inner(part).expect("the transfer and its workers have ended");
     if let Outcome::OtherSizes(sizes) = outcome {
+        blocking(move || part.discard()).await??;
         return Ok(Attempt::OtherSizes(sizes, tally));
     }
     let (at, shares) = (place.clone(), wanted.downloader.shares.clone());

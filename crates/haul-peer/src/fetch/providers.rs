@@ -114,10 +114,8 @@ impl Providers {
     /// Whether to look up now, if so the look-up counts as begun.
     pub(super) fn lookup_due(&mut self, starved: Option<Starvation>, now: Moment) -> bool {
         self.starved = starved.is_some();
-        if !self.starved {
-            self.starved_since = None;
-            self.looked_up_since = false;
-        } else if self.starved_since.is_none() {
+        // Only a good leaf ends a drought: asking those that have nothing once more does not.
+        if self.starved && self.starved_since.is_none() {
             self.starved_since = Some(now);
             if self.ever_connected {
                 self.next_lookup = self.next_lookup.min(now.after(LOOKUP_FIRST));
@@ -224,7 +222,9 @@ impl Providers {
     /// A good leaf came.
     pub(super) fn gave(&mut self, provider: PeerId) {
         self.lookup_wait = LOOKUP_FIRST;
-        if let Some(known) = self.known.get_mut(&provider) {
+        self.starved_since = None;
+        self.looked_up_since = false;
+        if let Some(known) = self.known.get_mut(&provider).filter(|known| !known.banned) {
             known.attempts = 0;
             known.trouble = None;
         }

@@ -504,7 +504,7 @@ impl<'a> Transfer<'a> {
         if self.finished || !self.providers.is_hopeless(self.machine.starved(), boot_now()) {
             return None;
         }
-        if !self.other_sizes.is_empty() {
+        if !self.other_sizes.is_empty() && !self.machine.size_is_proven() {
             return Some(Ok(Outcome::OtherSizes(std::mem::take(&mut self.other_sizes))));
         }
         let reason = self.providers.reason();
