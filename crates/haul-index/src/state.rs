@@ -106,7 +106,11 @@ impl<S: IndexStore> IndexState<S> {
         self.perform_actions().await;
         {
             let _one_at_a_time = self.lock_presence(&peer).await;
-            self.store.forget(peer).await.map_err(refusal)?;
+            match self.store.forget(peer).await {
+                // A member that never shared anything is unknown to the store.
+                Ok(()) | Err(StoreError::NotOpen) => {}
+                Err(error) => return Err(refusal(error)),
+            }
         }
         let push = IndexPush::Revoked { time: now, revoked: self.members.revoked(now) };
         for connection in self.presence.connections() {
@@ -135,7 +139,9 @@ impl<S: IndexStore> IndexState<S> {
         if self.presence.is_present(&peer) {
             return;
         }
-        if let Err(error) = self.store.leave(peer).await {
+        if let Err(error) = self.store.leave(peer).await
+            && !matches!(error, StoreError::NotOpen)
+        {
             tracing::error!(%error, peer = peer.short(), "a peer that left could not be hidden");
         }
     }

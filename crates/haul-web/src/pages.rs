@@ -25,8 +25,8 @@ pub fn welcome() -> String {
                     }
                     li {
                         h3 { "Join with it" }
-                        p { "A ticket is one word that begins with " code { "haul1" } ". It names this server and lets you in." }
-                        pre tabindex="0" { code { "haul up --join TICKET --share ~/Public" } }
+                        p { "A ticket is one word that begins with " code { "haul1" } ". It names this server and lets you in; add " code { "--share DIR" } " to share a folder." }
+                        pre tabindex="0" { code { "haul up --join TICKET" } }
                     }
                     li {
                         h3 { "Find something" }

@@ -7,7 +7,7 @@ use haul_index::Invitation;
 use haul_net::connection::Inbound;
 use haul_net::trust::parse_checked;
 
-use crate::support::{Fixture, PATIENCE, key, label, peer_id};
+use crate::support::{Files, Fixture, PATIENCE, Peer, key, label, peer_id, share};
 
 #[tokio::test]
 async fn a_ticket_makes_a_member_with_everything_it_needs() {
@@ -74,7 +74,7 @@ async fn certificates_of_others_and_of_other_networks_are_refused() {
 async fn another_version_is_named() {
     let f = Fixture::start().await;
     let peer = f.stranger(1).await;
-    let IndexRequest::Hello(mut hello) = peer.hello_request("x", Membership::Ticket([0; 16])) else { unreachable!() };
+    let IndexRequest::Hello(mut hello) = Peer::hello_request("x", Membership::Ticket([0; 16])) else { unreachable!() };
     hello.version = 99;
     assert_eq!(peer.refused(IndexRequest::Hello(hello)).await, Refusal::Version { speaks: 1 });
 }
@@ -131,9 +131,12 @@ async fn removal_ends_the_session_and_tells_everybody() {
     let (admin, _) = f.joined(1, Role::Admin).await;
     let (mut witness, _) = f.member(2).await;
     let (removed, welcome) = f.member(3).await;
+    removed.register(share(1), &Files::named(1, &["theirs.txt"])).await;
+    assert_eq!(witness.count("theirs.txt").await, 1);
     assert_eq!(admin.refused(IndexRequest::Remove { peer: peer_id(1) }).await, Refusal::NotAllowed, "not oneself");
     assert_eq!(admin.refused(IndexRequest::Remove { peer: peer_id(9) }).await, Refusal::NotFound);
     assert_eq!(admin.ask(IndexRequest::Remove { peer: peer_id(3) }).await, IndexAnswer::Removed);
+    assert_eq!(witness.count("theirs.txt").await, 0, "hidden before the answer");
     assert!(removed.closed().await.contains("removed"));
     let member: MemberCertificate = parse_checked(&welcome.certificate, &f.network()).unwrap();
     let listed =
@@ -149,6 +152,9 @@ async fn removal_ends_the_session_and_tells_everybody() {
     let f = f.restart().await;
     let (_four, welcome) = f.member(4).await;
     assert!(listed(&welcome.revoked), "remembered over a restart");
+    // Invited again, it starts from nothing: its registrations were deleted.
+    let (peer, _) = f.member(3).await;
+    assert_eq!(peer.open(share(1), Files::named(1, &["theirs.txt"]).state).await, IndexAnswer::Replace);
 }
 
 #[tokio::test]

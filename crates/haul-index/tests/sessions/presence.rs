@@ -81,9 +81,41 @@ async fn a_restart_keeps_registrations_and_leases_that_run() {
     let card = peers.iter().find(|card| card.id == peer_id(1)).unwrap();
     assert!(card.online, "its lease goes on");
     assert_eq!(card.addresses, ["127.0.0.1:4478"]);
+    assert_eq!(witness.count("b.txt").await, 1, "as are its files");
     let (peer, _) = f.returning(1, &welcome.certificate).await;
     assert_eq!(peer.open(share(1), files.state).await, IndexAnswer::Same);
     assert_eq!(witness.count("b.txt").await, 1);
+}
+
+#[tokio::test]
+async fn who_left_before_a_restart_stays_away_after_it() {
+    let f = Fixture::start().await;
+    let (peer, _) = f.member(1).await;
+    peer.register(share(1), &Files::named(1, &["a.txt"])).await;
+    assert_eq!(peer.ask(IndexRequest::Leave).await, IndexAnswer::Left);
+    let f = f.restart().await;
+    let (witness, _) = f.member(2).await;
+    assert_eq!(witness.count("a.txt").await, 0);
+    let IndexAnswer::Peers { peers, .. } = witness.ask(IndexRequest::Peers { after: None }).await else {
+        panic!("no peers")
+    };
+    let card = peers.iter().find(|card| card.id == peer_id(1)).unwrap();
+    assert!(!card.online && card.addresses.is_empty() && card.seen.0 > 0);
+}
+
+#[tokio::test]
+async fn many_sessions_ask_at_once() {
+    let f = Fixture::start().await;
+    let (owner, _) = f.member(1).await;
+    owner.register(share(1), &Files::new(1, (0..500).map(|n| format!("f{n:03}")).collect())).await;
+    let mut askers = Vec::new();
+    for n in 2..10 {
+        askers.push(f.member(n).await.0);
+    }
+    let questions = askers.iter().flat_map(|asker| {
+        (0..64).map(move |n| async move { assert_eq!(asker.count(&format!("f{:03}", n * 7)).await, 1) })
+    });
+    futures_util::future::join_all(questions).await;
 }
 
 #[tokio::test]

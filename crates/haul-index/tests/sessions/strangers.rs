@@ -8,7 +8,7 @@ use haul_core::wire::index::{IndexAnswer, IndexRequest, LookupKeys, Membership, 
 use haul_core::wire::{ByteString, List, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Files, Fixture, PATIENCE, key, label, peer_id, share};
+use crate::support::{Files, Fixture, PATIENCE, Peer, key, label, peer_id, share};
 
 fn everything_but_hello() -> Vec<IndexRequest> {
     let id = share(1);
@@ -135,7 +135,7 @@ async fn broken_requests_of_a_member_close_its_session_only() {
     }
     let (member, _) = f.returning(2, &welcome.certificate).await;
     assert!(matches!(member.ask(IndexRequest::Stats).await, IndexAnswer::Stats(_)));
-    let repeated = member.ask(member.hello_request("x", Membership::Certificate(welcome.certificate))).await;
+    let repeated = member.ask(Peer::hello_request("x", Membership::Certificate(welcome.certificate))).await;
     assert_eq!(repeated, IndexAnswer::Refused(Refusal::NotAllowed), "a session opens once");
     member.closed().await;
 }

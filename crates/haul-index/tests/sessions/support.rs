@@ -129,7 +129,7 @@ impl Peer {
         }
     }
 
-    pub fn hello_request(&self, name: &str, membership: Membership) -> IndexRequest {
+    pub fn hello_request(name: &str, membership: Membership) -> IndexRequest {
         IndexRequest::Hello(Hello {
             version: haul_core::wire::VERSION,
             features: 0,
@@ -145,7 +145,7 @@ impl Peer {
     }
 
     pub async fn hello_as(&self, name: &str, membership: Membership) -> Result<Welcome, Refusal> {
-        match self.ask(self.hello_request(name, membership)).await {
+        match self.ask(Self::hello_request(name, membership)).await {
             IndexAnswer::Welcome(welcome) => Ok(welcome),
             IndexAnswer::Refused(refusal) => Err(refusal),
             other => panic!("unexpected {other:?}"),
