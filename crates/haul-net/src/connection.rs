@@ -40,7 +40,7 @@ pub struct ConnectionSettings {
     /// Where the other side is, if it has an address.
     pub remote_addr: Option<SocketAddr>,
     /// Largest frame taken, in bytes; [`Connection::set_frame_limit`] raises it once the other side is a member. Below
-    /// [`limits::FRAME_BYTES`], only [`limits::REQUESTS_BEFORE_MEMBERSHIP`] requests are taken at once.
+    /// [`limits::FRAME_BYTES`], only [`limits::REQUESTS_BEFORE_MEMBERSHIP`] requests are taken at once, and no pushes.
     pub frame_limit: usize,
     /// Close if no request has come after this long; servers set it, dialers do not.
     pub first_request: Option<Duration>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{connected, key, listener, start};
-use haul_net::connection::{CloseReason, Inbound};
+use haul_net::connection::{CloseReason, Inbound, RequestError};
 use haul_net::dialer::{DialError, dial};
 use haul_net::listener::{Accepted, Listener};
 use haul_net::tls::{Alpn, HttpsConfig, HttpsError, PemPair};
@@ -92,6 +92,45 @@ async fn both_sides_know_each_others_key_and_requests_pass() {
     tokio::join!(serve, ask);
     assert_eq!(server.closed().await, CloseReason::Remote("enough".into()));
     assert_eq!(dialer.closed().await, CloseReason::Local("enough".into()));
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_all_is_closed() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let (mut listener, address) = listener(Alpn::Peer, None);
+    let own = key(2);
+    let silent = TcpStream::connect(&address).await.unwrap();
+    let mut connections = Vec::new();
+    for _ in 0..4 {
+        let (dialing, accepted) = tokio::join!(dial(&address, &own, Alpn::Peer, None), listener.accept());
+        connections.push((dialing.unwrap(), start(accepted)));
+    }
+    assert!(listener.pending() == 1 && tasks() == before + 9, "{} tasks", tasks());
+    for ((dialer, dialer_inbox), (server, server_inbox)) in connections {
+        drop((dialer, dialer_inbox));
+        let connection = server.clone();
+        drop((server, server_inbox));
+        assert_eq!(connection.closed().await, CloseReason::Remote("done".into()));
+    }
+    listener.close().await;
+    while tasks() > before {
+        // The last poll of a task may end just after it said so.
+        tokio::task::yield_now().await;
+    }
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_side_that_vanishes_is_noticed() {
+    let (mut listener, address) = listener(Alpn::Peer, None);
+    let own = key(2);
+    let (dialing, accepted) = tokio::join!(dial(&address, &own, Alpn::Peer, None), listener.accept());
+    let (dialer, _inbox) = dialing.unwrap();
+    // The socket closes without an end of TLS, as when a process is killed.
+    drop(accepted);
+    assert_eq!(dialer.request::<u32, u32>(&1).await, Err(RequestError::Closed(CloseReason::Vanished)));
+    assert_eq!(dialer.closed().await, CloseReason::Vanished);
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ pub enum Inbound {
     Push(Bytes),
 }
 
-/// Requests and pushes of the other side, in the order in which they came.
+/// Requests and pushes of the other side, in the order in which they came. Once it is dropped, pushes are ignored and a
+/// request closes the connection: this side serves none.
 #[derive(Debug)]
 pub struct Inbox {
     receiver: mpsc::Receiver<Inbound>,

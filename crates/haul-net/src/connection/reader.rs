@@ -135,6 +135,9 @@ impl Reader {
     }
 
     fn handle_push(&self, body: Bytes) -> Result<(), Violation> {
+        if !self.shared.takes_members_frames() {
+            return Err(Violation::TooManyPushes);
+        }
         match self.inbox.try_send(Inbound::Push(body)) {
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
             Err(TrySendError::Full(_)) => Err(Violation::TooManyPushes),

@@ -120,6 +120,11 @@ impl Shared {
         self.asked.load(Ordering::Relaxed)
     }
 
+    /// Whether the other side is a member as far as this side knows. Others send little.
+    pub(super) fn takes_members_frames(&self) -> bool {
+        self.frame_limit() >= limits::FRAME_BYTES
+    }
+
     pub(super) fn traffic(&self) -> Traffic {
         Traffic {
             frames_in: self.counters.frames_in.load(Ordering::Relaxed),
@@ -266,8 +271,8 @@ impl Shared {
     // Requests of the other side.
 
     pub(super) fn add_serving(&self, id: u32, bytes: usize) -> Result<Arc<Served>, Violation> {
-        let member = self.frame_limit() >= limits::FRAME_BYTES;
-        let most = if member { limits::REQUESTS_IN_FLIGHT } else { limits::REQUESTS_BEFORE_MEMBERSHIP };
+        let most =
+            if self.takes_members_frames() { limits::REQUESTS_IN_FLIGHT } else { limits::REQUESTS_BEFORE_MEMBERSHIP };
         self.asked.store(true, Ordering::Relaxed);
         let mut state = self.state();
         if state.serving.len() >= most {

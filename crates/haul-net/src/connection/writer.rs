@@ -11,7 +11,7 @@ use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::time::timeout;
 
 use super::CloseReason;
-use super::output::{BatchSpace, OutputFrame};
+use super::output::{BATCH_BYTES, BatchSpace, OutputFrame};
 use super::shared::Shared;
 use crate::transport::BoxTransport;
 
@@ -26,11 +26,13 @@ pub(super) struct Writer {
     /// The rest of the batch that is being written; always ends where a frame ends.
     chunks: VecDeque<Bytes>,
     space: BatchSpace,
+    /// Written since the reader had its last turn.
+    turn_bytes: usize,
 }
 
 impl Writer {
     pub(super) fn new(transport: WriteHalf<BoxTransport>, shared: Arc<Shared>) -> Self {
-        Self { transport, shared, chunks: VecDeque::new(), space: BatchSpace::default() }
+        Self { transport, shared, chunks: VecDeque::new(), space: BatchSpace::default(), turn_bytes: 0 }
     }
 
     /// Writes until the transport fails or stalls.
@@ -105,8 +107,12 @@ impl Writer {
             }
             self.shared.counters.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
             self.advance(written);
-            // The reader shares this task; it gets a turn after every write.
-            tokio::task::yield_now().await;
+            self.turn_bytes += written;
+            if self.turn_bytes >= BATCH_BYTES {
+                // The reader shares this task.
+                self.turn_bytes = 0;
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }

@@ -124,6 +124,8 @@ async fn before_membership_frames_are_small_and_few() {
     );
     let (reason, _) = after(requests(limits::REQUESTS_BEFORE_MEMBERSHIP + 1, 1), stranger()).await;
     assert_eq!(reason, CloseReason::Violation(Violation::TooManyRequests));
+    let (reason, _) = after(frame(FrameKind::Push, 0, &[1]), stranger()).await;
+    assert_eq!(reason, CloseReason::Violation(Violation::TooManyPushes));
 }
 
 #[tokio::test]
