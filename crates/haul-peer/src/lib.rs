@@ -12,3 +12,5 @@ pub mod register;
 pub mod serve;
 pub mod share;
 pub mod text;
+pub mod transfers;
+pub mod web;

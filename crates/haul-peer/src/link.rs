@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::share::Shares;
 pub use membership::{Membership, MembershipError};
 pub use session::{AttemptError, MemoryIndex, Session, refusal_words};
-pub use standing::{GrantRefusal, Standing};
+pub use standing::Standing;
 
 /// How long a command waits for a session that is about to open.
 const PATIENCE: Duration = Duration::from_secs(5);

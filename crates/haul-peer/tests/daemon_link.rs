@@ -103,7 +103,7 @@ async fn reconnects_with_jitter_and_knows_since_when() {
     let attempts = index.connects.load(Ordering::SeqCst) - before;
     assert!((10..100).contains(&attempts), "{attempts} attempts in five minutes");
     assert!(matches!(run.link.ask(&IndexRequest::Stats).await, Err(LinkError::Unreachable { .. })));
-    assert!(run.link.standing().own_grant().is_some(), "providers that are known can still be asked");
+    assert!(run.link.standing().papers().borrow().is_some(), "providers that are known can still be asked");
     index.down.store(false, Ordering::SeqCst);
     // Whoever asks makes the link try now instead of at the end of its wait.
     assert!(matches!(run.link.ask(&IndexRequest::Stats).await, Ok(IndexAnswer::Stats(_))));

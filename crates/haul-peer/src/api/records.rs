@@ -319,7 +319,7 @@ pub struct StatusRecord {
     pub name: String,
     /// Where it serves.
     pub peer_addr: Option<String>,
-    /// Its own pages.
+    /// One-time link to its own pages, fresh in every answer.
     pub web: Option<String>,
     /// The network's key; null before joining one.
     pub network: Option<String>,

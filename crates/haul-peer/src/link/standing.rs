@@ -1,25 +1,21 @@
-//! What this peer knows about the network's trust: index time, its own grant, who was removed; and the decision whether
-//! a grant that another peer shows is good.
+//! What this peer knows about the network's trust: index time, its own grant, who was removed.
 //!
-//! Index time is kept as an offset to the boot clock, so a wrong or jumping wall clock changes nothing. In touch with
-//! the index, a grant must be in date now. Cut off, it must have been in date when the index was lost, and that for
-//! [`limits::OFFLINE_GRACE`]: a dead index stops no transfer, and a removed member is out minutes later.
+//! Index time is kept as an offset to the boot clock, so a wrong or jumping wall clock changes nothing. The judgement
+//! over grants of others is [`GrantCheck`]'s; this module tells it of contact, loss and removals.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use haul_core::ids::{NetworkId, PeerId};
 use haul_core::limits;
 use haul_core::time::{Moment, Timestamp};
-use haul_core::trust::{Grant, IndexCertificate};
 use haul_core::wire::ByteString;
-use haul_net::trust::parse_checked;
+use tokio::sync::watch;
 
-/// How far ahead of this peer's idea of index time a grant may have been issued: the way of the messages.
-const AHEAD: Duration = Duration::from_secs(10);
+use crate::fetch::pool::GrantPaper;
+use crate::serve::GrantCheck;
 
 /// What the index said last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
     /// The network.
     pub network: NetworkId,
@@ -35,150 +31,125 @@ pub struct Word {
     pub revoked: Vec<(PeerId, u64)>,
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    word: Option<Word>,
-    /// Index time when the index was lost; none while in touch.
-    lost: Option<Timestamp>,
-}
-
-/// Shared by the link, which writes it, and by everything that serves or dials.
-#[derive(Debug, Default)]
-pub struct Standing {
-    inner: Mutex<Inner>,
-}
-
-/// Why a grant is not accepted, in words for the other side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GrantRefusal {
-    /// No network yet.
-    #[error("this peer is in no network yet")]
-    NoNetwork,
-    /// Signatures or form.
-    #[error("the grant or the certificate of its index is not signed as it should be")]
-    Signature,
-    /// Of another network or key.
-    #[error("the grant is for another network or another key")]
-    NotYours,
-    /// The time is over.
-    #[error("the grant has ended; renew it at the index")]
-    Ended,
-    /// The member was removed.
-    #[error("the member was removed from the network")]
-    Revoked,
-    /// Cut off for too long.
-    #[error("this peer has not reached its index for a day and trusts no old grants")]
-    TooLongAlone,
-}
-
-impl Standing {
-    /// The index speaks: in touch.
-    pub fn hear(&self, word: Word) {
-        let mut inner = self.lock();
-        inner.word = Some(word);
-        inner.lost = None;
-    }
-
-    /// What is left from an earlier run: cut off since then.
-    pub fn restore(&self, word: Word, lost: Timestamp) {
-        let mut inner = self.lock();
-        inner.word = Some(word);
-        inner.lost = Some(lost);
-    }
-
-    /// A renewal: time, removals, perhaps a new grant.
-    pub fn renew(&self, grant: Option<ByteString>, time: Timestamp, at: Moment, revoked: Vec<(PeerId, u64)>) {
-        let mut inner = self.lock();
-        inner.lost = None;
-        if let Some(word) = &mut inner.word {
-            word.time = time;
-            word.at = at;
-            word.revoked = revoked;
-            if let Some(grant) = grant {
-                word.grant = grant;
-            }
-        }
-    }
-
-    /// The index is lost.
-    pub fn lose(&self, now: Moment) {
-        let mut inner = self.lock();
-        if inner.lost.is_none() {
-            inner.lost = inner.word.as_ref().map(|word| word.time_at(now));
-        }
-    }
-
-    /// The network was left.
-    pub fn forget(&self) {
-        *self.lock() = Inner::default();
-    }
-
-    /// What the index said last.
-    pub fn word(&self) -> Option<Word> {
-        self.lock().word.clone()
-    }
-
-    /// Index time.
-    pub fn index_time(&self, now: Moment) -> Option<Timestamp> {
-        self.lock().word.as_ref().map(|word| word.time_at(now))
-    }
-
-    /// This peer's grant and the certificate of the index that signed it, to show to a peer that is dialed.
-    pub fn own_grant(&self) -> Option<(ByteString, ByteString)> {
-        self.lock().word.as_ref().map(|word| (word.grant.clone(), word.index_certificate.clone()))
-    }
-
-    /// Judges what the peer with the key `remote` shows.
-    pub fn check(
-        &self,
-        now: Moment,
-        remote: PeerId,
-        grant: &[u8],
-        index_certificate: &[u8],
-    ) -> Result<Grant, GrantRefusal> {
-        let inner = self.lock();
-        let word = inner.word.as_ref().ok_or(GrantRefusal::NoNetwork)?;
-        let certificate: IndexCertificate =
-            parse_checked(index_certificate, &word.network).map_err(|_| GrantRefusal::Signature)?;
-        let grant: Grant = parse_checked(grant, &certificate.index).map_err(|_| GrantRefusal::Signature)?;
-        if certificate.network != word.network || grant.network != word.network || grant.peer != remote {
-            return Err(GrantRefusal::NotYours);
-        }
-        if word.revoked.iter().any(|(peer, serial)| *peer == remote && *serial >= grant.serial) {
-            return Err(GrantRefusal::Revoked);
-        }
-        let now = word.time_at(now);
-        if let Some(lost) = inner.lost
-            && now > lost.after(limits::OFFLINE_GRACE)
-        {
-            return Err(GrantRefusal::TooLongAlone);
-        }
-        let measure = inner.lost.unwrap_or(now);
-        if grant.expires <= measure || grant.issued > now.after(AHEAD) || certificate.not_after <= measure {
-            return Err(GrantRefusal::Ended);
-        }
-        Ok(grant)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        // Every change is a few assignments, so a poisoned lock still guards whole values.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Word {
     fn time_at(&self, now: Moment) -> Timestamp {
         self.time.after(now.since(self.at))
     }
 }
 
+/// Written by the link; read by everything that serves or dials.
+#[derive(Debug)]
+pub struct Standing {
+    word: Mutex<Option<Word>>,
+    paper: watch::Sender<Option<GrantPaper>>,
+    check: watch::Sender<Option<(NetworkId, Arc<GrantCheck>)>>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { word: Mutex::default(), paper: watch::Sender::new(None), check: watch::Sender::new(None) }
+    }
+}
+
+impl Standing {
+    /// The index speaks: in touch.
+    pub fn hear(&self, word: Word) {
+        let check = self.check_for(word.network);
+        check.in_touch(word.time, word.at);
+        self.take(word, &check);
+    }
+
+    /// What is left from an earlier run, last heard at `heard`: cut off since then.
+    pub fn restore(&self, word: Word, heard: Timestamp) {
+        let check = self.check_for(word.network);
+        let lost = Moment(word.at.0.saturating_sub(word.time.0.saturating_sub(heard.0)));
+        check.in_touch(heard, lost);
+        check.cut_off(lost);
+        self.take(word, &check);
+    }
+
+    /// A renewal: time, removals, perhaps a new grant.
+    pub fn renew(&self, grant: Option<ByteString>, time: Timestamp, at: Moment, revoked: Vec<(PeerId, u64)>) {
+        let Some(word) = self.word() else { return };
+        self.hear(Word { grant: grant.unwrap_or(word.grant), time, at, revoked, ..word });
+    }
+
+    /// The index is lost.
+    pub fn lose(&self, now: Moment) {
+        if let Some((_, check)) = self.check.borrow().as_ref() {
+            check.cut_off(now);
+        }
+    }
+
+    /// The network was left.
+    pub fn forget(&self) {
+        *self.lock() = None;
+        self.paper.send_replace(None);
+        self.check.send_replace(None);
+    }
+
+    /// What the index said last.
+    pub fn word(&self) -> Option<Word> {
+        self.lock().clone()
+    }
+
+    /// Index time.
+    pub fn index_time(&self, now: Moment) -> Option<Timestamp> {
+        self.lock().as_ref().map(|word| word.time_at(now))
+    }
+
+    /// The newest grant, to show to peers that are dialed.
+    pub fn papers(&self) -> watch::Receiver<Option<GrantPaper>> {
+        self.paper.subscribe()
+    }
+
+    /// The judge over grants; another one after another network was joined, none while in no network.
+    pub fn checks(&self) -> watch::Receiver<Option<(NetworkId, Arc<GrantCheck>)>> {
+        self.check.subscribe()
+    }
+
+    fn check_for(&self, network: NetworkId) -> Arc<GrantCheck> {
+        if let Some((known, check)) = self.check.borrow().as_ref()
+            && *known == network
+        {
+            return check.clone();
+        }
+        let check = GrantCheck::new(network, limits::OFFLINE_GRACE);
+        self.check.send_replace(Some((network, check.clone())));
+        check
+    }
+
+    fn take(&self, word: Word, check: &GrantCheck) {
+        check.revoke(word.revoked.iter().copied());
+        let paper = GrantPaper { grant: word.grant.clone(), index_certificate: word.index_certificate.clone() };
+        *self.lock() = Some(word);
+        self.paper.send_if_modified(|shown| {
+            let newer = shown.as_ref() != Some(&paper);
+            if newer {
+                *shown = Some(paper);
+            }
+            newer
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Word>> {
+        // Every change is one assignment, so a poisoned lock still guards a whole value.
+        self.word.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use haul_core::trust::{Grant, IndexCertificate};
     use haul_net::identity::SecretKey;
     use haul_net::trust::sign;
 
     use super::*;
+    use crate::serve::GrantRefusal;
+
+    const START: u64 = 1_000_000_000_000;
+    const GRANT_MS: u64 = 300_000;
 
     struct World {
         network: SecretKey,
@@ -186,90 +157,71 @@ mod tests {
         standing: Standing,
     }
 
-    const START: u64 = 1_000_000_000_000;
-    const GRANT_MS: u64 = 300_000;
-
-    fn world() -> World {
-        let (network, index) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
-        let world = World { network, index, standing: Standing::default() };
-        world.standing.hear(Word {
-            network: world.network.public(),
-            grant: ByteString::default(),
-            index_certificate: ByteString::default(),
-            time: Timestamp(START),
-            at: Moment(50_000),
-            revoked: Vec::new(),
-        });
-        world
-    }
-
     impl World {
-        fn certificate(&self) -> Vec<u8> {
-            let statement = IndexCertificate {
+        fn new() -> Self {
+            let (network, index) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
+            Self { network, index, standing: Standing::default() }
+        }
+
+        fn word(&self, at: u64) -> Word {
+            Word {
                 network: self.network.public(),
-                index: self.index.public(),
-                not_after: Timestamp(START * 2),
-            };
-            sign(&self.network, statement).to_bytes()
+                grant: ByteString(vec![1]),
+                index_certificate: ByteString(vec![2]),
+                time: Timestamp(START),
+                at: Moment(at),
+                revoked: Vec::new(),
+            }
         }
 
-        fn grant(&self, peer: PeerId, issued: u64) -> Vec<u8> {
-            let grant = Grant {
-                network: self.network.public(),
-                peer,
-                serial: 5,
-                issued: Timestamp(issued),
-                expires: Timestamp(issued + GRANT_MS),
-                groups: Vec::new(),
-            };
-            sign(&self.index, grant).to_bytes()
-        }
-
-        fn check(&self, after_ms: u64, remote: PeerId, grant: &[u8]) -> Result<(), GrantRefusal> {
-            self.standing.check(Moment(50_000 + after_ms), remote, grant, &self.certificate()).map(drop)
+        fn check(&self, peer: PeerId, issued: u64, now: u64) -> Result<(), GrantRefusal> {
+            let (network, index) = (self.network.public(), self.index.public());
+            let certificate = IndexCertificate { network, index, not_after: Timestamp(START * 2) };
+            let (issued, expires) = (Timestamp(issued), Timestamp(issued + GRANT_MS));
+            let grant = Grant { network, peer, serial: 5, issued, expires, groups: Vec::new() };
+            let (_, check) = self.standing.checks().borrow().clone().unwrap();
+            let signed = (sign(&self.network, certificate).to_bytes(), sign(&self.index, grant).to_bytes());
+            check.check(peer, &signed.1, &signed.0, Moment(now)).map(drop)
         }
     }
 
     #[test]
-    fn in_touch_a_grant_must_be_in_date() {
-        let world = world();
+    fn contact_loss_and_removal_reach_the_judge() {
+        let world = World::new();
         let peer = SecretKey::generate().unwrap().public();
-        let grant = world.grant(peer, START);
-        assert_eq!(world.check(0, peer, &grant), Ok(()));
-        assert_eq!(world.check(GRANT_MS - 1, peer, &grant), Ok(()));
-        assert_eq!(world.check(GRANT_MS, peer, &grant), Err(GrantRefusal::Ended));
-        assert_eq!(world.check(0, peer, &world.grant(peer, START + 60_000)), Err(GrantRefusal::Ended));
-        assert_eq!(world.check(0, world.index.public(), &grant), Err(GrantRefusal::NotYours));
-        let mut forged = grant.clone();
-        *forged.last_mut().unwrap() ^= 1;
-        assert_eq!(world.check(0, peer, &forged), Err(GrantRefusal::Signature));
-        assert_eq!(world.check(0, peer, b""), Err(GrantRefusal::Signature));
-        assert_eq!(Standing::default().check(Moment(0), peer, &grant, b""), Err(GrantRefusal::NoNetwork));
+        world.standing.hear(world.word(50_000));
+        assert_eq!(world.check(peer, START, 50_000), Ok(()));
+        assert_eq!(world.check(peer, START, 50_000 + GRANT_MS), Err(GrantRefusal::Expired));
+        world.standing.lose(Moment(51_000));
+        assert_eq!(world.check(peer, START, 50_000 + GRANT_MS), Ok(()));
+        world.standing.renew(None, Timestamp(START + GRANT_MS), Moment(50_000 + GRANT_MS), vec![(peer, 5)]);
+        assert_eq!(world.check(peer, START + GRANT_MS, 50_000 + GRANT_MS), Err(GrantRefusal::Revoked));
     }
 
     #[test]
-    fn the_removed_are_out_and_return_with_a_new_certificate_only() {
-        let world = world();
+    fn an_earlier_run_counts_as_cut_off() {
+        let world = World::new();
         let peer = SecretKey::generate().unwrap().public();
-        let grant = world.grant(peer, START);
-        world.standing.renew(None, Timestamp(START), Moment(50_000), vec![(peer, 5)]);
-        assert_eq!(world.check(0, peer, &grant), Err(GrantRefusal::Revoked));
-        world.standing.renew(None, Timestamp(START), Moment(50_000), vec![(peer, 4)]);
-        assert_eq!(world.check(0, peer, &grant), Ok(()));
+        // Heard at START; ten minutes later this run begins.
+        let word = Word { time: Timestamp(START + 600_000), ..world.word(900_000) };
+        world.standing.restore(word, Timestamp(START));
+        assert_eq!(world.check(peer, START - 1_000, 900_000), Ok(()), "in date when the index was lost");
+        assert_eq!(world.check(peer, START - GRANT_MS, 900_000), Err(GrantRefusal::Expired));
+        assert_eq!(world.standing.index_time(Moment(901_000)), Some(Timestamp(START + 601_000)));
     }
 
     #[test]
-    fn cut_off_old_grants_last_a_day() {
-        let world = world();
-        let peer = SecretKey::generate().unwrap().public();
-        let (grant, old) = (world.grant(peer, START), world.grant(peer, START - GRANT_MS));
-        world.standing.lose(Moment(50_000 + 1_000));
-        let day = u64::try_from(limits::OFFLINE_GRACE.as_millis()).unwrap();
-        assert_eq!(world.check(GRANT_MS * 10, peer, &grant), Ok(()));
-        assert_eq!(world.check(2_000, peer, &old), Err(GrantRefusal::Ended));
-        assert_eq!(world.check(day + 1_000, peer, &grant), Ok(()));
-        assert_eq!(world.check(day + 1_001, peer, &grant), Err(GrantRefusal::TooLongAlone));
-        world.standing.renew(None, Timestamp(START + day), Moment(50_000 + day), Vec::new());
-        assert_eq!(world.check(day, peer, &grant), Err(GrantRefusal::Ended));
+    fn papers_change_with_new_grants_only() {
+        let world = World::new();
+        let mut papers = world.standing.papers();
+        world.standing.hear(world.word(1));
+        assert!(papers.has_changed().unwrap());
+        assert_eq!(papers.borrow_and_update().as_ref().unwrap().grant, ByteString(vec![1]));
+        world.standing.renew(None, Timestamp(START + 1), Moment(2), Vec::new());
+        assert!(!papers.has_changed().unwrap());
+        world.standing.renew(Some(ByteString(vec![9])), Timestamp(START + 2), Moment(3), Vec::new());
+        assert_eq!(papers.borrow_and_update().as_ref().unwrap().grant, ByteString(vec![9]));
+        world.standing.forget();
+        assert!(papers.borrow().is_none() && world.standing.checks().borrow().is_none());
     }
 }

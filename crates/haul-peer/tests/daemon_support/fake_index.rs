@@ -1,5 +1,5 @@
 //! An index that says what a test tells it to, over in-memory transports. It checks little and counts everything.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

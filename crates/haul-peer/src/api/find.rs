@@ -1,0 +1,249 @@
+//! Searching names and looking up who has exactly something.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use haul_core::ids::BlobId;
+use haul_core::limits;
+use haul_core::wire::index::{
+    BlobPlaces, Hit, HitKind, Hits, IndexAnswer, IndexRequest, LookupKeys, PeerCard, Place, Providers,
+};
+use haul_core::wire::{ByteString, List};
+
+use super::codes::ErrorCode;
+use super::context::Context;
+use super::problem::Problem;
+use super::records::{ContentState, HitRecord, Kind, Notice, Presence, ProviderRecord, Record, Summary};
+use super::requests::{LookupRequest, SearchRequest};
+use super::stream::Records;
+use crate::link::LinkError;
+use crate::text;
+
+/// Hits of a search that names no limit.
+const DEFAULT_HITS: u64 = 50;
+
+/// Finds names and reports them page by page.
+pub async fn search(context: &Context, request: SearchRequest, records: &Records) -> Result<(), Problem> {
+    if request.query.trim().is_empty() {
+        return Err(
+            Problem::new(ErrorCode::BadQuery, "the query is empty").next("search for part of a name: haul search WORD")
+        );
+    }
+    let started = Instant::now();
+    let wanted = if request.all { u64::MAX } else { request.limit.unwrap_or(DEFAULT_HITS) };
+    let (mut sent, mut near, mut cursor) = (0, 0, None);
+    let mut summary = Summary { exact: true, coverage: 1.0, ..Summary::default() };
+    let (mut index_us, mut examined) = (0, 0);
+    loop {
+        let limit = wanted.saturating_sub(sent).min(limits::SEARCH_HITS as u64) as u32;
+        let ask =
+            IndexRequest::Search { query: request.query.clone(), limit, cursor: cursor.take(), away: request.away };
+        let hits = match context.link.ask(&ask).await? {
+            IndexAnswer::Hits(hits) => hits,
+            _ => return Err(LinkError::Unexpected.into()),
+        };
+        let Hits { hits, cursor: next, total, exact, coverage_permille, examined: compared, index_us: worked } = hits;
+        (summary.total, summary.exact) = (total, exact);
+        summary.coverage = summary.coverage.min(f64::from(coverage_permille) / 1_000.0);
+        index_us += worked;
+        examined += compared;
+        let empty = hits.is_empty();
+        for hit in &hits {
+            sent += 1;
+            near += u64::from(hit.near);
+            records.send(Record::Hit(hit_record(sent, hit))).await?;
+        }
+        if next.is_none() || empty || sent >= wanted {
+            summary.truncated = next.is_some();
+            break;
+        }
+        cursor = next;
+    }
+    summary.hits = sent;
+    summary.only_near = sent > 0 && near == sent;
+    summary.took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    (summary.index_us, summary.examined) = (Some(index_us), Some(examined));
+    // The totals are a courtesy of the last line; an index that does not give them has still answered.
+    if let Some(stats) = context.totals().await {
+        (summary.files, summary.peers) = (Some(stats.files), Some(stats.peers_online));
+    }
+    records.send(Record::Summary(summary)).await?;
+    Ok(())
+}
+
+fn hit_record(n: u64, hit: &Hit) -> HitRecord {
+    let (path, raw) = full_path(hit.share.as_str(), hit.path.as_bytes());
+    let kind = kind_of(hit.kind);
+    HitRecord {
+        n,
+        kind,
+        name: text::lossy(&hit.name).0,
+        path,
+        share: hit.share.to_string(),
+        peer: hit.peer.to_string(),
+        peer_name: hit.peer_name.to_string(),
+        size: (kind == Kind::File).then_some(hit.size),
+        id: hit.blob.map(|blob| blob.to_string()),
+        state: content_state(kind, hit.blob),
+        names: hit.names,
+        copies: hit.copies,
+        online: hit.online,
+        mtime: text::mtime(hit.mtime_ns),
+        near: hit.near,
+        raw,
+    }
+}
+
+fn kind_of(kind: HitKind) -> Kind {
+    match kind {
+        HitKind::File => Kind::File,
+        HitKind::Directory => Kind::Dir,
+        HitKind::Symlink => Kind::Link,
+    }
+}
+
+pub(super) fn content_state(kind: Kind, blob: Option<BlobId>) -> ContentState {
+    if kind == Kind::File && blob.is_none() { ContentState::Hashing } else { ContentState::Ready }
+}
+
+/// Share and path as one text, and in hexadecimal if the text loses something.
+pub(super) fn full_path(share: &str, path: &[u8]) -> (String, Option<String>) {
+    let mut full = share.as_bytes().to_vec();
+    if !path.is_empty() {
+        full.push(b'/');
+        full.extend_from_slice(path);
+    }
+    text::lossy(&full)
+}
+
+/// The blob that a text names as `b3:…` or as a link to it.
+pub(super) fn blob_id(what: &str) -> Result<Option<BlobId>, Problem> {
+    let id = what.strip_prefix("haul:").unwrap_or(what);
+    if id.starts_with("d3:") {
+        return Err(Problem::new(ErrorCode::Usage, "directories are not found by their id yet")
+            .next("fetch it as PEER:PATH; find it: haul search NAME"));
+    }
+    if !id.starts_with("b3:") {
+        return Ok(None);
+    }
+    match id.parse() {
+        Ok(blob) => Ok(Some(blob)),
+        // A short form for people, or a file that is really called so.
+        Err(_) if id.len() == "b3:".len() + 64 || what.starts_with("haul:") => {
+            Err(Problem::new(ErrorCode::Usage, format!("{what} is not an id: 64 hexadecimal digits follow b3:")))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// Asks the index who has it. Remembers the answer.
+pub(super) async fn providers_of(context: &Context, what: &str, max: u32, away: bool) -> Result<Providers, Problem> {
+    let keys = match blob_id(what)? {
+        Some(blob) => LookupKeys::Blobs(List::new(vec![blob])),
+        None if what.len() > limits::NAME_BYTES => {
+            return Err(Problem::new(ErrorCode::Usage, "a name has at most 255 bytes").next("haul search WORD"));
+        }
+        None => LookupKeys::Names(List::new(vec![ByteString::from(what.as_bytes())])),
+    };
+    match context.link.ask(&IndexRequest::Lookup { keys, max, away }).await? {
+        IndexAnswer::Providers(providers) => {
+            context.known.providers(&providers);
+            Ok(providers)
+        }
+        _ => Err(LinkError::Unexpected.into()),
+    }
+}
+
+/// Who has exactly this.
+pub async fn lookup(context: &Context, request: LookupRequest, records: &Records) -> Result<(), Problem> {
+    let started = Instant::now();
+    let max = request.max.unwrap_or(limits::LOOKUP_PROVIDERS as u32).clamp(1, limits::LOOKUP_PROVIDERS as u32);
+    let providers = providers_of(context, &request.what, max, request.away).await?;
+    let mut contents: BTreeMap<Option<BlobId>, u32> = BTreeMap::new();
+    let (mut hits, mut online, mut total) = (0, 0, 0);
+    for places in providers.answers.iter().flatten() {
+        *contents.entry(places.blob).or_default() += places.total;
+        total += u64::from(places.total);
+        for place in &places.places {
+            let Some(card) = providers.peers.get(place.peer as usize) else { continue };
+            hits += 1;
+            online += u64::from(card.online);
+            records.send(Record::Provider(provider_record(context, places, place, card))).await?;
+        }
+    }
+    if hits == 0 {
+        return Err(nobody(context, &request.what, request.away).await);
+    }
+    if contents.len() > 1 {
+        let message = format!(
+            "{} different contents have the name {}; use an id to be sure which one you get",
+            contents.len(),
+            request.what
+        );
+        let first = contents.keys().flatten().next().map(|blob| format!("haul get {blob}"));
+        records.send(Record::Warning(Notice { message, next: first })).await?;
+    }
+    let summary = Summary {
+        hits,
+        total,
+        exact: true,
+        truncated: hits < total,
+        coverage: 1.0,
+        contents: Some(contents.len() as u64),
+        online: Some(online),
+        took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        ..Summary::default()
+    };
+    records.send(Record::Summary(summary)).await?;
+    Ok(())
+}
+
+/// Why nobody was found: not known at all, or known and away.
+pub(super) async fn nobody(context: &Context, what: &str, away_counted: bool) -> Problem {
+    let unknown =
+        Problem::new(ErrorCode::NotFound, format!("nobody shares {what}")).next(if blob_id(what) == Ok(None) {
+            format!("find names like it: haul search {what}")
+        } else {
+            "find it by name: haul search WORD".to_owned()
+        });
+    if away_counted {
+        return unknown;
+    }
+    let Ok(away) = providers_of(context, what, limits::LOOKUP_PROVIDERS as u32, true).await else { return unknown };
+    if away.peers.is_empty() {
+        return unknown;
+    }
+    let count = away.peers.len();
+    let peers = if count == 1 { "1 peer knows it".to_owned() } else { format!("{count} peers know it") };
+    let causes = away.peers.iter().map(|card| super::context::away_cause(card)).collect();
+    Problem::new(ErrorCode::NoProvider, format!("nobody who has {what} can be reached ({peers})"))
+        .causes(causes)
+        .next(format!("wait for one of them: haul get {what} --wait"))
+}
+
+fn provider_record(context: &Context, places: &BlobPlaces, place: &Place, card: &PeerCard) -> ProviderRecord {
+    let (path, raw) = full_path(place.share.as_str(), place.path.as_bytes());
+    let route = match () {
+        () if card.id == context.link.me() => Some("self".to_owned()),
+        () if card.online && !card.addresses.is_empty() => Some("direct".to_owned()),
+        () => None,
+    };
+    ProviderRecord {
+        id: places.blob.map(|blob| blob.to_string()),
+        peer: card.id.to_string(),
+        name: card.name.to_string(),
+        path,
+        size: places.size,
+        complete: true,
+        state: presence(card),
+        route,
+        addr: card.addresses.first().filter(|_| card.online).cloned(),
+        seen: Some(text::rfc3339(card.seen)),
+        mtime: text::mtime(place.mtime_ns),
+        raw,
+    }
+}
+
+pub(super) fn presence(card: &PeerCard) -> Presence {
+    if card.online { Presence::Online } else { Presence::Away }
+}
