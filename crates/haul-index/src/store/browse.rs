@@ -47,7 +47,7 @@ pub(super) fn browse(memory: &Memory, view: &View, question: &BrowseQuestion<'_>
             _ => Err(StoreError::NotFound),
         };
     };
-    let mut walk = Walk::new(memory, after, limits::BROWSE_ENTRIES);
+    let mut walk = Walk::new(memory, after, limits::BROWSE_ENTRIES, 1);
     let ended = if question.recursive { walk.below(node, &mut path.to_vec()) } else { walk.children(node, path) };
     Ok(walk.finish(ended))
 }
@@ -74,18 +74,23 @@ fn cursor(directory: &[u8], name: &[u8]) -> ByteString {
     ByteString(encode(&(ByteString::from(directory), ByteString::from(name))))
 }
 
-/// Fills one page with rows in the order of pages: directory bytes, then name bytes.
+/// Fills pages with rows in the order of pages: directory bytes, then name bytes.
 pub(super) struct Walk<'a> {
     memory: &'a Memory,
     after: Option<Cursor>,
+    /// Entries per page.
     limit: usize,
+    /// Pages that may still follow the one being filled.
+    more_pages: usize,
     page: PageBuilder,
+    full: Vec<Vec<u8>>,
     last: Option<(Vec<u8>, u32)>,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(memory: &'a Memory, after: Option<Cursor>, limit: usize) -> Self {
-        Self { memory, after, limit, page: PageBuilder::new(), last: None }
+    pub(super) fn new(memory: &'a Memory, after: Option<Cursor>, limit: usize, pages: usize) -> Self {
+        let more_pages = pages.saturating_sub(1);
+        Self { memory, after, limit, more_pages, page: PageBuilder::new(), full: Vec::new(), last: None }
     }
 
     /// Adds the rows of one directory; returns whether all fitted.
@@ -100,7 +105,7 @@ impl<'a> Walk<'a> {
             _ => (0, 0),
         };
         for row in memory.directories.node(node).children.from(start) {
-            if self.page.len() == self.limit || !self.page.push(&Change::Upsert(memory.entry_in(row, path))) {
+            if !self.push(&Change::Upsert(memory.entry_in(row, path))) {
                 return false;
             }
             match &mut self.last {
@@ -109,6 +114,18 @@ impl<'a> Walk<'a> {
             }
         }
         true
+    }
+
+    fn push(&mut self, change: &Change<'_>) -> bool {
+        if self.page.len() < self.limit && self.page.push(change) {
+            return true;
+        }
+        if self.more_pages == 0 {
+            return false;
+        }
+        self.more_pages -= 1;
+        self.full.push(self.page.finish());
+        self.page.push(change)
     }
 
     /// Adds everything below a directory; `path` is its path, and is so again afterwards.
@@ -153,10 +170,6 @@ impl<'a> Walk<'a> {
         })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.page.is_empty()
-    }
-
     pub(super) fn last_key(&self) -> Option<Cursor> {
         let (directory, row) = self.last.as_ref()?;
         Some((directory.clone(), self.memory.names.text(self.memory.row(*row).name).to_vec()))
@@ -167,8 +180,12 @@ impl<'a> Walk<'a> {
         Listing { page: ByteString(self.page.finish()), cursor }
     }
 
-    pub(super) fn take_page(&mut self) -> Vec<u8> {
-        self.page.finish()
+    /// All pages; none is empty.
+    pub(super) fn take_pages(mut self) -> Vec<Vec<u8>> {
+        if !self.page.is_empty() {
+            self.full.push(self.page.finish());
+        }
+        self.full
     }
 }
 

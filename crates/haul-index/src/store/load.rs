@@ -25,6 +25,10 @@ pub(super) fn load(disk: &Disk, boot_id: &[u8; 16], now: Moment) -> Result<Loade
     let (next_generation, unused_generations) = disk.read(&mut loader)?;
     let Loader { mut memory, records, .. } = loader;
     let mut restored_until = u64::MAX;
+    for peer in &mut memory.shares.peers {
+        // What was just read need not be written again.
+        peer.dirty = false;
+    }
     for (id, record) in records {
         // All zeros is no boot: nothing says that the clock is the same.
         if record.boot_id != *boot_id || *boot_id == [0; 16] || record.lease_end <= now.0 {

@@ -120,9 +120,11 @@ impl EmbeddedStore {
                         "an amendment has at most 50,000 entries: commit and begin another".into(),
                     ));
                 }
-                if !checked.changes().all(|change| keys.insert(key_hash(&change))) {
+                // A refused page leaves nothing behind.
+                if checked.changes().any(|change| keys.contains(&key_hash(&change))) {
                     return Err(twice());
                 }
+                keys.extend(checked.changes().map(|change| key_hash(&change)));
                 pages.push(page.clone());
             }
             Kind::Replace(filling) => {

@@ -19,8 +19,8 @@ use super::registration::record_of;
 const SWEEP_ROWS: usize = 10_000;
 /// Amendments below this many bytes are left alone however small the list is.
 const REWRITE_BYTES: u64 = 64 * 1024;
-/// Bytes of pages that a rewrite sends to the disk at once.
-const REWRITE_STEP: usize = 2 * 1024 * 1024;
+/// Pages that a rewrite makes under one read lock and sends to the disk at once: 2 to 16 MiB.
+const REWRITE_PAGES: usize = 64;
 
 impl EmbeddedStore {
     /// Works until the budget is used up or nothing is left; returns whether work is left.
@@ -122,26 +122,17 @@ impl EmbeddedStore {
         let mut next_seq = 0;
         let mut total = 0;
         loop {
-            let mut pages = Vec::new();
-            let mut step = 0;
-            let ended = {
+            let (pages, ended) = {
                 let memory = self.shared.read();
                 let root = memory.shares.slot(held.slot).root;
-                loop {
-                    let mut walk = Walk::new(&memory, after.take(), limits::PAGE_ENTRIES);
-                    let ended = walk.below(root, &mut Vec::new());
-                    after = walk.last_key();
-                    if !walk.is_empty() {
-                        let page = walk.take_page();
-                        step += page.len();
-                        pages.push((next_seq, Bytes::from(page)));
-                        next_seq += 1;
-                    }
-                    if ended || step >= REWRITE_STEP {
-                        break ended;
-                    }
-                }
+                let mut walk = Walk::new(&memory, after, limits::PAGE_ENTRIES, REWRITE_PAGES);
+                let ended = walk.below(root, &mut Vec::new());
+                after = walk.last_key();
+                (walk.take_pages(), ended)
             };
+            let step: usize = pages.iter().map(Vec::len).sum();
+            let pages: Vec<_> = (next_seq..).zip(pages.into_iter().map(Bytes::from)).collect();
+            next_seq += pages.len() as u64;
             total += step as u64;
             self.writer.write(vec![Write::Pages { generation, pages }]).await?;
             if ended {

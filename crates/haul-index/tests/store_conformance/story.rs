@@ -204,24 +204,35 @@ impl<F: Factory> Story<'_, F> {
         self.store.as_ref().unwrap()
     }
 
+    /// Mostly what brings a share forward, sometimes anything at all.
     async fn step(&mut self) -> Told {
         let peer = peer(self.random.below(3));
         let share = ShareId([self.random.below(2) as u8; 16]);
-        match self.random.below(40) {
-            0..4 => self.connect(peer).await,
-            4..12 => self.open(peer, share).await,
-            12..18 => self.begin(peer, share).await,
-            18..26 => self.stage().await,
-            26..33 => self.commit().await,
-            33 => self.abort().await,
-            34 => self.close(peer, share, false).await,
-            35 => self.close(peer, share, true).await,
-            36 => self.leave(peer, false).await,
-            37 => {
-                let forget = self.random.below(2) == 0;
-                self.leave(peer, forget).await
+        if self.random.below(3) > 0 {
+            if !self.model.peers.get(&peer).is_some_and(|peer| peer.connected) {
+                return self.connect(peer).await;
             }
-            38 => self.restart(),
+            if !self.is_open(peer, share) {
+                return self.open(peer, share).await;
+            }
+            self.begin(peer, share).await?;
+            for _ in 0..=self.random.below(3) {
+                self.stage().await?;
+            }
+            return self.commit().await;
+        }
+        match self.random.below(24) {
+            0 => self.connect(peer).await,
+            1..5 => self.open(peer, share).await,
+            5..9 => self.begin(peer, share).await,
+            9..12 => self.stage().await,
+            12..15 => self.commit().await,
+            15 => self.abort().await,
+            16 | 17 => self.close(peer, share, false).await,
+            18 => self.close(peer, share, true).await,
+            19 => self.leave(peer, false).await,
+            20 => self.leave(peer, true).await,
+            21 => self.restart(),
             _ => {
                 self.log.push("maintain".into());
                 let end = self.store().maintain(std::time::Duration::from_millis(20)).await;
@@ -307,9 +318,16 @@ impl<F: Factory> Story<'_, F> {
         let at = self.random.below(self.transactions.len());
         let (base, changes) = (self.transactions[at].base, self.transactions[at].changes.clone());
         let mut page = BTreeMap::new();
+        let own = (self.transactions[at].peer, self.transactions[at].share);
+        let known: Vec<Key> = self.own.get(&own).map(|(_, list)| list.keys().cloned().collect()).unwrap_or_default();
         for _ in 0..=self.random.below(8) {
             let remove = self.random.below(3) == 0 && (base.is_some() || self.random.below(20) == 0);
-            page.insert(key(&mut self.random), (!remove).then(|| line(&mut self.random)));
+            let key = if known.is_empty() || self.random.below(2) == 0 {
+                key(&mut self.random)
+            } else {
+                self.random.one(&known).clone()
+            };
+            page.insert(key, (!remove).then(|| line(&mut self.random)));
         }
         if self.random.below(8) > 0 {
             page.retain(|key, _| !changes.contains_key(key));

@@ -1,0 +1,268 @@
+//! What the embedded store promises about its files: kills, restarts, leases, limits, upkeep.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use haul_core::ids::{PeerId, ShareId};
+use haul_core::limits;
+use haul_core::manifest::{Change, Entry, EntryKind, PageBuilder, RegistrationDigest, ShareState};
+use haul_core::query::parse;
+use haul_core::time::Moment;
+use haul_core::wire::Label;
+use haul_index::store::{
+    Asker, EmbeddedStore, IndexStore, Opened, SearchQuestion, ShareOffer, StoreError, StoreSettings, TransactionId,
+};
+
+const SHARE: ShareId = ShareId([5; 16]);
+/// Files of one commit; several pages.
+const FILES: usize = 1_500;
+const CHILD: &str = "HAUL_STORE_CHILD";
+
+fn peer() -> PeerId {
+    PeerId::new([9; 32]).unwrap()
+}
+
+fn asker() -> Asker {
+    Asker { peer: peer(), groups: Vec::new() }
+}
+
+fn offer(state: ShareState) -> ShareOffer {
+    ShareOffer { id: SHARE, name: Label::new("films").unwrap(), groups: Vec::new(), state }
+}
+
+async fn connect(store: &EmbeddedStore, state: ShareState) -> Opened {
+    store.connect(peer(), Label::new("lab-1").unwrap()).await.unwrap();
+    store.open(peer(), offer(state)).await.unwrap()
+}
+
+/// Stages the files of commit `number`, adding them to the digest.
+async fn stage(store: &EmbeddedStore, tx: TransactionId, number: u64, digest: &mut RegistrationDigest) {
+    let directory = format!("commit-{number:04}");
+    let names: Vec<String> = (0..FILES).map(|file| format!("file-{file:05}.bin")).collect();
+    for names in names.chunks(limits::PAGE_ENTRIES) {
+        let mut page = PageBuilder::new();
+        for name in names {
+            let kind = EntryKind::File { size: number, executable: false, blob: None };
+            let entry = Entry { directory: directory.as_bytes(), name: name.as_bytes(), mtime_ns: 1, kind };
+            digest.add(&entry);
+            assert!(page.push(&Change::Upsert(entry)));
+        }
+        store.stage(tx, Bytes::from(page.finish())).await.unwrap();
+    }
+}
+
+async fn commit(store: &EmbeddedStore, base: Option<ShareState>, digest: &mut RegistrationDigest) -> ShareState {
+    let revision = base.map_or(0, |base| base.revision) + 1;
+    let tx = store.begin(peer(), SHARE, base).await.unwrap();
+    stage(store, tx, revision, digest).await;
+    store.commit(tx, ShareState { revision, digest: *digest }, FILES as u64).await.unwrap()
+}
+
+async fn total(store: &EmbeddedStore, text: &str, away: bool) -> u64 {
+    let query = parse(text).unwrap();
+    let question = SearchQuestion { query: &query, limit: 1, cursor: None, away, now_ns: 0 };
+    store.search(&asker(), question).await.unwrap().total
+}
+
+/// The digest after this many commits.
+fn digest_of(commits: u64) -> RegistrationDigest {
+    let mut digest = RegistrationDigest::default();
+    for number in 1..=commits {
+        let directory = format!("commit-{number:04}");
+        for file in 0..FILES {
+            let name = format!("file-{file:05}.bin");
+            let kind = EntryKind::File { size: number, executable: false, blob: None };
+            digest.add(&Entry { directory: directory.as_bytes(), name: name.as_bytes(), mtime_ns: 1, kind });
+        }
+    }
+    digest
+}
+
+/// Not a test of its own: the process that is killed.
+#[tokio::test]
+#[ignore = "run by a_killed_index_has_all_of_a_commit_or_none"]
+async fn child() {
+    let Ok(dir) = std::env::var(CHILD) else { return };
+    let store = EmbeddedStore::open(Path::new(&dir)).unwrap();
+    let state = ShareState { revision: u64::MAX, digest: RegistrationDigest::default() };
+    let mut base = match connect(&store, state).await {
+        Opened::Amend(state) => Some(state),
+        _ => None,
+    };
+    let mut digest = base.map_or(RegistrationDigest::default(), |base| base.digest);
+    loop {
+        // Upkeep and amendments together: rewrites are killed too.
+        let state = commit(&store, base, &mut digest).await;
+        println!("committed {}", state.revision);
+        base = Some(state);
+        store.maintain(Duration::from_millis(1)).await.unwrap();
+    }
+}
+
+#[test]
+fn a_killed_index_has_all_of_a_commit_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut acknowledged = 0;
+    for round in 0..6 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
+            .env(CHILD, dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // Killed as soon as it has said so: somewhere in the next transaction.
+        let revisions = lines.filter_map(|line| line.ok()?.strip_prefix("committed ")?.parse::<u64>().ok());
+        acknowledged = revisions.take(1 + round % 3).last().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        runtime.block_on(async {
+            let store = EmbeddedStore::open(dir.path()).unwrap();
+            let asked = ShareState { revision: u64::MAX, digest: RegistrationDigest::default() };
+            let Opened::Amend(held) = connect(&store, asked).await else { panic!("nothing is held") };
+            assert!(held.revision >= acknowledged, "lost: {} < {acknowledged}", held.revision);
+            assert_eq!(held.digest, digest_of(held.revision));
+            assert_eq!(store.stats().files, held.revision * FILES as u64);
+            assert_eq!(total(&store, "file-00007", false).await, held.revision);
+        });
+    }
+    println!("{acknowledged} commits acknowledged");
+}
+
+#[tokio::test]
+async fn what_was_not_committed_is_gone_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut digest = RegistrationDigest::default();
+    let state;
+    {
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        assert_eq!(connect(&store, ShareState::default()).await, Opened::Replace);
+        state = commit(&store, None, &mut digest).await;
+        // A replacement large enough that its pages went to disk already, and never committed.
+        let tx = store.begin(peer(), SHARE, None).await.unwrap();
+        let mut lost = RegistrationDigest::default();
+        for number in 100..130 {
+            stage(&store, tx, number, &mut lost).await;
+        }
+    }
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    assert_eq!(total(&store, "file-00001", true).await, 1);
+    assert_eq!(total(&store, "file-00001", false).await, 0);
+    assert_eq!(connect(&store, state).await, Opened::Same);
+    assert_eq!(total(&store, "file-00001", false).await, 1);
+    assert!(store.maintain(Duration::from_secs(5)).await.is_ok());
+}
+
+fn settings(boot: u8, now: &Arc<AtomicU64>) -> StoreSettings {
+    let now = Arc::clone(now);
+    StoreSettings {
+        boot_id: [boot; 16],
+        now: Arc::new(move || Moment(now.load(Ordering::Relaxed))),
+        ..StoreSettings::default()
+    }
+}
+
+#[tokio::test]
+async fn a_running_lease_outlives_a_restart_on_the_same_boot_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Arc::new(AtomicU64::new(1_000));
+    let mut digest = RegistrationDigest::default();
+    {
+        let store = EmbeddedStore::open_with(dir.path(), settings(1, &now)).unwrap();
+        connect(&store, ShareState::default()).await;
+        commit(&store, None, &mut digest).await;
+        store.heartbeat(peer(), Moment(50_000)).await.unwrap();
+    }
+    {
+        let store = EmbeddedStore::open_with(dir.path(), settings(2, &now)).unwrap();
+        assert_eq!(total(&store, "file-00001", false).await, 0, "another boot");
+    }
+    {
+        let store = EmbeddedStore::open_with(dir.path(), settings(1, &now)).unwrap();
+        assert_eq!(total(&store, "file-00001", false).await, 1);
+        // The lease does not let anybody change anything.
+        assert!(matches!(store.begin(peer(), SHARE, None).await, Err(StoreError::NotOpen)));
+        now.store(50_000, Ordering::Relaxed);
+        assert_eq!(total(&store, "file-00001", false).await, 0, "the lease has ended");
+        assert_eq!(store.totals(&asker(), peer()).await.files, 0);
+    }
+    now.store(2_000, Ordering::Relaxed);
+    {
+        let store = EmbeddedStore::open_with(dir.path(), settings(1, &now)).unwrap();
+        connect(&store, ShareState::default()).await;
+        store.heartbeat(peer(), Moment(60_000)).await.unwrap();
+        store.leave(peer()).await.unwrap();
+    }
+    let store = EmbeddedStore::open_with(dir.path(), settings(1, &now)).unwrap();
+    assert_eq!(total(&store, "file-00001", false).await, 0, "it left");
+}
+
+#[tokio::test]
+async fn limits_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    connect(&store, ShareState::default()).await;
+    let mut digest = RegistrationDigest::default();
+    let state = commit(&store, None, &mut digest).await;
+    let tx = store.begin(peer(), SHARE, Some(state)).await.unwrap();
+    let oversized = Bytes::from(vec![0; limits::PAGE_BYTES + 1]);
+    assert!(matches!(store.stage(tx, oversized).await, Err(StoreError::BadPage(_))));
+    let mut staged = RegistrationDigest::default();
+    for number in 2..2 + (limits::AMEND_ENTRIES / FILES) as u64 {
+        stage(&store, tx, number, &mut staged).await;
+    }
+    let mut page = PageBuilder::new();
+    for number in 0..limits::PAGE_ENTRIES {
+        let name = format!("{number:06}");
+        let entry = Entry { directory: b"z", name: name.as_bytes(), mtime_ns: 0, kind: EntryKind::Directory };
+        assert!(page.push(&Change::Upsert(entry)));
+    }
+    assert!(matches!(store.stage(tx, Bytes::from(page.finish())).await, Err(StoreError::TooMuch(_))));
+    for number in 0..limits::SHARES_PER_PEER {
+        let mut id = [1; 16];
+        id[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        let share = ShareOffer { id: ShareId(id), ..offer(ShareState::default()) };
+        let opened = store.open(peer(), share).await;
+        assert_eq!(opened.is_ok(), number + 1 < limits::SHARES_PER_PEER, "{number}");
+    }
+    let query = parse("file").unwrap();
+    let question = SearchQuestion { query: &query, limit: 1, cursor: Some(b"xyz"), away: false, now_ns: 0 };
+    assert!(matches!(store.search(&asker(), question).await, Err(StoreError::BadCursor)));
+    assert!(matches!(EmbeddedStore::open(dir.path()), Err(StoreError::Storage(_))), "opened twice");
+}
+
+#[tokio::test]
+async fn upkeep_rewrites_a_worn_list_and_sweeps_what_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut digest = RegistrationDigest::default();
+    let mut state = None;
+    {
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        connect(&store, ShareState::default()).await;
+        for _ in 0..6 {
+            state = Some(commit(&store, state, &mut digest).await);
+        }
+        while store.maintain(Duration::from_millis(50)).await.unwrap() {}
+        assert_eq!(total(&store, "file-00001", false).await, 6);
+        state = Some(commit(&store, state, &mut digest).await);
+    }
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    assert_eq!(connect(&store, state.unwrap()).await, Opened::Same);
+    assert_eq!(store.stats().files, 7 * FILES as u64);
+    store.close(peer(), SHARE, true).await.unwrap();
+    assert_eq!(total(&store, "file-00001", true).await, 0);
+    assert_eq!(store.stats().files, 0);
+    while store.maintain(Duration::from_millis(50)).await.unwrap() {}
+    assert_eq!((store.stats().names, store.stats().shares), (0, 0));
+    drop(store);
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    assert_eq!(connect(&store, state.unwrap()).await, Opened::Replace);
+}
