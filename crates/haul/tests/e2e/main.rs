@@ -6,3 +6,4 @@ mod kill;
 mod providers;
 mod scale;
 mod support;
+mod walkthrough;

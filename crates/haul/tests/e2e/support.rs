@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -26,7 +26,7 @@ pub(crate) fn haul() -> Command {
     command
 }
 
-/// A machine of its own as far as haul can tell: one HAUL_HOME.
+/// A machine of its own as far as haul can tell: one `HAUL_HOME`.
 pub(crate) struct Home {
     folder: tempfile::TempDir,
 }
@@ -52,6 +52,17 @@ impl Home {
         Finished(output)
     }
 
+    /// Runs `haul shell` in `folder` with a script on its standard input.
+    pub(crate) fn shell(&self, folder: &Path, script: &str) -> Finished {
+        let mut command = haul();
+        command.env("HAUL_HOME", self.path()).arg("shell").current_dir(folder);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("haul starts");
+        // A shell that stops early does not read the rest of its script.
+        let _ = child.stdin.take().expect("piped").write_all(script.as_bytes());
+        Finished(child.wait_with_output().expect("haul ends"))
+    }
+
     /// Starts a role and waits for its ready line.
     pub(crate) fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
         let mut command = haul();
@@ -72,18 +83,14 @@ impl Home {
             })
         });
         let mut running = Running { child, lines, errors, ready: Value::Null };
-        match running.lines.recv_timeout(DEADLINE) {
-            Ok(line) => {
-                running.ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("ready line: {line}"));
-                assert_eq!(running.ready["type"], "ready", "{line}");
-                running
-            }
-            Err(_) => {
-                let _ = running.child.kill();
-                let text = running.errors.take().and_then(|thread| thread.join().ok());
-                panic!("no ready line; stderr: {}", text.unwrap_or_default());
-            }
-        }
+        let Ok(line) = running.lines.recv_timeout(DEADLINE) else {
+            let _ = running.child.kill();
+            let text = running.errors.take().and_then(|thread| thread.join().ok());
+            panic!("no ready line; stderr: {}", text.unwrap_or_default());
+        };
+        running.ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("ready line: {line}"));
+        assert_eq!(running.ready["type"], "ready", "{line}");
+        running
     }
 }
 
