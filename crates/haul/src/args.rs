@@ -301,7 +301,7 @@ pub(crate) struct ShareAddArgs {
     #[arg(long = "group", value_name = "GROUP")]
     pub(crate) groups: Vec<String>,
     /// Share a home folder or the whole disk without asking
-    #[arg(short = 'y', long)]
+    #[arg(short = 'y', long, alias = "force")]
     pub(crate) yes: bool,
 }
 
@@ -316,9 +316,9 @@ pub(crate) struct ShareRef {
 /// Arguments of `haul peers`.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct PeersArgs {
-    /// Also absent peers
-    #[arg(long, visible_alias = "all")]
-    pub(crate) away: bool,
+    /// Only those that are online now
+    #[arg(long)]
+    pub(crate) online: bool,
 }
 
 /// `haul transfers …`.

@@ -1,6 +1,7 @@
 //! Asks the daemon: HTTP over its unix socket, or over memory when a single command runs without one. Answers are
 //! read line by line as they come.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use haul_peer::api::codes::ErrorCode;
 use haul_peer::api::frames::{BodyFrame, FrameReader};
 use haul_peer::api::records::{ErrorRecord, Line, Record};
+use haul_peer::daemon::detached::Detached;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -18,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
+use tokio::sync::Mutex;
 
 use crate::errors::Failure;
 
@@ -25,10 +28,11 @@ use crate::errors::Failure;
 const LINE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Whom to ask.
-#[derive(Clone, Debug)]
 pub(crate) enum Daemon {
     /// The one behind this socket.
     Socket(PathBuf),
+    /// One in this process, for this command alone; none once it has ended.
+    Detached(Box<Mutex<Option<Detached>>>),
 }
 
 impl Daemon {
@@ -59,6 +63,30 @@ impl Daemon {
                 let stream = UnixStream::connect(socket).await.map_err(|error| no_daemon(socket, &error))?;
                 Answer::open(stream, method, path, body).await
             }
+            Self::Detached(detached) => {
+                let stream = detached.lock().await.as_ref().map(Detached::connect);
+                let stream = stream.ok_or_else(|| Failure::new(ErrorCode::Stopping, "this command is about to end"))?;
+                Answer::open(stream, method, path, body).await
+            }
+        }
+    }
+
+    /// Leaves the index, if this process opened a session with it.
+    pub(crate) async fn finish(&self) {
+        if let Self::Detached(detached) = self
+            && let Some(detached) = detached.lock().await.take()
+            && let Err(ended) = detached.finish().await
+        {
+            tracing::warn!(%ended, "the session did not end as it should");
+        }
+    }
+}
+
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => f.debug_tuple("Socket").field(path).finish(),
+            Self::Detached(_) => f.write_str("Detached"),
         }
     }
 }

@@ -9,13 +9,14 @@ mod lookup;
 mod membership;
 mod search;
 mod settings;
-mod shares;
+pub(crate) mod shares;
 mod start;
 mod status;
 mod transfers;
 pub(crate) mod what;
 
 pub(crate) use browse::split_place;
+pub(crate) use lookup::quoted;
 pub(crate) use settings::load as load_config;
 
 use std::time::Duration;
@@ -49,9 +50,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
     match command {
         Command::Shell => crate::shell::run(context).await,
         Command::Index(args) => roles::index(context, &args).await,
-        Command::Up(_) | Command::Peer(_) => {
-            Err(Failure::new(ErrorCode::Usage, "this verb is not part of this build yet"))
-        }
+        Command::Up(args) => roles::up(context, &args).await,
+        Command::Peer(args) => roles::peer(context, &args).await,
         Command::Search(args) => search::run(context, &args).await,
         Command::Lookup(args) => lookup::run(context, &args).await,
         Command::Get(args) => get::run(context, &args).await,

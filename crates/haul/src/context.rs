@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use haul_peer::api::codes::ErrorCode;
 use haul_peer::config::Home;
+use haul_peer::daemon::detached::{Detached, DetachedConfig};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use crate::args::{Color, Global};
 use crate::client::Daemon;
 use crate::errors::Failure;
 use crate::numbers::Numbers;
 use crate::output::Output;
+use crate::tickets;
 
 /// The context of a command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Context {
     /// Global options.
     pub(crate) global: Global,
@@ -20,6 +24,7 @@ pub(crate) struct Context {
     pub(crate) output: Output,
     /// What `1` means in `haul get 1`.
     pub(crate) numbers: Arc<Numbers>,
+    daemon: Arc<OnceCell<Daemon>>,
 }
 
 impl Context {
@@ -27,7 +32,17 @@ impl Context {
     pub(crate) fn new(global: Global) -> Self {
         let output = Output::new(&global);
         let numbers = Arc::new(Numbers::of_terminal(&output, home(&global).ok().as_ref()));
-        Self { global, output, numbers }
+        Self { global, output, numbers, daemon: Arc::default() }
+    }
+
+    /// The same with the numbers of a shell.
+    pub(crate) fn of_shell(&self) -> Self {
+        Self {
+            global: self.global.clone(),
+            output: self.output.clone(),
+            numbers: Arc::new(Numbers::of_shell()),
+            daemon: Arc::clone(&self.daemon),
+        }
     }
 
     /// The context of one command of a shell: options of both count, numbers are the shell's.
@@ -44,7 +59,7 @@ impl Context {
             home: outer.home.clone(),
         };
         let output = Output::new(&global);
-        Self { global, output, numbers: Arc::clone(&self.numbers) }
+        Self { global, output, numbers: Arc::clone(&self.numbers), daemon: Arc::clone(&self.daemon) }
     }
 
     /// This haul's folders.
@@ -52,9 +67,16 @@ impl Context {
         home(&self.global)
     }
 
-    /// The daemon to ask.
-    pub(crate) fn daemon(&self) -> Result<Daemon, Failure> {
-        Ok(Daemon::Socket(self.home()?.socket()))
+    /// The daemon to ask: the one of this home, or, with `--index`, a short-lived one of this command.
+    pub(crate) async fn daemon(&self) -> Result<&Daemon, Failure> {
+        self.daemon.get_or_try_init(|| connect(&self.global)).await
+    }
+
+    /// Ends what [`Self::daemon`] started.
+    pub(crate) async fn finish(&self) {
+        if let Some(daemon) = self.daemon.get() {
+            daemon.finish().await;
+        }
     }
 }
 
@@ -67,4 +89,14 @@ fn home(global: &Global) -> Result<Home, Failure> {
             .because(error)
             .next("name one: export HAUL_HOME=/path/to/folder")
     })
+}
+
+async fn connect(global: &Global) -> Result<Daemon, Failure> {
+    let home = home(global)?;
+    let Some(source) = &global.index else { return Ok(Daemon::Socket(home.socket())) };
+    let ticket = tickets::read(source)?.parse().expect("the ticket was checked when it was read");
+    let settings = DetachedConfig { home, ticket, name: None, memory_index: None };
+    let started = Detached::start(settings, CancellationToken::new()).await;
+    let detached = started.map_err(|error| Failure::from_problem(error.problem()))?;
+    Ok(Daemon::Detached(Box::new(tokio::sync::Mutex::new(Some(detached)))))
 }

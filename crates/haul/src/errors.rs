@@ -1,5 +1,6 @@
 //! Failures as people and scripts see them: what failed, why, what to do next, and a stable code.
 
+use haul_peer::api::Problem;
 use haul_peer::api::codes::ErrorCode;
 use haul_peer::api::records::{Cause, ErrorRecord, Record};
 
@@ -36,6 +37,12 @@ impl Failure {
     /// A failure that the daemon told, with its line.
     pub(crate) fn from_record(record: ErrorRecord, line: Option<String>) -> Self {
         Self { record: Box::new(record), line, kind: Kind::Told }
+    }
+
+    /// A failure of a part of this process, as the daemon would tell it.
+    pub(crate) fn from_problem(problem: Problem) -> Self {
+        let Problem { code, message, causes, next } = problem;
+        Self::from_record(ErrorRecord { code, message, causes, next, exit: code.exit() }, None)
     }
 
     /// The reader of the output went away (`haul … | head -1`): that is its right and no error.

@@ -70,7 +70,11 @@ fn fault(command: &str) -> Option<String> {
     }
     for flag in words.filter_map(|word| word.strip_prefix("--")).filter(|flag| !flag.is_empty()) {
         let flag = flag.trim_end_matches(['.', ':']);
-        let has = |command: &clap::Command| command.get_arguments().any(|argument| argument.get_long() == Some(flag));
+        let has = |command: &clap::Command| {
+            command.get_arguments().any(|argument| {
+                argument.get_long() == Some(flag) || argument.get_all_aliases().is_some_and(|all| all.contains(&flag))
+            })
+        };
         if flag != "help" && !has(verb) && !has(&root) {
             return Some(format!("no flag '--{flag}' in 'haul {command}'"));
         }

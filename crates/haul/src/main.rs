@@ -41,7 +41,12 @@ fn main() -> ExitCode {
             return failure.report(&context.output).into();
         }
     };
-    let exit = match runtime.block_on(commands::run(&context, cli.command)) {
+    let run = async {
+        let outcome = commands::run(&context, cli.command).await;
+        context.finish().await;
+        outcome
+    };
+    let exit = match runtime.block_on(run) {
         Ok(exit) => exit,
         Err(failure) => failure.report(&context.output),
     };

@@ -2,7 +2,9 @@
 //! ready, runs until SIGTERM or SIGINT, and ends its parts in the opposite order.
 
 mod announce;
+mod follow;
 mod log;
+mod peer;
 mod stop;
 
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use haul_peer::config::{Config, Home, Value};
 use haul_peer::daemon::home::{HomeError, HomeLock};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::peer::{peer, up};
 use self::stop::Signals;
 use crate::args::IndexArgs;
 use crate::commands::load_config;
@@ -29,8 +32,7 @@ pub(crate) async fn index(context: &Context, args: &IndexArgs) -> Result<Exit, F
     let home = context.home()?;
     let config = load_config(context, &flags(&[("index_listen", args.listen)]))?;
     let _lock = lock(&home)?;
-    let shutdown = CancellationToken::new();
-    let index = start_index(&home, &config, &shutdown).await?;
+    let index = start_index(&home, &config).await?;
     let ready = Ready {
         network: Some(index.network().to_string()),
         index: Some(index.index_key().to_string()),
@@ -47,17 +49,36 @@ pub(crate) async fn index(context: &Context, args: &IndexArgs) -> Result<Exit, F
     ended.map(|()| Exit::DONE)
 }
 
-/// Starts the index of this home.
-async fn start_index(home: &Home, config: &Config, shutdown: &CancellationToken) -> Result<RunningIndex, Failure> {
-    let listen = config.address("index_listen").into_iter().collect();
-    let mut settings = IndexConfig::new(index_state(home), listen);
+/// Starts the index of this home. If its usual port is taken, it takes a free one.
+async fn start_index(home: &Home, config: &Config) -> Result<RunningIndex, Failure> {
+    let mut settings = IndexConfig::new(index_state(home), config.address("index_listen").into_iter().collect());
     settings.advertise = config.list("advertise").to_vec();
-    Index::start(settings, shutdown.child_token()).await.map_err(|error| match &error {
-        StartError::Listen { .. } => Failure::new(ErrorCode::Config, "the index cannot listen where it should")
-            .because(&error)
-            .next("another place: --index-listen IP:PORT, port 0 = any free one"),
-        StartError::State { .. } => Failure::new(ErrorCode::Disk, "the index cannot start").because(&error),
-    })
+    loop {
+        // Its end is asked for by `join` alone, after the peer beside it has left.
+        let error = match Index::start(settings.clone(), CancellationToken::new()).await {
+            Ok(index) => return Ok(index),
+            Err(error) => error,
+        };
+        match (&error, settings.listen.first_mut()) {
+            (StartError::Listen { .. }, Some(place)) if place.port() != 0 && is_default(config, "index_listen") => {
+                tracing::warn!(%error, "the usual port is taken; another one is used");
+                place.set_port(0);
+            }
+            (StartError::Listen { .. }, _) => {
+                return Err(Failure::new(ErrorCode::Config, "the index cannot listen where it should")
+                    .because(&error)
+                    .next("another place: --index-listen IP:PORT, port 0 = any free one"));
+            }
+            (StartError::State { .. }, _) => {
+                return Err(Failure::new(ErrorCode::Disk, "the index cannot start").because(&error));
+            }
+        }
+    }
+}
+
+/// Whether nobody chose this value.
+fn is_default(config: &Config, key: &str) -> bool {
+    config.rows().any(|(name, _, origin)| name == key && origin == "default")
 }
 
 /// Where the index of this home keeps its state.

@@ -5,7 +5,6 @@ mod completion;
 mod words;
 
 use std::io::{BufRead, IsTerminal};
-use std::sync::Arc;
 
 use clap::Parser;
 use haul_peer::api::codes::ErrorCode;
@@ -20,8 +19,6 @@ use crate::commands;
 use crate::context::Context;
 use crate::errors::{Failure, usage};
 use crate::exit::Exit;
-use crate::numbers::Numbers;
-use crate::output::Output;
 use crate::output::text::escape;
 
 /// Lines of history that are kept.
@@ -29,11 +26,7 @@ const HISTORY_LINES: usize = 1_000;
 
 /// Runs it until `exit`, the end of the input, or, in a script, the first failure.
 pub(crate) async fn run(outer: &Context) -> Result<Exit, Failure> {
-    let context = Context {
-        global: outer.global.clone(),
-        output: Output::new(&outer.global),
-        numbers: Arc::new(Numbers::of_shell()),
-    };
+    let context = outer.of_shell();
     let mut shell = Shell { context, place: Place::default() };
     if std::io::stdin().is_terminal() { shell.interactive().await } else { shell.script().await }
 }
@@ -117,7 +110,7 @@ impl Shell {
         let editor = config.and_then(Editor::with_config);
         let mut editor =
             editor.map_err(|error| Failure::new(ErrorCode::Internal, "the terminal cannot be used").because(error))?;
-        editor.set_helper(Some(Completion::new(self.context.daemon().ok(), Arc::clone(&self.context.numbers))));
+        editor.set_helper(Some(Completion::new(self.context.clone())));
         Ok(editor)
     }
 

@@ -18,7 +18,7 @@ const ROWS_ALIGNED: usize = 1_000;
 pub(crate) async fn run(context: &Context, args: &BrowseArgs) -> Result<Exit, Failure> {
     let (peer, path) = split_place(&args.place);
     let request = BrowseRequest { peer, path, recursive: args.recursive };
-    let mut answer = context.daemon()?.post("/v1/browse", &request).await?;
+    let mut answer = context.daemon().await?.post("/v1/browse", &request).await?;
     let (mut table, mut rows) = (table(), 0_u64);
     while let Some(line) = answer.next().await? {
         pass_on(context, &line)?;

@@ -25,7 +25,7 @@ pub(crate) async fn stream(
     from: Vec<String>,
 ) -> Result<Exit, Failure> {
     let request = CatRequest { what: wanted.what.clone(), range, from };
-    let mut answer = context.daemon()?.post("/v1/cat", &request).await?;
+    let mut answer = context.daemon().await?.post("/v1/cat", &request).await?;
     let mut reader = FrameReader::default();
     let mut is_done = false;
     while let Some(frame) = answer.next_frame(&mut reader).await? {

@@ -132,7 +132,7 @@ async fn one(
     request: GetRequest,
     deadline: Option<Instant>,
 ) -> Result<(), Failure> {
-    let daemon = context.daemon()?;
+    let daemon = context.daemon().await?;
     let mut view = View::new(context, wanted);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -162,7 +162,7 @@ async fn one(
             view.close();
             outcome
         }
-        Ok(stop) => Err(view.pause(&daemon, stop).await),
+        Ok(stop) => Err(view.pause(daemon, stop).await),
     }
 }
 
@@ -219,6 +219,7 @@ impl<'a> View<'a> {
                 total: progress.total.unwrap_or_default(),
                 bps: Some(progress.bps),
                 remark: &remark,
+                ..Step::default()
             });
         }
     }

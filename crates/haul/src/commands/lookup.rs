@@ -35,7 +35,7 @@ pub(crate) async fn run(context: &Context, args: &LookupArgs) -> Result<Exit, Fa
 
 /// Asks for the providers; with `--json` the lines are passed on.
 pub(crate) async fn ask(context: &Context, request: &LookupRequest) -> Result<Vec<ProviderRecord>, Failure> {
-    let mut answer = context.daemon()?.post("/v1/lookup", request).await?;
+    let mut answer = context.daemon().await?.post("/v1/lookup", request).await?;
     let mut providers = Vec::new();
     while let Some(line) = answer.next().await? {
         pass_on(context, &line)?;
@@ -149,7 +149,7 @@ async fn only_content(context: &Context, name: &str) -> Result<String, Failure> 
     let request = LookupRequest { what: name.to_owned(), away: true, max: None };
     let mut ids = Vec::new();
     let mut is_hashing = false;
-    for line in context.daemon()?.post("/v1/lookup", &request).await?.all().await? {
+    for line in context.daemon().await?.post("/v1/lookup", &request).await?.all().await? {
         match line.record {
             Some(Record::Provider(ProviderRecord { id: Some(id), .. })) if !ids.contains(&id) => ids.push(id),
             Some(Record::Provider(ProviderRecord { id: None, .. })) => is_hashing = true,

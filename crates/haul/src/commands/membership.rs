@@ -29,7 +29,7 @@ pub(crate) async fn invite(context: &Context, args: &InviteArgs) -> Result<Exit,
     };
     let ttl_s = args.ttl.map(|ttl| ttl.as_secs().max(1));
     let request = InviteRequest { uses: args.uses, ttl_s, role: Some(role.to_owned()) };
-    let mut answer = context.daemon()?.post("/v1/invite", &request).await?;
+    let mut answer = context.daemon().await?.post("/v1/invite", &request).await?;
     while let Some(line) = answer.next().await? {
         pass_on(context, &line)?;
         let Some(Record::Ticket(ticket)) = &line.record else { continue };
@@ -56,13 +56,13 @@ fn show_ticket(context: &Context, ticket: &TicketRecord) -> Result<(), Failure> 
 /// Runs `haul join`.
 pub(crate) async fn join(context: &Context, args: &JoinArgs) -> Result<Exit, Failure> {
     let ticket = tickets::read(args.ticket.as_deref().unwrap_or_default())?;
-    let daemon = context.daemon()?;
+    let daemon = context.daemon().await?;
     show_changes(context, daemon.post("/v1/join", &JoinRequest { ticket }).await?).await
 }
 
 /// Runs `haul leave`.
 pub(crate) async fn leave(context: &Context) -> Result<Exit, Failure> {
-    show_changes(context, context.daemon()?.order("/v1/leave").await?).await
+    show_changes(context, context.daemon().await?.order("/v1/leave").await?).await
 }
 
 /// Runs `haul network …`.
@@ -72,13 +72,13 @@ pub(crate) async fn network(context: &Context, command: &NetworkCommand) -> Resu
         NetworkCommand::Export(args) => export(context, args),
         NetworkCommand::Remove(args) => {
             let request = RemoveRequest { peer: args.peer.clone() };
-            show_changes(context, context.daemon()?.post("/v1/network/remove", &request).await?).await
+            show_changes(context, context.daemon().await?.post("/v1/network/remove", &request).await?).await
         }
     }
 }
 
 async fn show(context: &Context) -> Result<Exit, Failure> {
-    let mut answer = context.daemon()?.get("/v1/network").await?;
+    let mut answer = context.daemon().await?.get("/v1/network").await?;
     while let Some(line) = answer.next().await? {
         pass_on(context, &line)?;
         let Some(Record::Network(network)) = &line.record else { continue };

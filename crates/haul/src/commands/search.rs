@@ -25,7 +25,7 @@ pub(crate) async fn run(context: &Context, args: &SearchArgs) -> Result<Exit, Fa
         all: args.all,
         away: args.away,
     };
-    let mut answer = context.daemon()?.post("/v1/search", &request).await?;
+    let mut answer = context.daemon().await?.post("/v1/search", &request).await?;
     let mut view = View::new(context);
     while let Some(line) = answer.next().await? {
         pass_on(context, &line)?;

@@ -9,7 +9,7 @@ use haul_peer::api::requests::AddShareRequest;
 
 use super::pass_on;
 use crate::args::{ShareAddArgs, ShareCommand, ShareRef};
-use crate::client::{Answer, Daemon, encode};
+use crate::client::{Answer, Daemon, Received, encode};
 use crate::context::Context;
 use crate::errors::Failure;
 use crate::exit::Exit;
@@ -18,16 +18,16 @@ use crate::output::{Format, Style};
 
 /// Runs it.
 pub(crate) async fn run(context: &Context, command: &ShareCommand) -> Result<Exit, Failure> {
-    let daemon = context.daemon()?;
+    let daemon = context.daemon().await?;
     match command {
-        ShareCommand::Add(args) => add(context, &daemon, args).await,
-        ShareCommand::Ls => list(context, &daemon).await,
+        ShareCommand::Add(args) => add(context, daemon, args).await,
+        ShareCommand::Ls => list(context, daemon).await,
         ShareCommand::Rm(share) => {
-            let path = format!("/v1/shares/{}", encode(&name(&daemon, share).await?));
+            let path = format!("/v1/shares/{}", encode(&name(daemon, share).await?));
             show_changes(context, daemon.delete(&path).await?).await
         }
         ShareCommand::Rescan(share) => {
-            let path = format!("/v1/shares/{}/rescan", encode(&name(&daemon, share).await?));
+            let path = format!("/v1/shares/{}/rescan", encode(&name(daemon, share).await?));
             show_changes(context, daemon.order(&path).await?).await
         }
     }
@@ -75,16 +75,7 @@ async fn add(context: &Context, daemon: &Daemon, args: &ShareAddArgs) -> Result<
         let mut request = add_request(path, args.yes)?;
         request.name.clone_from(&args.name);
         request.groups.clone_from(&args.groups);
-        match add_one(context, daemon, &request).await {
-            Err(failure) if !args.yes && may_ask(context, &failure, path) => {
-                if !confirm(context, &failure)? {
-                    return Err(failure.told());
-                }
-                request.force = true;
-                add_one(context, daemon, &request).await?;
-            }
-            other => other?,
-        }
+        add_asking(context, daemon, request, &mut |line| show_added(context, line)).await?;
     }
     Ok(Exit::DONE)
 }
@@ -101,6 +92,37 @@ pub(crate) fn add_request(path: &Path, force: bool) -> Result<AddShareRequest, F
     Ok(AddShareRequest { path: path.to_owned(), force, ..AddShareRequest::default() })
 }
 
+/// Adds a share; a wide folder only after its owner said yes.
+pub(crate) async fn add_asking(
+    context: &Context,
+    daemon: &Daemon,
+    mut request: AddShareRequest,
+    show: &mut dyn FnMut(&Received) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    match add_one(daemon, &request, show).await {
+        Err(failure) if !request.force && may_ask(context, &failure, Path::new(&request.path)) => {
+            if !confirm(context, &failure)? {
+                return Err(failure.told());
+            }
+            request.force = true;
+            add_one(daemon, &request, show).await
+        }
+        other => other,
+    }
+}
+
+async fn add_one(
+    daemon: &Daemon,
+    request: &AddShareRequest,
+    show: &mut dyn FnMut(&Received) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut answer = daemon.post("/v1/shares", request).await?;
+    while let Some(line) = answer.next().await? {
+        show(&line)?;
+    }
+    Ok(())
+}
+
 /// Whether this is about a wide folder, and somebody is there to be asked.
 fn may_ask(context: &Context, failure: &Failure, path: &Path) -> bool {
     let is_wide = std::fs::canonicalize(path)
@@ -115,27 +137,23 @@ fn confirm(context: &Context, failure: &Failure) -> Result<bool, Failure> {
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-async fn add_one(context: &Context, daemon: &Daemon, request: &AddShareRequest) -> Result<(), Failure> {
-    let mut answer = daemon.post("/v1/shares", request).await?;
-    while let Some(line) = answer.next().await? {
-        pass_on(context, &line)?;
-        match &line.record {
-            Some(Record::Share(share)) => match context.output.format {
-                Format::Json => {}
-                Format::Plain => plain(context, share)?,
-                Format::Human => {
-                    let mark = context.output.paint(Style::Good, "✓");
-                    context.output.remark(format!("{mark} {}", sentence(share)))?;
-                }
-            },
-            Some(Record::Changed(change)) => show_change(context, change)?,
-            Some(Record::Warning(notice)) if !context.output.is_json() => {
-                context.output.note(format!("! {}", escape(&notice.message)));
+fn show_added(context: &Context, line: &Received) -> Result<(), Failure> {
+    pass_on(context, line)?;
+    match &line.record {
+        Some(Record::Share(share)) => match context.output.format {
+            Format::Json => Ok(()),
+            Format::Plain => plain(context, share),
+            Format::Human => {
+                context.output.remark(format!("{} {}", context.output.paint(Style::Good, "✓"), sentence(share)))
             }
-            _ => {}
+        },
+        Some(Record::Changed(change)) => show_change(context, change),
+        Some(Record::Warning(notice)) if !context.output.is_json() => {
+            context.output.note(format!("! {}", escape(&notice.message)));
+            Ok(())
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// `data  /srv/data: 812,340 files, 9.1 TiB, hashing 14 %`.

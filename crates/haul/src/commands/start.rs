@@ -34,7 +34,7 @@ pub(crate) async fn overview(context: &Context) -> Result<Exit, Failure> {
 
 async fn status_line(context: &Context) -> String {
     let asked = async {
-        let lines = context.daemon()?.get("/v1/status").await?.all().await?;
+        let lines = context.daemon().await?.get("/v1/status").await?.all().await?;
         Ok::<_, Failure>(lines.into_iter().find_map(|line| match line.record {
             Some(Record::Status(status)) => Some(status),
             _ => None,

@@ -14,7 +14,7 @@ use crate::output::{Format, Style, times};
 
 /// Runs `haul status`. Exit code 3 when the index cannot be reached.
 pub(crate) async fn run(context: &Context) -> Result<Exit, Failure> {
-    let mut answer = context.daemon()?.get("/v1/status").await?;
+    let mut answer = context.daemon().await?.get("/v1/status").await?;
     let mut exit = Exit::DONE;
     while let Some(line) = answer.next().await? {
         pass_on(context, &line)?;
@@ -125,12 +125,14 @@ fn plain(context: &Context, status: &StatusRecord) -> Result<(), Failure> {
 
 /// Runs `haul peers`.
 pub(crate) async fn peers(context: &Context, args: &PeersArgs) -> Result<Exit, Failure> {
-    let path = if args.away { "/v1/peers?away=true" } else { "/v1/peers" };
-    let mut answer = context.daemon()?.get(path).await?;
+    let mut answer = context.daemon().await?.get("/v1/peers").await?;
     let columns = [("NAME", Align::Left), ("STATE", Align::Left), ("FILES", Align::Right), ("SIZE", Align::Left)];
     let more = [("ADDRESS", Align::Left), ("SEEN", Align::Left), ("KEY", Align::Left)];
     let mut table = Table::new(&[&columns[..], &more].concat(), 0);
     while let Some(line) = answer.next().await? {
+        if matches!(&line.record, Some(Record::Peer(peer)) if args.online && peer.state == Presence::Away) {
+            continue;
+        }
         pass_on(context, &line)?;
         let Some(Record::Peer(peer)) = &line.record else { continue };
         match context.output.format {
@@ -141,7 +143,7 @@ pub(crate) async fn peers(context: &Context, args: &PeersArgs) -> Result<Exit, F
     }
     if context.output.is_human() {
         if table.is_empty() {
-            context.output.remark("nobody is online        also absent peers: haul peers --away")?;
+            context.output.remark("nobody is here        make a ticket for others: haul invite")?;
         } else {
             context.output.table(&table)?;
         }

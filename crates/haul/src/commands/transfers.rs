@@ -25,7 +25,7 @@ pub(crate) async fn run(context: &Context, command: Option<&TransferCommand>) ->
 
 async fn order(context: &Context, transfer: &TransferRef, verb: &str) -> Result<Exit, Failure> {
     let path = format!("/v1/transfers/{}/{verb}", encode(&transfer.id));
-    show_changes(context, context.daemon()?.order(&path).await?).await
+    show_changes(context, context.daemon().await?.order(&path).await?).await
 }
 
 async fn list(context: &Context) -> Result<Exit, Failure> {
@@ -33,7 +33,7 @@ async fn list(context: &Context) -> Result<Exit, Failure> {
     let more = [("RATE", Align::Left), ("TO", Align::Left)];
     let mut table = Table::new(&[&columns[..], &more].concat(), 5);
     let mut reasons = Vec::new();
-    let mut answer = context.daemon()?.get("/v1/transfers").await?;
+    let mut answer = context.daemon().await?.get("/v1/transfers").await?;
     while let Some(line) = answer.next().await? {
         pass_on(context, &line)?;
         let Some(Record::Transfer(transfer)) = &line.record else { continue };

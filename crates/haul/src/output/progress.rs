@@ -40,6 +40,16 @@ pub(crate) struct Step<'a> {
     pub(crate) bps: Option<u64>,
     /// Who sends, or why nothing moves.
     pub(crate) remark: &'a str,
+    /// What is counted.
+    pub(crate) amount: Amount,
+}
+
+/// What a progress counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Amount {
+    #[default]
+    Bytes,
+    Files,
 }
 
 impl Progress {
@@ -119,7 +129,13 @@ fn numbers(step: Step<'_>) -> String {
     if step.total > 0 {
         parts.push(format!("{:3} %", u128::from(step.done) * 100 / u128::from(step.total)));
     }
-    parts.push(text::size(step.done));
+    parts.push(match step.amount {
+        Amount::Bytes => text::size(step.done),
+        Amount::Files if step.total > 0 => {
+            format!("{} of {}", text::count(step.done), text::plural(step.total, "file", "files"))
+        }
+        Amount::Files => text::plural(step.done, "file", "files"),
+    });
     if let Some(bps) = step.bps.filter(|bps| *bps > 0) {
         parts.push(text::rate(bps));
         let left = step.total.saturating_sub(step.done);
@@ -139,7 +155,13 @@ mod tests {
 
     #[test]
     fn numbers_say_what_is_known() {
-        let step = Step { done: 25_984_768_000, total: 42_520_395_872, bps: Some(1_191_182_336), remark: "lab-3" };
+        let step = Step {
+            done: 25_984_768_000,
+            total: 42_520_395_872,
+            bps: Some(1_191_182_336),
+            remark: "lab-3",
+            ..Step::default()
+        };
         assert_eq!(numbers(step), " 61 %  24.2 GiB  1.1 GiB/s  14 s left  lab-3");
         assert_eq!(numbers(Step { done: 5, ..Step::default() }), "5 B");
     }

@@ -2,6 +2,7 @@
 
 use haul_peer::api::records::{Ready, Record};
 
+use crate::commands::quoted;
 use crate::context::Context;
 use crate::errors::Failure;
 use crate::output::text::short_id;
@@ -15,6 +16,39 @@ pub(super) fn index(context: &Context, ready: &Ready) -> Result<(), Failure> {
     row(context, "network", ready.network.as_deref().map(|key| short_id(key).into_owned()))?;
     row(context, "index", ready.index_addr.clone())?;
     invitation(context, ready)
+}
+
+/// Announces a peer, with or without an index of its own.
+pub(super) fn peer(context: &Context, ready: &Ready) -> Result<(), Failure> {
+    if machine(context, ready)? {
+        return Ok(());
+    }
+    let key = ready.peer.as_deref().map(short_id).unwrap_or_default();
+    let place = ready.peer_addr.as_deref().unwrap_or("serves nobody");
+    row(context, "peer", Some(format!("{place}  {key}")))?;
+    match (&ready.network, &ready.index_addr) {
+        (None, _) => context.output.line("! in no network yet        join one: haul join TICKET")?,
+        (Some(_), Some(index)) => row(context, "index", Some(index.clone()))?,
+        (Some(network), None) => row(context, "network", Some(short_id(network).into_owned()))?,
+    }
+    row(context, "web", ready.web.clone())?;
+    invitation(context, ready)?;
+    let here = here(context);
+    context.output.line("")?;
+    context.output.line("here, in another terminal:")?;
+    for verb in ["search WORDS", "share add DIR", "status"] {
+        context.output.line(format!("  {}", context.output.paint(Style::Bold, &format!("{here} {verb}"))))?;
+    }
+    context.output.line("")
+}
+
+/// How this haul is called from another terminal: the program as it was started, with its home.
+fn here(context: &Context) -> String {
+    let program = std::env::args().next().filter(|program| program.contains('/')).unwrap_or_else(|| "haul".to_owned());
+    match &context.global.home {
+        Some(home) => format!("HAUL_HOME={} {}", quoted(&home.display().to_string()), quoted(&program)),
+        None => quoted(&program),
+    }
 }
 
 /// With `--json` the ready line, with `--plain` name and value on each line; says whether that was it.

@@ -1,6 +1,5 @@
 //! What Tab offers in the shell: verbs, peers, paths at peers, names from the index, local folders to share.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::CommandFactory;
@@ -17,8 +16,8 @@ use super::words::Place;
 use crate::args::Cli;
 use crate::client::{Daemon, Received};
 use crate::commands::split_place;
+use crate::context::Context;
 use crate::errors::Failure;
-use crate::numbers::Numbers;
 use crate::output::text::escape;
 
 /// Longer than this nobody waits for a Tab.
@@ -32,8 +31,7 @@ const OWN_WORDS: [&str; 8] = ["cd", "exit", "help", "ls", "pwd", "quit", "regist
 pub(super) struct Completion {
     /// Where the shell stands.
     pub(super) place: Place,
-    daemon: Option<Daemon>,
-    numbers: Arc<Numbers>,
+    context: Context,
     runtime: Handle,
     verbs: Vec<String>,
     files: FilenameCompleter,
@@ -41,13 +39,13 @@ pub(super) struct Completion {
 
 impl Completion {
     /// Must be made within the runtime: the editor's thread asks the daemon through it.
-    pub(super) fn new(daemon: Option<Daemon>, numbers: Arc<Numbers>) -> Self {
+    pub(super) fn new(context: Context) -> Self {
         let command = Cli::command();
         let verbs = command.get_subcommands().map(|verb| verb.get_name().to_owned());
         let mut verbs: Vec<_> = verbs.chain(OWN_WORDS.map(str::to_owned)).filter(|verb| verb != "from").collect();
         verbs.sort();
         let (place, runtime) = (Place::default(), Handle::current());
-        Self { place, daemon, numbers, runtime, verbs, files: FilenameCompleter::new() }
+        Self { place, context, runtime, verbs, files: FilenameCompleter::new() }
     }
 
     fn offers(&self, verb: &str, word: &str) -> Vec<String> {
@@ -102,7 +100,7 @@ impl Completion {
     }
 
     fn names(&self, word: &str) -> Vec<String> {
-        let mut names = self.numbers.names();
+        let mut names = self.context.numbers.names();
         if word.chars().count() >= 3 {
             let request = SearchRequest { query: word.to_owned(), limit: Some(OFFERED), ..SearchRequest::default() };
             let hits = self.ask(async |daemon| daemon.post("/v1/search", &request).await?.all().await);
@@ -116,8 +114,8 @@ impl Completion {
 
     /// Without an answer in time there is nothing to offer.
     fn ask(&self, question: impl AsyncFnOnce(&Daemon) -> std::result::Result<Vec<Received>, Failure>) -> Vec<Received> {
-        let Some(daemon) = &self.daemon else { return Vec::new() };
-        let answer = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, question(daemon)).await });
+        let asking = async { question(self.context.daemon().await?).await };
+        let answer = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, asking).await });
         answer.ok().and_then(std::result::Result::ok).unwrap_or_default()
     }
 }
@@ -166,11 +164,13 @@ impl Helper for Completion {}
 mod tests {
     use rustyline::history::DefaultHistory;
 
+    use crate::args::Global;
+
     use super::*;
 
     #[tokio::test]
     async fn verbs_are_offered_at_the_start() {
-        let completion = Completion::new(None, Arc::default());
+        let completion = Completion::new(Context::new(Global::default()));
         let history = DefaultHistory::new();
         let (start, pairs) = completion.complete("se", 2, &rustyline::Context::new(&history)).expect("offers");
         assert_eq!((start, pairs.len(), pairs[0].replacement.as_str()), (0, 1, "search"));
