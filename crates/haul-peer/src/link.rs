@@ -299,8 +299,9 @@ fn error_of(since: Timestamp, error: &AttemptError) -> LinkError {
     match error {
         AttemptError::Unreachable(reason) => LinkError::Unreachable { since, reason: reason.clone() },
         AttemptError::Untrusted(reason) => LinkError::Untrusted(reason.clone()),
-        AttemptError::Refused(Refusal::Busy { .. }) => LinkError::Unreachable { since, reason: error.to_string() },
+        AttemptError::Refused(Refusal::Busy { .. }) | AttemptError::Unexpected(_) => {
+            LinkError::Unreachable { since, reason: error.to_string() }
+        }
         AttemptError::Refused(refusal) => LinkError::Shut(refusal.clone()),
-        AttemptError::Unexpected(_) => LinkError::Unreachable { since, reason: error.to_string() },
     }
 }

@@ -237,7 +237,11 @@ async fn nobody_reachable_is_said_per_peer() {
     index.script.lock().unwrap().providers =
         Providers { peers: vec![card("nas", true)], answers: vec![vec![places(blob, 10, vec![place(0, "x")])]] };
     let folder = tempfile::tempdir().unwrap();
-    let background = json!({"what": blob.to_string(), "output": folder.path(), "background": true});
+    let failed = error(&run.ask("POST", "/v1/get", json!({"what": blob.to_string(), "output": folder.path()})).await);
+    assert_eq!((failed.code, failed.exit), (ErrorCode::NoProvider, 1), "{failed:?}");
+    assert!(failed.causes.iter().any(|cause| cause.name == "nas" && cause.message.contains("127.0.0.1:1")), "{failed:?}");
+    assert_eq!(failed.next, Some(format!("wait for one of them: haul get {blob} --wait")));
+    let background = json!({"what": blob.to_string(), "output": folder.path(), "background": true, "wait": true});
     let added = run.ask("POST", "/v1/get", background).await;
     let [Record::Transfer(transfer)] = added.as_slice() else { panic!("{added:?}") };
     assert_eq!(transfer.path, folder.path().join("x").display().to_string());
@@ -246,7 +250,7 @@ async fn nobody_reachable_is_said_per_peer() {
     let paused = run.ask("POST", &format!("/v1/transfers/{}/pause", transfer.transfer), Value::Null).await;
     assert!(matches!(&paused[0], Record::Changed(changed) if changed.what == "paused"), "{paused:?}");
     let listed = run.ask("GET", "/v1/transfers", Value::Null).await;
-    assert!(matches!(&listed[0], Record::Transfer(one) if one.next.as_deref() == Some("haul transfers resume 1")));
+    assert!(matches!(&listed[0], Record::Transfer(one) if one.next.as_deref() == Some("haul transfers resume 2")));
     assert_eq!(error(&run.ask("POST", "/v1/transfers/9/pause", Value::Null).await).code, ErrorCode::NoSuch);
     run.stop().await;
 }

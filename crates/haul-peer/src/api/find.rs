@@ -38,9 +38,8 @@ pub async fn search(context: &Context, request: SearchRequest, records: &Records
         let limit = wanted.saturating_sub(sent).min(limits::SEARCH_HITS as u64) as u32;
         let ask =
             IndexRequest::Search { query: request.query.clone(), limit, cursor: cursor.take(), away: request.away };
-        let hits = match context.link.ask(&ask).await? {
-            IndexAnswer::Hits(hits) => hits,
-            _ => return Err(LinkError::Unexpected.into()),
+        let IndexAnswer::Hits(hits) = context.link.ask(&ask).await? else {
+            return Err(LinkError::Unexpected.into());
         };
         let Hits { hits, cursor: next, total, exact, coverage_permille, examined: compared, index_us: worked } = hits;
         (summary.total, summary.exact) = (total, exact);
@@ -215,7 +214,7 @@ pub(super) async fn nobody(context: &Context, what: &str, away_counted: bool) ->
     }
     let count = away.peers.len();
     let peers = if count == 1 { "1 peer knows it".to_owned() } else { format!("{count} peers know it") };
-    let causes = away.peers.iter().map(|card| super::context::away_cause(card)).collect();
+    let causes = away.peers.iter().map(super::context::away_cause).collect();
     Problem::new(ErrorCode::NoProvider, format!("nobody who has {what} can be reached ({peers})"))
         .causes(causes)
         .next(format!("wait for one of them: haul get {what} --wait"))

@@ -166,7 +166,7 @@ async fn meaning(context: &Context, what: &str, from: &[String], wait: bool) -> 
     {
         return Ok(meaning);
     }
-    of_name(context, what, from, wait).await
+    of_name(context, what, from).await
 }
 
 /// `PEER:PATH`, where PEER is a name or `pk:` and 64 digits. A name cannot have a colon.
@@ -178,15 +178,18 @@ fn split_peer(what: &str) -> Option<(&str, &str)> {
 }
 
 async fn of_blob(context: &Context, blob: BlobId, what: &str, from: &[String], wait: bool) -> Result<Meaning, Problem> {
-    let (providers, online) = match providers_of(context, what, limits::LOOKUP_PROVIDERS as u32, false).await {
-        Ok(providers) => (providers, true),
+    let max = limits::LOOKUP_PROVIDERS as u32;
+    let providers = match providers_of(context, what, max, false).await {
+        // Who waits may as well wait for those that are away.
+        Ok(online) if online.peers.is_empty() && wait => providers_of(context, what, max, true).await?,
+        Ok(online) => online,
         // Without an index, those who had it before are asked.
         Err(problem) if problem.code == ErrorCode::IndexUnreachable => {
             let Some((size, cards)) = context.known.holders(&blob).filter(|(_, cards)| !cards.is_empty()) else {
                 return Err(problem);
             };
             let answers = vec![vec![BlobPlaces { blob: Some(blob), size, places: Vec::new(), total: 0 }]];
-            (Providers { peers: cards, answers }, false)
+            Providers { peers: cards, answers }
         }
         Err(problem) => return Err(problem),
     };
@@ -197,7 +200,7 @@ async fn of_blob(context: &Context, blob: BlobId, what: &str, from: &[String], w
             let kind = JobKind::Blob { blob, size: None, executable: false, mtime_ns: None };
             return Ok(Meaning { kind, name: None, providers: Vec::new(), only_these: false });
         }
-        return Err(nobody(context, what, wait && !online).await);
+        return Err(nobody(context, what, wait).await);
     };
     blob_meaning(context, blob, places, &providers, from).await
 }
@@ -249,7 +252,7 @@ fn distinct(cards: &[PeerCard]) -> Vec<PeerCard> {
     cards.iter().filter(|card| seen.insert(card.id)).cloned().collect()
 }
 
-async fn of_name(context: &Context, what: &str, from: &[String], wait: bool) -> Result<Meaning, Problem> {
+async fn of_name(context: &Context, what: &str, from: &[String]) -> Result<Meaning, Problem> {
     let providers = providers_of(context, what, limits::LOOKUP_PROVIDERS as u32, false).await?;
     let mut contents: Vec<&BlobPlaces> = providers.answers.iter().flatten().collect();
     if !from.is_empty() {
@@ -266,7 +269,7 @@ async fn of_name(context: &Context, what: &str, from: &[String], wait: bool) -> 
             Err(Problem::new(ErrorCode::NotFound, format!("{} does not share {what}", from.join(", ")))
                 .next(format!("see who does: haul lookup {what}")))
         }
-        [] => Err(nobody(context, what, wait).await),
+        [] => Err(nobody(context, what, false).await),
         [only] => match only.blob {
             Some(blob) => blob_meaning(context, blob, only, &providers, from).await,
             None => Err(hashing(what)),
@@ -357,15 +360,9 @@ fn target_of(output: &Path, meaning: &Meaning, what: &str) -> Result<PathBuf, Pr
                 .next("give another place with -o: haul get WHAT -o FOLDER")
         })?;
     }
-    let fallback;
-    let name = match &meaning.name {
-        Some(name) => OsStr::from_bytes(name),
-        None => {
-            fallback = what.trim_start_matches("haul:").replace([':', '/'], "-");
-            OsStr::new(&fallback)
-        }
-    };
-    Ok(output.join(name))
+    let from_id = || what.trim_start_matches("haul:").replace([':', '/'], "-").into_bytes();
+    let name = meaning.name.clone().unwrap_or_else(from_id);
+    Ok(output.join(OsStr::from_bytes(&name)))
 }
 
 /// Sends the bytes of a file, verified, in order.

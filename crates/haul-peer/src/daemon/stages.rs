@@ -18,7 +18,7 @@ struct Stage {
 /// The stages in the order in which they end.
 pub(super) struct Stages {
     shutdown: CancellationToken,
-    stages: Vec<Stage>,
+    in_order: Vec<Stage>,
     first_ended: Arc<Mutex<Option<String>>>,
 }
 
@@ -43,13 +43,13 @@ impl Drop for Alarm {
 
 impl Stages {
     pub(super) fn new(shutdown: CancellationToken) -> Self {
-        Self { shutdown, stages: Vec::new(), first_ended: Arc::default() }
+        Self { shutdown, in_order: Vec::new(), first_ended: Arc::default() }
     }
 
     /// A further stage, to end after those before it. Its token is cancelled by [`Stages::finish`] alone.
     pub(super) fn token(&mut self, name: &'static str) -> CancellationToken {
         let token = CancellationToken::new();
-        self.stages.push(Stage { name, token: token.clone(), tasks: Vec::new() });
+        self.in_order.push(Stage { name, token: token.clone(), tasks: Vec::new() });
         token
     }
 
@@ -75,7 +75,7 @@ impl Stages {
     }
 
     fn alarm(&self, name: &'static str) -> Option<Alarm> {
-        let stage = self.stages.iter().find(|stage| stage.name == name)?;
+        let stage = self.in_order.iter().find(|stage| stage.name == name)?;
         Some(Alarm {
             name,
             token: stage.token.clone(),
@@ -85,7 +85,7 @@ impl Stages {
     }
 
     fn keep(&mut self, name: &'static str, task: JoinHandle<()>) {
-        if let Some(stage) = self.stages.iter_mut().find(|stage| stage.name == name) {
+        if let Some(stage) = self.in_order.iter_mut().find(|stage| stage.name == name) {
             stage.tasks.push(task);
         }
     }
@@ -99,10 +99,10 @@ impl Stages {
     /// the interface is told how it ended.
     pub(super) async fn finish(&mut self) -> Result<(), PartEnded> {
         self.shutdown.cancelled().await;
-        if let Some(second) = self.stages.get(1) {
+        if let Some(second) = self.in_order.get(1) {
             second.token.cancel();
         }
-        for stage in &mut self.stages {
+        for stage in &mut self.in_order {
             stage.token.cancel();
             for task in stage.tasks.drain(..) {
                 // Its alarm has told of a panic already.
@@ -119,7 +119,7 @@ impl Stages {
 impl Drop for Stages {
     /// Without [`Stages::finish`], all tasks are told to end, and nobody waits for them.
     fn drop(&mut self) {
-        for stage in &self.stages {
+        for stage in &self.in_order {
             stage.token.cancel();
         }
         self.shutdown.cancel();

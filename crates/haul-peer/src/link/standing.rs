@@ -203,8 +203,8 @@ mod tests {
         let world = World::new();
         let peer = SecretKey::generate().unwrap().public();
         // Heard at START; ten minutes later this run begins.
-        let word = Word { time: Timestamp(START + 600_000), ..world.word(900_000) };
-        world.standing.restore(word, Timestamp(START));
+        let last = Word { time: Timestamp(START + 600_000), ..world.word(900_000) };
+        world.standing.restore(last, Timestamp(START));
         assert_eq!(world.check(peer, START - 1_000, 900_000), Ok(()), "in date when the index was lost");
         assert_eq!(world.check(peer, START - GRANT_MS, 900_000), Err(GrantRefusal::Expired));
         assert_eq!(world.standing.index_time(Moment(901_000)), Some(Timestamp(START + 601_000)));

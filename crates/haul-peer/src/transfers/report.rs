@@ -35,7 +35,7 @@ pub(super) fn transfer(id: u64, item: &Item, known: &Known) -> TransferRecord {
     let phase = item.phase.borrow().clone();
     let progress = item.progress.borrow().clone();
     let total = if progress.total > 0 { Some(progress.total) } else { phase.done.as_ref().map(|done| done.bytes) };
-    let (reason, next) = words(id, item, &phase.state, phase.problem.as_ref(), &progress);
+    let (reason, next) = words(id, item, phase.state, phase.problem.as_ref(), &progress);
     TransferRecord {
         transfer: id,
         what: item.job.what.clone(),
@@ -59,7 +59,7 @@ pub(super) fn transfer(id: u64, item: &Item, known: &Known) -> TransferRecord {
 fn words(
     id: u64,
     item: &Item,
-    state: &TransferState,
+    state: TransferState,
     problem: Option<&Problem>,
     progress: &FetchProgress,
 ) -> (Option<String>, Option<String>) {
