@@ -2,7 +2,7 @@
 //! `cargo test -p haul-index --release --test store_scale -- --ignored --nocapture`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ const ENTRIES: usize = 1_000_000;
 const COMMIT: usize = 10_000;
 const PAGE: usize = 1_000;
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+/// `SplitMix64` (Steele, Lea, Flood 2014).
 struct Random(u64);
 
 impl Random {
@@ -107,14 +107,14 @@ async fn register(store: &EmbeddedStore, peer: PeerId, share: ShareId) -> (u64, 
         let tx = store.begin(peer, share, state).await.unwrap();
         let mut changes = 0;
         for _ in 0..COMMIT / PAGE {
-            let mut page: BTreeMap<(String, String), ()> = BTreeMap::new();
+            let mut page: BTreeSet<(String, String)> = BTreeSet::new();
             while page.len() < PAGE {
                 // A number makes paths of the same directory disjoint across pages.
                 let (directory, name) = paths.next();
-                page.insert((format!("{directory}/{}", total / PAGE), name), ());
+                page.insert((format!("{directory}/{}", total / PAGE), name));
             }
             let mut builder = PageBuilder::new();
-            for (directory, name) in page.keys() {
+            for (directory, name) in &page {
                 let entry = Entry {
                     directory: directory.as_bytes(),
                     name: name.as_bytes(),

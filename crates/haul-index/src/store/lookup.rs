@@ -38,7 +38,7 @@ struct Answer<'a> {
 /// Rows of one content.
 struct Rows {
     content: u32,
-    rows: Vec<u32>,
+    kept: Vec<u32>,
     total: u32,
 }
 
@@ -70,7 +70,7 @@ impl Answer<'_> {
             if memory.blob(record).is_some() {
                 by_content.entry(record.content).or_default().push(row);
             } else if groups.len() < ORDERED_ROWS {
-                groups.push(Rows { content: record.content, rows: vec![row], total: 1 });
+                groups.push(Rows { content: record.content, kept: vec![row], total: 1 });
             }
         }
         groups.extend(by_content.into_iter().map(|(content, rows)| self.rows_of(content, rows.into_iter())));
@@ -79,7 +79,7 @@ impl Answer<'_> {
                 let content = memory.contents.get(rows.content);
                 (u32::MAX - rows.total, content.blob().is_none(), content.blob(), content.size())
             };
-            key(a).cmp(&key(b)).then_with(|| match (a.rows.first(), b.rows.first()) {
+            key(a).cmp(&key(b)).then_with(|| match (a.kept.first(), b.kept.first()) {
                 (Some(a), Some(b)) => compare_rows(memory, *a, *b),
                 _ => std::cmp::Ordering::Equal,
             })
@@ -103,7 +103,7 @@ impl Answer<'_> {
                 kept.push(row);
             }
         }
-        Rows { content, rows: kept, total }
+        Rows { content, kept, total }
     }
 
     /// Those that are there first, then by peer, share and path.
@@ -114,16 +114,16 @@ impl Answer<'_> {
             let away = |row: u32| !view.shown.get(memory.row(row).slot());
             away(*a).cmp(&away(*b)).then_with(|| compare_rows(memory, *a, *b))
         };
-        if found.rows.len() > self.max && self.max > 0 {
-            found.rows.select_nth_unstable_by(self.max - 1, order);
+        if found.kept.len() > self.max && self.max > 0 {
+            found.kept.select_nth_unstable_by(self.max - 1, order);
         }
-        found.rows.truncate(self.max);
-        found.rows.sort_unstable_by(order);
+        found.kept.truncate(self.max);
+        found.kept.sort_unstable_by(order);
         let content = memory.contents.get(found.content);
         BlobFound {
             blob: content.blob(),
             size: content.size(),
-            places: found.rows.iter().map(|row| self.place(*row)).collect(),
+            places: found.kept.iter().map(|row| self.place(*row)).collect(),
             total: found.total,
         }
     }

@@ -68,8 +68,8 @@ impl EmbeddedStore {
             }),
         };
         let renamed = share.name != offer.name || share.groups != offer.groups;
-        share.name = offer.name.clone();
-        share.groups = offer.groups.clone();
+        share.name.clone_from(&offer.name);
+        share.groups.clone_from(&offer.groups);
         let opened = compare(share.held.map(|held| held.state), &offer.state);
         share.open = true;
         share.usable = opened != Opened::Replace;
@@ -77,8 +77,8 @@ impl EmbeddedStore {
         let write = share.held.filter(|_| renamed).map(|held| record_of(share, &held));
         if let Some(held) = held {
             let slot = memory.shares.slot_mut(held.slot);
-            slot.name = offer.name.clone();
-            slot.groups = offer.groups.clone();
+            slot.name.clone_from(&offer.name);
+            slot.groups.clone_from(&offer.groups);
             slot.open = open;
             memory.shares.refresh(held.slot);
         }

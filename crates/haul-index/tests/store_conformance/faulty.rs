@@ -21,6 +21,8 @@ use crate::story::{Factory, page_of};
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
+    /// Nothing: the wrapper itself is healthy.
+    None,
     IgnoresGroups,
     CountsHiddenFiles,
     ShowsAwayPeers,

@@ -97,7 +97,9 @@ pub(crate) fn line_of(change: &Change<'_>) -> (Key, Option<Line>) {
 
 pub(crate) fn digest(list: &List) -> RegistrationDigest {
     let mut digest = RegistrationDigest::default();
-    list.iter().for_each(|(key, line)| digest.add(&entry(key, line)));
+    for (key, line) in list {
+        digest.add(&entry(key, line));
+    }
     digest
 }
 
@@ -161,8 +163,8 @@ impl Row<'_> {
                 let mut parts = vec![fold(self.share.name.as_str().as_bytes())];
                 parts.extend(self.directories());
                 match test {
-                    PathTest::Below(wanted) => parts.starts_with(wanted) || parts[1..].starts_with(wanted),
-                    PathTest::Contains(text) => (parts.join("/") + "/").contains(text),
+                    PathTest::Below(below) => parts.starts_with(below) || parts[1..].starts_with(below),
+                    PathTest::Contains(wanted) => (parts.join("/") + "/").contains(wanted),
                 }
             }
             Test::Hash(digits) => match self.line.kind {
@@ -261,7 +263,8 @@ impl Model {
 
     pub(crate) fn lookup_name(&self, groups: &[Label], name: &[u8], away: bool) -> Vec<FoundLine> {
         let rows = self.rows(groups);
-        let mut contents: BTreeMap<(Option<BlobId>, u64, Option<PlaceLine>), Vec<&Row<'_>>> = BTreeMap::new();
+        // Files without a hash stand alone, told apart by their place.
+        let mut contents: BTreeMap<_, Vec<&Row<'_>>> = BTreeMap::new();
         for row in rows.iter().filter(|row| (away || row.shown) && row.key.1 == name) {
             if let Kind::File { size, blob, .. } = &row.line.kind {
                 let alone = blob.is_none().then(|| place(row));

@@ -21,7 +21,7 @@ pub(crate) trait Factory {
     fn open(&self) -> Self::Store;
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+/// `SplitMix64` (Steele, Lea, Flood 2014).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -171,7 +171,7 @@ pub(crate) async fn tell<F: Factory>(factory: &F, seed: u64, steps: usize) -> To
     for step in 0..steps {
         let told = async {
             story.step().await?;
-            if step % 8 == 7 { story.check_all().await } else { story.check_some().await }
+            if step % 12 == 11 { story.check_all().await } else { story.check_some().await }
         };
         if let Err(difference) = told.await {
             let last: Vec<_> = story.log.iter().rev().take(12).rev().cloned().collect();
@@ -215,6 +215,9 @@ impl<F: Factory> Story<'_, F> {
             if !self.is_open(peer, share) {
                 return self.open(peer, share).await;
             }
+            if !self.transactions.is_empty() && self.random.below(8) == 0 {
+                return self.abort().await;
+            }
             self.begin(peer, share).await?;
             for _ in 0..=self.random.below(3) {
                 self.stage().await?;
@@ -227,12 +230,15 @@ impl<F: Factory> Story<'_, F> {
             5..9 => self.begin(peer, share).await,
             9..12 => self.stage().await,
             12..15 => self.commit().await,
-            15 => self.abort().await,
-            16 | 17 => self.close(peer, share, false).await,
+            15 | 16 => self.abort().await,
+            17 => self.close(peer, share, false).await,
             18 => self.close(peer, share, true).await,
             19 => self.leave(peer, false).await,
             20 => self.leave(peer, true).await,
-            21 => self.restart(),
+            21 => {
+                self.restart();
+                Ok(())
+            }
             _ => {
                 self.log.push("maintain".into());
                 let end = self.store().maintain(std::time::Duration::from_millis(20)).await;
@@ -431,7 +437,7 @@ impl<F: Factory> Story<'_, F> {
     }
 
     /// Everybody is away afterwards, and shares that never committed are unknown.
-    fn restart(&mut self) -> Told {
+    fn restart(&mut self) {
         self.log.push("restart".into());
         self.store = None;
         self.store = Some(self.factory.open());
@@ -442,7 +448,6 @@ impl<F: Factory> Story<'_, F> {
         for peer in self.model.peers.values_mut() {
             peer.shares.retain(|_, share| share.held.is_some());
         }
-        Ok(())
     }
 
     async fn check_some(&mut self) -> Told {
@@ -456,7 +461,9 @@ impl<F: Factory> Story<'_, F> {
     async fn check_all(&mut self) -> Told {
         for number in 0..GROUPS.len() {
             let asker = groups(number);
-            for query in QUERIES {
+            // Each question is asked by somebody; which ones by whom changes from check to check.
+            let first = self.random.below(3);
+            for query in QUERIES.iter().skip(first).step_by(3) {
                 self.check_search(&asker, query, 1_000, number % 2 == 0).await?;
             }
             for away in [false, true] {

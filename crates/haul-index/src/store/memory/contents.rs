@@ -77,13 +77,12 @@ impl Contents {
 
     /// The content, new or known; the caller links a row.
     pub(in crate::store) fn intern(&mut self, blob: Option<BlobId>, size: u64) -> u32 {
-        let (hash, size) = match blob {
-            Some(blob) => (*blob.as_bytes(), size),
-            None => {
-                let mut key = [0; 32];
-                key[..8].copy_from_slice(&size.to_le_bytes());
-                (key, size | UNHASHED)
-            }
+        let (hash, size) = if let Some(blob) = blob {
+            (*blob.as_bytes(), size)
+        } else {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&size.to_le_bytes());
+            (key, size | UNHASHED)
         };
         let slot = self.hasher.hash_one(hash);
         let known = self.by_hash.find(slot, |id| self.records[*id].hash == hash && self.records[*id].size == size);

@@ -34,7 +34,7 @@ pub(in crate::store) struct Doc {
 #[derive(Debug, Default)]
 pub(in crate::store) struct Names {
     texts: Texts,
-    names: Table<Name>,
+    records: Table<Name>,
     docs: Table<Doc>,
     by_text: HashTable<u32>,
     by_folded: HashTable<u32>,
@@ -55,7 +55,7 @@ impl Names {
     /// The number of this name, new or known; counts one use more.
     pub(in crate::store) fn intern(&mut self, text: &[u8]) -> Option<u32> {
         if let Some(name) = self.find(text) {
-            let record = &mut self.names[name];
+            let record = &mut self.records[name];
             self.unused -= u32::from(record.uses == 0);
             record.uses += 1;
             return Some(name);
@@ -63,15 +63,15 @@ impl Names {
         let at = self.texts.add(text)?;
         let folded = fold(text);
         let doc = self.intern_doc(&folded, text, at)?;
-        let name = self.names.push(Name { text: at, doc, uses: 1 });
-        let Self { by_text, names, texts, hasher, .. } = self;
-        by_text.insert_unique(hasher.hash_one(text), name, |name| hasher.hash_one(texts.get(names[*name].text)));
+        let name = self.records.push(Name { text: at, doc, uses: 1 });
+        let Self { by_text, records, texts, hasher, .. } = self;
+        by_text.insert_unique(hasher.hash_one(text), name, |name| hasher.hash_one(texts.get(records[*name].text)));
         Some(name)
     }
 
     /// Counts one use less.
     pub(in crate::store) fn release(&mut self, name: u32) {
-        let record = &mut self.names[name];
+        let record = &mut self.records[name];
         record.uses -= 1;
         self.unused += u32::from(record.uses == 0);
     }
@@ -92,12 +92,12 @@ impl Names {
     }
 
     pub(in crate::store) fn name(&self, name: u32) -> &Name {
-        &self.names[name]
+        &self.records[name]
     }
 
     /// The bytes of a name.
     pub(in crate::store) fn text(&self, name: u32) -> &[u8] {
-        self.texts.get(self.names[name].text)
+        self.texts.get(self.records[name].text)
     }
 
     pub(in crate::store) fn doc(&self, doc: u32) -> &Doc {
@@ -120,6 +120,6 @@ impl Names {
 
     /// The folded form of a name.
     pub(in crate::store) fn folded_name(&self, name: u32) -> &str {
-        self.folded(self.names[name].doc)
+        self.folded(self.records[name].doc)
     }
 }

@@ -229,7 +229,9 @@ mod tests {
     fn lists_hold_large_steps() {
         let mut list = List::default();
         let docs = [0, 1, 127, 128, 300, 70_000, u32::MAX - 1];
-        docs.iter().for_each(|doc| list.push(*doc));
+        for doc in docs {
+            list.push(doc);
+        }
         assert_eq!(list.iter().collect::<Vec<_>>(), docs);
     }
 }

@@ -216,9 +216,9 @@ fn components(memory: &Memory, slot: u32, directory: u32) -> Vec<String> {
 
 fn path_holds(test: &PathTest, components: &[String]) -> bool {
     match test {
-        PathTest::Below(wanted) => {
-            components.starts_with(wanted) || components.get(1..).is_some_and(|inside| inside.starts_with(wanted))
+        PathTest::Below(below) => {
+            components.starts_with(below) || components.get(1..).is_some_and(|inside| inside.starts_with(below))
         }
-        PathTest::Contains(text) => format!("{}/", components.join("/")).contains(text.as_str()),
+        PathTest::Contains(part) => format!("{}/", components.join("/")).contains(part.as_str()),
     }
 }
