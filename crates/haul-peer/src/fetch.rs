@@ -6,11 +6,13 @@
 
 mod blob;
 mod directory;
+mod listing;
 mod output;
 pub mod pool;
 mod progress;
 mod providers;
 mod requests;
+mod small;
 mod transfer;
 
 use std::path::PathBuf;

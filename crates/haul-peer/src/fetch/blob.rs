@@ -1,6 +1,7 @@
 //! One blob from the request to the final name, or to a reader.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -63,14 +64,15 @@ pub(super) async fn fetch(
         let target = request.target.clone();
         blocking(move || Place::of(&target)).await??
     };
-    fetch_to(downloader, request, place, progress, cancel).await
+    fetch_to(downloader, request, place, true, progress, cancel).await
 }
 
-/// Downloads to a place whose folder is held open already.
+/// Downloads to a place whose folder is held open already. `offer` serves the file from there afterwards.
 pub(super) async fn fetch_to(
     downloader: &Downloader,
     request: FetchRequest,
     place: Place,
+    offer: bool,
     progress: &watch::Sender<FetchProgress>,
     cancel: &CancellationToken,
 ) -> Result<FetchDone, FetchError> {
@@ -94,9 +96,9 @@ pub(super) async fn fetch_to(
             return Ok(done);
         }
         let attempt = if geometry.leaves() == 1 {
-            small(&mut wanted, geometry, &place, traits, force).await?
+            small(&mut wanted, geometry, &place, traits, force, offer).await?
         } else {
-            large(&mut wanted, geometry, &place, traits, force).await?
+            large(&mut wanted, geometry, &place, traits, force, offer).await?
         };
         match attempt {
             Attempt::Done(mut done) => {
@@ -231,7 +233,7 @@ async fn ask_size(downloader: &Downloader, blob: BlobId, cards: &[PeerCard]) -> 
 async fn create_empty(place: &Place, traits: FileTraits, force: bool, began: Moment) -> Result<FetchDone, FetchError> {
     if already_there(place, BlobId::empty(), 0, force, began).await?.is_none() {
         let at = place.clone();
-        blocking(move || files::create_small(&at, &[], traits, force)).await??;
+        blocking(move || files::create_small(&at, &[], traits, force, true)).await??;
     }
     Ok(present(place, 0, began))
 }
@@ -293,11 +295,28 @@ fn copy_now(
     force: bool,
 ) -> Result<bool, FileError> {
     let Some(local) = shares.locate(&blob).filter(|local| local.size() == geometry.size()) else { return Ok(false) };
-    let Ok(mut source) = shares.open_file(&local) else { return Ok(false) };
+    let Ok(source) = shares.open_file(&local) else { return Ok(false) };
+    let copied = copy_file(source, place, blob, geometry, traits, force)?;
+    if !copied {
+        shares.report_changed(&local);
+    }
+    Ok(copied)
+}
+
+/// Copies a file of this machine if it holds the blob; false if it does not.
+pub(super) fn copy_file(
+    mut source: File,
+    place: Place,
+    blob: BlobId,
+    geometry: BlobGeometry,
+    traits: FileTraits,
+    force: bool,
+) -> Result<bool, FileError> {
     let (part, _) = PartFile::open(place, blob, geometry)?;
     let target = part.target().path().to_path_buf();
     let failed = |error| FileError::from_io("copy to", &target, error);
     let mut file = part.file();
+    file.set_len(0).map_err(failed)?;
     // A shared extent costs nothing; the content is verified all the same, as the source may change at any time.
     let same = if rustix::fs::ioctl_ficlone(file, &source).is_ok() {
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
@@ -306,13 +325,12 @@ fn copy_now(
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         hash_into(&mut source, &mut file).map_err(failed)? == blob
     };
-    if !same {
-        shares.report_changed(&local);
-        part.discard()?;
-        return Ok(false);
+    if same {
+        part.finish(traits, force)?
+    } else {
+        part.discard()?
     }
-    part.finish(traits, force)?;
-    Ok(true)
+    Ok(same)
 }
 
 fn hash_into(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<BlobId> {
@@ -336,6 +354,7 @@ async fn small(
     place: &Place,
     traits: FileTraits,
     force: bool,
+    offer: bool,
 ) -> Result<Attempt, FetchError> {
     let (to, mut from) = mpsc::channel(1);
     let output = Output::Reader(Reader::new(to, 0..geometry.size().max(1)));
@@ -344,10 +363,11 @@ async fn small(
         return Ok(Attempt::OtherSizes(sizes, tally));
     }
     let bytes: Bytes = from.try_recv().unwrap_or_default();
-    let (at, shares, blob) = (place.clone(), wanted.downloader.shares.clone(), wanted.blob);
+    let (at, blob) = (place.clone(), wanted.blob);
+    let shares = wanted.downloader.shares.clone().filter(|_| offer);
     blocking(move || -> Result<(), FileError> {
-        files::create_small(&at, &bytes, traits, force)?;
-        offer(shares.as_deref(), &at, blob, Some(Outline::default()));
+        files::create_small(&at, &bytes, traits, force, true)?;
+        serve_on(shares.as_deref(), &at, blob, Some(Outline::default()));
         Ok(())
     })
     .await??;
@@ -361,6 +381,7 @@ async fn large(
     place: &Place,
     traits: FileTraits,
     force: bool,
+    offer: bool,
 ) -> Result<Attempt, FetchError> {
     let (at, blob) = (place.clone(), wanted.blob);
     let (part, resumed) = blocking(move || PartFile::open(at, blob, geometry)).await??;
@@ -373,10 +394,11 @@ async fn large(
         blocking(move || part.discard()).await??;
         return Ok(Attempt::OtherSizes(sizes, tally));
     }
-    let (at, shares) = (place.clone(), wanted.downloader.shares.clone());
+    let at = place.clone();
+    let shares = wanted.downloader.shares.clone().filter(|_| offer);
     blocking(move || -> Result<(), FileError> {
         part.finish(traits, force)?;
-        offer(shares.as_deref(), &at, blob, checker.outline());
+        serve_on(shares.as_deref(), &at, blob, checker.outline());
         Ok(())
     })
     .await??;
@@ -384,7 +406,7 @@ async fn large(
 }
 
 /// A finished download is served from its place.
-fn offer(shares: Option<&Shares>, place: &Place, blob: BlobId, outline: Option<Outline>) {
+fn serve_on(shares: Option<&Shares>, place: &Place, blob: BlobId, outline: Option<Outline>) {
     if let (Some(shares), Some(outline)) = (shares, outline)
         && let Err(error) = shares.offer_download(place.path(), blob, outline)
     {

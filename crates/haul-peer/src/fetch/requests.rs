@@ -9,7 +9,7 @@ use haul_core::ids::{BlobId, PeerId};
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
 use haul_core::wire::{List, decode};
 use haul_net::connection::{RequestError, StreamItem};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
 use super::pool::Lease;
 use super::transfer::Event;
@@ -65,40 +65,36 @@ async fn stream_leaves(
 ) -> Result<RequestEnd, RequestError> {
     let request = PeerRequest::Pieces { blob: asking.blob, ranges: List::new(ranges) };
     let mut stream = asking.lease.connection().open_stream(&request).await?;
+    let mut leaves: Vec<(u64, Bytes)> = Vec::new();
     loop {
-        let mut leaves: Vec<(u64, Bytes)> = Vec::new();
-        let mut next = stream.next().await?;
-        let permit = loop {
-            match next {
-                StreamItem::Data { index, bytes } => leaves.push((index, bytes)),
-                StreamItem::End(message) => {
-                    report(asking, leaves, permits).await;
-                    return Ok(decode::<PeerAnswer>(&message).map_or(RequestEnd::Failed, |answer| end_of(&answer)));
-                }
-            }
-            if leaves.len() >= BATCH {
-                break permits.clone().acquire_owned().await;
-            }
-            // Take what is there already; wait only for the first.
-            match stream.next().now_or_never() {
-                Some(item) => next = item?,
-                None => break permits.clone().acquire_owned().await,
+        // Take what is there already; hand it on before waiting for more.
+        let ready = if leaves.len() < BATCH { stream.next().now_or_never() } else { None };
+        let item = match ready {
+            Some(item) => item,
+            None => {
+                send(asking, std::mem::take(&mut leaves), permits).await;
+                stream.next().await
             }
         };
-        let Ok(permit) = permit else { return Ok(RequestEnd::Failed) };
-        send(asking, leaves, permit).await;
+        let end = match item {
+            Ok(StreamItem::Data { index, bytes }) => {
+                leaves.push((index, bytes));
+                continue;
+            }
+            Ok(StreamItem::End(message)) => Ok(decode(&message).map_or(RequestEnd::Failed, |answer| end_of(&answer))),
+            Err(error) => Err(error),
+        };
+        // What came before a connection broke counts too.
+        send(asking, leaves, permits).await;
+        return end;
     }
 }
 
-async fn report(asking: &Asking, leaves: Vec<(u64, Bytes)>, permits: &Arc<Semaphore>) {
-    if !leaves.is_empty()
-        && let Ok(permit) = permits.clone().acquire_owned().await
-    {
-        send(asking, leaves, permit).await;
+async fn send(asking: &Asking, leaves: Vec<(u64, Bytes)>, permits: &Arc<Semaphore>) {
+    if leaves.is_empty() {
+        return;
     }
-}
-
-async fn send(asking: &Asking, leaves: Vec<(u64, Bytes)>, permit: OwnedSemaphorePermit) {
+    let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
     let event = Event::Leaves { request: asking.request, provider: asking.provider, leaves, permit };
     // The transfer is over if nobody listens.
     let _ = asking.events.send(event).await;

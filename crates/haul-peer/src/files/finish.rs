@@ -12,8 +12,8 @@ use super::error::FileError;
 use super::names::part_names;
 use super::place::{Place, is_regular};
 
-/// Nanosecond field that leaves a time as it is (utimensat's UTIME_OMIT).
-const OMIT: i64 = rustix::fs::UTIME_OMIT as i64;
+/// Nanosecond field that leaves a time as it is.
+const OMIT: i64 = rustix::fs::UTIME_OMIT;
 
 /// What a received file carries besides its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,23 +68,31 @@ fn hash_file(file: &mut File) -> std::io::Result<BlobId> {
     }
 }
 
-/// Writes a small file whose bytes are verified: under another name first, then at its place.
-pub fn create_small(place: &Place, bytes: &[u8], traits: FileTraits, force: bool) -> Result<(), FileError> {
+/// Writes a small file whose bytes are verified: under another name first, then at its place. Without `durable` the
+/// caller makes it so later, together with others.
+pub fn create_small(
+    place: &Place,
+    bytes: &[u8],
+    traits: FileTraits,
+    force: bool,
+    durable: bool,
+) -> Result<(), FileError> {
     let part = place.beside(&part_names(&place.name).part);
     let opened = part.open(OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC);
     let mut file = opened.map_err(|errno| place.error("create", errno))?;
+    let failed_sync = |error| FileError::from_io("make durable", place.path(), error);
     let written = file
         .write_all(bytes)
         .map_err(|error| FileError::from_io("write", place.path(), error))
         .and_then(|()| apply(&file, traits, place))
-        .and_then(|()| file.sync_all().map_err(|error| FileError::from_io("make durable", place.path(), error)))
+        .and_then(|()| if durable { file.sync_all() } else { Ok(()) }.map_err(failed_sync))
         .and_then(|()| part.rename_to(place, force));
     if let Err(error) = written {
         // Bytes of one leaf are not worth keeping; the failure that matters is the one before.
         let _ = part.remove();
         return Err(error);
     }
-    place.sync_folder()
+    if durable { place.sync_folder() } else { Ok(()) }
 }
 
 /// Sets mode and time.

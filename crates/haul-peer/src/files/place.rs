@@ -61,6 +61,11 @@ impl Place {
         rustix::fs::openat(&*self.folder, &self.name, flags, FILE_MODE).map(File::from)
     }
 
+    /// Opens the regular file there for reading.
+    pub fn open_to_read(&self) -> std::io::Result<File> {
+        Ok(self.open(OFlags::RDONLY)?)
+    }
+
     /// What the name stands for; none for nothing.
     pub(super) fn stat(&self) -> Result<Option<Stat>, Errno> {
         match rustix::fs::statat(&*self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW) {

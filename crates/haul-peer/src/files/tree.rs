@@ -51,6 +51,17 @@ impl Tree {
         Ok(Self { root: Arc::new(root), place: target.clone(), target, merge: true, last: None })
     }
 
+    /// Another handle on the same folder, for another thread.
+    pub fn handle(&self) -> Self {
+        Self {
+            root: Arc::clone(&self.root),
+            place: self.place.clone(),
+            target: self.target.clone(),
+            merge: self.merge,
+            last: None,
+        }
+    }
+
     /// Whether something stands at the target.
     pub fn target_exists(target: &Place) -> Result<bool, FileError> {
         Ok(target.stat().map_err(|errno| target.error("look at", errno))?.is_some())
@@ -83,7 +94,7 @@ impl Tree {
     pub fn create_file(&mut self, path: &SharePath, bytes: &[u8], traits: FileTraits) -> Result<(), FileError> {
         let place = self.place(path)?;
         if self.merge {
-            return create_small(&place, bytes, traits, true);
+            return create_small(&place, bytes, traits, true, false);
         }
         // The whole folder gets its name at the end, so a file in it needs no name of its own before.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;

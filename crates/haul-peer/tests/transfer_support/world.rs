@@ -1,5 +1,5 @@
 //! A small network in memory: providers that serve real shares or misbehave on purpose, and a downloader.
-#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,0 +1,267 @@
+//! The small files of a directory: fetched in batches over all providers, several batches in flight, written as they
+//! come. No file costs a round trip of its own.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use haul_core::ids::{BlobId, PeerId};
+use haul_core::wire::List;
+use haul_core::wire::index::PeerCard;
+use haul_core::wire::peer::PeerRequest;
+use haul_net::connection::StreamItem;
+use tokio::task::JoinSet;
+
+use super::blob::blocking;
+use super::listing::WantedFile;
+use super::pool::Lease;
+use super::{Downloader, FetchError};
+use crate::files::{FileTraits, Tree};
+
+/// Blobs in one request: enough to hide a round trip of 50 ms at 5,000 files per second.
+const BATCH: usize = 256;
+/// Requests in flight with one provider.
+const IN_FLIGHT: usize = 3;
+/// Files that are verified and written together on a worker thread.
+const WRITE: usize = 32;
+
+/// Files with the same content, fetched once.
+pub(super) type Group = Vec<WantedFile>;
+
+/// What is shared between the requests.
+pub(super) struct Work {
+    queue: Mutex<VecDeque<(BlobId, Group)>>,
+    /// What no batch brought: fetched one by one afterwards.
+    left: Mutex<Vec<Group>>,
+    gave: Mutex<BTreeMap<PeerId, u64>>,
+    banned: Mutex<BTreeMap<PeerId, String>>,
+    done: Arc<Counters>,
+}
+
+/// What is complete so far.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) files: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+/// What came of it.
+pub(super) struct SmallDone {
+    pub(super) left: Vec<Group>,
+    pub(super) gave: BTreeMap<PeerId, u64>,
+    pub(super) banned: BTreeMap<PeerId, String>,
+}
+
+/// Fetches these files from these providers into the tree; what others lack is asked of the first one, which listed it.
+pub(super) async fn fetch(
+    downloader: &Downloader,
+    files: Vec<WantedFile>,
+    providers: Vec<PeerCard>,
+    tree: &Tree,
+    done: Arc<Counters>,
+) -> Result<SmallDone, FetchError> {
+    let mut groups: BTreeMap<BlobId, Group> = BTreeMap::new();
+    for file in files {
+        groups.entry(file.blob).or_default().push(file);
+    }
+    // In the order of their paths, so that providers and this side touch their disks in order.
+    let mut queue: Vec<(BlobId, Group)> = groups.into_iter().collect();
+    queue.sort_by(|(_, a), (_, b)| a.first().map(|file| &file.path).cmp(&b.first().map(|file| &file.path)));
+    let work = Arc::new(Work {
+        queue: Mutex::new(queue.into()),
+        left: Mutex::default(),
+        gave: Mutex::default(),
+        banned: Mutex::default(),
+        done,
+    });
+    let listed_by = providers.first().cloned();
+    let others = providers.len() > 1;
+    run_round(&work, downloader, providers, tree).await?;
+    let missing = std::mem::take(&mut *lock(&work.left));
+    if others && !missing.is_empty() {
+        let again = missing.into_iter().filter_map(|group| Some((group.first()?.blob, group)));
+        lock(&work.queue).extend(again);
+        run_round(&work, downloader, listed_by.into_iter().collect(), tree).await?;
+    }
+    let mut left = std::mem::take(&mut *lock(&work.left));
+    left.extend(lock(&work.queue).drain(..).map(|(_, group)| group));
+    let (gave, banned) = (std::mem::take(&mut *lock(&work.gave)), std::mem::take(&mut *lock(&work.banned)));
+    Ok(SmallDone { left, gave, banned })
+}
+
+/// Works on the queue with these providers until it is empty, or none of them can go on.
+async fn run_round(
+    work: &Arc<Work>,
+    downloader: &Downloader,
+    providers: Vec<PeerCard>,
+    tree: &Tree,
+) -> Result<(), FetchError> {
+    let mut tasks = JoinSet::new();
+    for card in providers {
+        for _ in 0..IN_FLIGHT {
+            let (work, pool, card) = (Arc::clone(work), Arc::clone(&downloader.pool), card.clone());
+            let tree = tree.handle();
+            tasks.spawn(async move {
+                // A provider that cannot be reached leaves its part to the others.
+                let Ok(lease) = pool.connect(&card).await else { return Ok(()) };
+                serve_queue(&work, &lease, card.id, tree).await
+            });
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(result) => result?,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return Err(FetchError::Cancelled),
+        }
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes batches until the queue is empty or the provider fails.
+async fn serve_queue(work: &Arc<Work>, lease: &Lease, peer: PeerId, tree: Tree) -> Result<(), FetchError> {
+    let mut tree = Some(tree);
+    loop {
+        let mut batch: BTreeMap<u64, (BlobId, Group)> = {
+            let mut queue = lock(&work.queue);
+            let count = BATCH.min(queue.len());
+            (0..).zip(queue.drain(..count)).collect()
+        };
+        if batch.is_empty() || lock(&work.banned).contains_key(&peer) {
+            lock(&work.queue).extend(batch.into_values());
+            return Ok(());
+        }
+        let complete = fetch_batch(work, lease, peer, &mut batch, &mut tree).await?;
+        if complete {
+            // What it does not have is asked of others, one by one.
+            lock(&work.left).extend(batch.into_values().map(|(_, group)| group));
+        } else {
+            lock(&work.queue).extend(batch.into_values());
+            return Ok(());
+        }
+    }
+}
+
+/// One request; what came is taken out of the batch. False if the provider failed or lied.
+async fn fetch_batch(
+    work: &Arc<Work>,
+    lease: &Lease,
+    peer: PeerId,
+    batch: &mut BTreeMap<u64, (BlobId, Group)>,
+    tree: &mut Option<Tree>,
+) -> Result<bool, FetchError> {
+    let blobs = batch.values().map(|(blob, _)| *blob).collect();
+    let Ok(mut stream) = lease.connection().open_stream(&PeerRequest::Blobs { blobs: List::new(blobs) }).await else {
+        return Ok(false);
+    };
+    let mut arrived: Vec<(BlobId, Group, Bytes)> = Vec::new();
+    loop {
+        let ready = if arrived.len() < WRITE { stream.next().now_or_never() } else { None };
+        let item = match ready {
+            Some(item) => item,
+            None => {
+                if !write(work, peer, std::mem::take(&mut arrived), tree, batch).await? {
+                    return Ok(false);
+                }
+                stream.next().await
+            }
+        };
+        let complete = match item {
+            Ok(StreamItem::Data { index, bytes }) => {
+                // A number that was not asked for, or comes twice, is dropped.
+                arrived.extend(batch.remove(&index).map(|(blob, group)| (blob, group, bytes)));
+                continue;
+            }
+            Ok(StreamItem::End(_)) => true,
+            Err(_) => false,
+        };
+        return Ok(write(work, peer, arrived, tree, batch).await? && complete);
+    }
+}
+
+/// Verifies and writes on a worker thread. False if something was wrong: its sender is banned, and what it sent goes
+/// back into the batch.
+async fn write(
+    work: &Arc<Work>,
+    peer: PeerId,
+    arrived: Vec<(BlobId, Group, Bytes)>,
+    tree: &mut Option<Tree>,
+    batch: &mut BTreeMap<u64, (BlobId, Group)>,
+) -> Result<bool, FetchError> {
+    if arrived.is_empty() {
+        return Ok(true);
+    }
+    let mut handle = tree.take().expect("one write at a time");
+    let counters = Arc::clone(&work.done);
+    let (handle, result) = blocking(move || {
+        let result = write_now(&mut handle, arrived, &counters);
+        (handle, result)
+    })
+    .await?;
+    *tree = Some(handle);
+    let (bytes, wrong) = result?;
+    *lock(&work.gave).entry(peer).or_default() += bytes;
+    let honest = wrong.is_empty();
+    if !honest {
+        lock(&work.banned).insert(peer, "sent wrong bytes for a small file".into());
+    }
+    // Numbers above those of the request cannot meet them.
+    batch.extend((u64::MAX / 2..).zip(wrong));
+    Ok(honest)
+}
+
+type Wrong = Vec<(BlobId, Group)>;
+
+fn write_now(
+    tree: &mut Tree,
+    arrived: Vec<(BlobId, Group, Bytes)>,
+    counters: &Counters,
+) -> Result<(u64, Wrong), FetchError> {
+    let mut good = 0;
+    let mut wrong = Vec::new();
+    for (blob, group, bytes) in arrived {
+        if *blake3::hash(&bytes).as_bytes() != *blob.as_bytes() {
+            wrong.push((blob, group));
+            continue;
+        }
+        good += bytes.len() as u64;
+        for file in &group {
+            let traits = FileTraits { executable: file.executable, mtime_ns: Some(file.mtime_ns) };
+            tree.create_file(&file.path, &bytes, traits)?;
+            counters.files.fetch_add(1, Ordering::Relaxed);
+            counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+    }
+    Ok((good, wrong))
+}
+
+/// Providers to spread small files over: the peer itself, and those that hold the first few blobs too.
+pub(super) async fn providers_for(
+    downloader: &Downloader,
+    peer: &PeerCard,
+    files: &[WantedFile],
+    only_this: bool,
+) -> Vec<PeerCard> {
+    let mut cards = vec![peer.clone()];
+    let mut seen = BTreeSet::from([peer.id]);
+    if only_this || files.len() < BATCH {
+        return cards;
+    }
+    for file in files.iter().step_by((files.len() / SAMPLES).max(1)).take(SAMPLES) {
+        let Ok(found) = downloader.finder.find(file.blob).await else { break };
+        cards.extend(found.providers.into_iter().filter(|card| seen.insert(card.id)));
+    }
+    cards.truncate(PROVIDERS);
+    cards
+}
+
+/// Blobs that are looked up to find further providers.
+const SAMPLES: usize = 4;
+/// Providers that small files are spread over.
+const PROVIDERS: usize = 8;

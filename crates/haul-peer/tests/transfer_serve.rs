@@ -1,0 +1,315 @@
+//! Serving real files: grants, changes under the reader's hands, and requests that break the rules.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+#[path = "transfer_support/world.rs"]
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use haul_core::ids::BlobId;
+use haul_core::limits::LEAF_BYTES;
+use haul_core::path::SharePath;
+use haul_core::trust::Grant;
+use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
+use haul_core::wire::{Label, List};
+use haul_net::clock::{boot_now, wall_now};
+use haul_net::connection::{CloseReason, Connection, ConnectionSettings, StreamItem};
+use haul_net::identity::SecretKey;
+use haul_net::transport::memory_pair;
+use haul_peer::fetch::FetchError;
+use haul_peer::fetch::pool::GrantPaper;
+use haul_peer::serve::{GrantCheck, Server};
+use haul_peer::share::{NewShare, ShareSettings, Shares};
+use tokio_util::sync::CancellationToken;
+use world::{World, blob_of, content, names, no_progress, request};
+
+struct Served {
+    world: World,
+    folder: tempfile::TempDir,
+    check: Arc<GrantCheck>,
+    server: Arc<Server>,
+    shares: Arc<Shares>,
+}
+
+fn serve(files: &[(&str, Vec<u8>)]) -> Served {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("share");
+    std::fs::create_dir(&root).unwrap();
+    for (name, bytes) in files {
+        std::fs::write(root.join(name), bytes).unwrap();
+    }
+    let state = folder.path().join("state");
+    let mut settings = ShareSettings::new(&state, &state);
+    settings.watch = false;
+    let shares = Shares::open(settings).unwrap();
+    let name = Label::new("lab").unwrap();
+    shares.add(NewShare { name: Some(name.clone()), ..NewShare::new(&root) }).unwrap();
+    shares.scan_now(&name).unwrap();
+    shares.hash_now();
+    let check = world.check();
+    let server = Server::new(shares.clone(), check.clone());
+    Served { world, folder, check, server, shares }
+}
+
+impl Served {
+    fn connect(&self) -> Connection {
+        let (near, far) = memory_pair();
+        let (connection, inbox) = Connection::start(far, self.world.me.public(), ConnectionSettings::server(None));
+        tokio::spawn(self.server.clone().serve(connection, inbox, self.world.shutdown.clone()));
+        let server_key = SecretKey::generate().unwrap().public();
+        Connection::start(near, server_key, ConnectionSettings::default()).0
+    }
+
+    async fn granted(&self) -> Connection {
+        let connection = self.connect();
+        assert_eq!(show(&connection, self.world.paper(|_| {})).await, PeerAnswer::Granted);
+        connection
+    }
+}
+
+async fn show(connection: &Connection, paper: GrantPaper) -> PeerAnswer {
+    let request = PeerRequest::Grant { grant: paper.grant, index_certificate: paper.index_certificate };
+    connection.request(&request).await.unwrap()
+}
+
+async fn refused(served: &Served, paper: GrantPaper) -> String {
+    let connection = served.connect();
+    let PeerAnswer::NotGranted { reason } = show(&connection, paper).await else { panic!("it was accepted") };
+    assert!(matches!(connection.closed().await, CloseReason::Remote(_)));
+    reason
+}
+
+#[tokio::test]
+async fn only_a_valid_grant_opens_the_door() {
+    let served = serve(&[("a", content(100))]);
+    let (world, key) = (&served.world, || SecretKey::generate().unwrap());
+    let now = wall_now();
+    let cases: [(&str, Box<dyn FnOnce(&mut Grant)>); 4] = [
+        ("another peer", Box::new(|grant| grant.peer = key().public())),
+        ("another network", Box::new(|grant| grant.network = key().public())),
+        ("ended", Box::new(move |grant| grant.expires = now)),
+        ("ended", Box::new(move |grant| grant.issued = now.after(Duration::from_secs(600)))),
+    ];
+    for (reason, change) in cases {
+        assert!(refused(&served, world.paper(change)).await.contains(reason), "{reason}");
+    }
+    // Another index, whatever it says; and an index without the network's signature.
+    let stranger = World::new();
+    let mut paper = stranger.paper(|grant| (grant.peer, grant.network) = (world.me.public(), world.network.public()));
+    assert!(refused(&served, paper.clone()).await.contains("not signed"));
+    paper.index_certificate = world.paper(|_| {}).index_certificate;
+    assert!(refused(&served, paper).await.contains("not signed"));
+    // Bytes that are no grant.
+    let mut paper = world.paper(|_| {});
+    paper.grant.0.truncate(50);
+    assert!(refused(&served, paper).await.contains("not signed"));
+    // Removed from the network: this certificate and older ones.
+    served.check.revoke([(world.me.public(), 1)]);
+    assert!(refused(&served, world.paper(|_| {})).await.contains("removed"));
+    let newer = world.paper(|grant| grant.serial = 2);
+    assert_eq!(show(&served.connect(), newer).await, PeerAnswer::Granted);
+}
+
+#[tokio::test]
+async fn nothing_is_told_without_a_grant() {
+    let bytes = content(100);
+    let served = serve(&[("a", bytes.clone())]);
+    let connection = served.connect();
+    let answer: PeerAnswer = connection.request(&PeerRequest::Bitfield { blob: blob_of(&bytes).0 }).await.unwrap();
+    assert!(matches!(answer, PeerAnswer::NotGranted { .. }), "{answer:?}");
+    connection.closed().await;
+}
+
+#[tokio::test]
+async fn a_grant_that_is_revoked_ends_the_connection() {
+    let bytes = content(100);
+    let served = serve(&[("a", bytes.clone())]);
+    let connection = served.granted().await;
+    let request = PeerRequest::Bitfield { blob: blob_of(&bytes).0 };
+    assert_eq!(
+        connection.request::<_, PeerAnswer>(&request).await.unwrap(),
+        PeerAnswer::Bitfield { size: 100, leaves: None }
+    );
+    served.check.revoke([(served.world.me.public(), 1)]);
+    assert!(matches!(connection.request::<_, PeerAnswer>(&request).await, Ok(PeerAnswer::NotGranted { .. })));
+    assert!(matches!(connection.closed().await, CloseReason::Remote(_)));
+}
+
+#[test]
+fn a_peer_that_lost_its_index_serves_those_it_knew_for_a_while() {
+    let world = World::new();
+    let check = GrantCheck::new(world.network.public(), Duration::from_secs(1000));
+    let (now, index) = (boot_now(), wall_now());
+    let me = world.me.public();
+    let paper = world.paper(|_| {});
+    let passes = |at| check.check(me, &paper.grant, &paper.index_certificate, at).is_ok();
+    let later = |seconds| now.after(Duration::from_secs(seconds));
+    assert!(!passes(now), "no idea of the time yet");
+    check.in_touch(index, now);
+    assert!(passes(now) && passes(later(290)) && !passes(later(310)));
+    check.cut_off(later(200));
+    assert!(passes(later(310)) && passes(later(1190)) && !passes(later(1210)));
+    check.in_touch(index.after(Duration::from_secs(400)), later(400));
+    assert!(!passes(later(400)));
+    // It had ended before contact was lost.
+    check.cut_off(later(410));
+    assert!(!passes(later(420)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_what_is_there_and_nothing_else() {
+    let (large, small) = (content(3 * LEAF_BYTES as usize + 1), content(5));
+    let served = serve(&[("large", large.clone()), ("small", small.clone())]);
+    let connection = served.granted().await;
+    let (blob, outline) = blob_of(&large);
+    let ask = async |request: PeerRequest| connection.request::<_, PeerAnswer>(&request).await.unwrap();
+    let PeerAnswer::Outline { size, values } = ask(PeerRequest::Outline { blob, sheet: Some(0) }).await else {
+        panic!()
+    };
+    assert_eq!((size, values.0), (large.len() as u64, outline.to_bytes()));
+    let beyond = ask(PeerRequest::Outline { blob, sheet: Some(1) }).await;
+    assert!(matches!(beyond, PeerAnswer::Outline { values, .. } if values.is_empty()));
+    assert_eq!(ask(PeerRequest::Bitfield { blob: BlobId::new([7; 32]) }).await, PeerAnswer::NotHeld);
+    let list = |share: &str, path: &[u8]| PeerRequest::List {
+        share: Label::new(share).unwrap(),
+        path: SharePath::new(path).unwrap(),
+        recursive: true,
+        cursor: None,
+    };
+    assert_eq!(ask(list("other", b"")).await, PeerAnswer::NotHeld);
+    assert!(matches!(ask(list("lab", b"")).await, PeerAnswer::Listing(_)));
+
+    let pieces = |ranges: Vec<LeafRange>| PeerRequest::Pieces { blob, ranges: List::new(ranges) };
+    for bad in [
+        LeafRange { first: 0, count: 0 },
+        LeafRange { first: 4, count: 1 },
+        LeafRange { first: 0, count: 5 },
+        LeafRange { first: u64::MAX, count: 2 },
+    ] {
+        let mut stream = connection.open_stream(&pieces(vec![bad])).await.unwrap();
+        let StreamItem::End(end) = stream.next().await.unwrap() else { panic!("{bad:?}") };
+        assert!(matches!(haul_core::wire::decode(&end), Ok(PeerAnswer::Bad { .. })));
+    }
+    let wanted = vec![LeafRange { first: 3, count: 1 }, LeafRange { first: 0, count: 2 }];
+    let mut stream = connection.open_stream(&pieces(wanted)).await.unwrap();
+    let mut order = Vec::new();
+    while let StreamItem::Data { index, bytes } = stream.next().await.unwrap() {
+        let start = (index * LEAF_BYTES) as usize;
+        assert_eq!(bytes, large[start..large.len().min(start + LEAF_BYTES as usize)]);
+        order.push(index);
+    }
+    assert_eq!(order, [3, 0, 1]);
+
+    let blobs = vec![BlobId::new([1; 32]), blob, blob_of(&small).0];
+    let mut stream = connection.open_stream(&PeerRequest::Blobs { blobs: List::new(blobs) }).await.unwrap();
+    let StreamItem::Data { index: 2, bytes } = stream.next().await.unwrap() else { panic!() };
+    assert_eq!(bytes, small);
+    assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_changes_is_never_mixed() {
+    let bytes = content(200 * LEAF_BYTES as usize);
+    let served = serve(&[("file", bytes.clone())]);
+    let path = served.folder.path().join("share/file");
+    let connection = served.granted().await;
+    let (blob, _) = blob_of(&bytes);
+    let ranges = List::new(vec![LeafRange { first: 0, count: 200 }]);
+    let mut stream = connection.open_stream(&PeerRequest::Pieces { blob, ranges }).await.unwrap();
+    let mut got = 0;
+    let end = loop {
+        match stream.next().await.unwrap() {
+            StreamItem::Data { index, bytes: leaf } => {
+                let start = (index * LEAF_BYTES) as usize;
+                assert!(leaf == bytes[start..start + LEAF_BYTES as usize], "leaf {index} is not of the blob");
+                got += 1;
+                if got == 10 {
+                    // The window holds 32 leaves, so most of the file has not been read yet.
+                    std::fs::write(&path, content(200 * LEAF_BYTES as usize + 1)).unwrap();
+                }
+            }
+            StreamItem::End(end) => break end,
+        }
+    };
+    assert_eq!(haul_core::wire::decode(&end), Ok(PeerAnswer::Changed));
+    assert!(got < 200);
+    assert!(served.shares.locate(&blob).is_none(), "withdrawn at once");
+    let mut stream = connection
+        .open_stream(&PeerRequest::Pieces { blob, ranges: List::new(vec![LeafRange { first: 0, count: 1 }]) })
+        .await
+        .unwrap();
+    assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_of_a_changed_file_fails_without_blame() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("share");
+    std::fs::create_dir(&root).unwrap();
+    let bytes = content(20 * LEAF_BYTES as usize);
+    std::fs::write(root.join("file"), &bytes).unwrap();
+    let world = World::new();
+    let (_, _shares) = world.add_share("lab", &root, &folder.path().join("state"));
+    *world.size.lock().unwrap() = Some(bytes.len() as u64);
+    std::fs::OpenOptions::new().write(true).open(root.join("file")).unwrap().set_len(100).unwrap();
+    let target = folder.path().join("got");
+    let failure = world
+        .downloader()
+        .fetch_blob(request(blob_of(&bytes).0, &target), no_progress(), CancellationToken::new())
+        .await
+        .unwrap_err();
+    let FetchError::NoProvider { banned, reason } = failure else { panic!("{failure}") };
+    assert!(banned.is_empty() && !target.exists(), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_this_machine_has_is_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("share");
+    std::fs::create_dir(&root).unwrap();
+    let bytes = content(20 * LEAF_BYTES as usize + 9);
+    std::fs::write(root.join("file"), &bytes).unwrap();
+    let world = World::new();
+    let (card, shares) = world.add_share("lab", &root, &folder.path().join("state"));
+    *world.size.lock().unwrap() = Some(bytes.len() as u64);
+    let target = folder.path().join("got");
+    let mut wanted = request(blob_of(&bytes).0, &target);
+    wanted.providers = vec![card];
+    let done =
+        world.downloader_with(Some(shares)).fetch_blob(wanted, no_progress(), CancellationToken::new()).await.unwrap();
+    assert_eq!((done.fetched, done.resumed_from), (0, bytes.len() as u64));
+    assert_eq!(std::fs::read(&target).unwrap(), bytes);
+    assert_eq!(names(folder.path()), ["got", "share", "state"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finished_download_is_served_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("share");
+    std::fs::create_dir(&root).unwrap();
+    let bytes = content(20 * LEAF_BYTES as usize + 9);
+    std::fs::write(root.join("file"), &bytes).unwrap();
+    let world = World::new();
+    let (_, _origin) = world.add_share("lab", &root, &folder.path().join("state"));
+    *world.size.lock().unwrap() = Some(bytes.len() as u64);
+    let mine = Shares::open(ShareSettings::new(folder.path().join("mine"), folder.path().join("mine"))).unwrap();
+    let target = folder.path().join("got");
+    let blob = blob_of(&bytes).0;
+    let downloader = world.downloader_with(Some(mine.clone()));
+    downloader.fetch_blob(request(blob, &target), no_progress(), CancellationToken::new()).await.unwrap();
+    let offered = mine.locate(&blob).expect("it is offered");
+    assert!(mine.open_file(&offered).is_ok() && mine.outline(&blob).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_closes() {
+    let served = serve(&[("a", content(100))]);
+    let connection = served.granted().await;
+    // Paused time runs ahead while nothing else can happen; the boot clock does not, so idleness needs real requests
+    // to be absent, not real seconds: the connection stays until the server's own clock says so.
+    assert!(connection.close_reason().is_none());
+    served.world.shutdown.cancel();
+    assert!(matches!(connection.closed().await, CloseReason::Remote(_)));
+}
