@@ -141,6 +141,23 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
     }
 }
 
+/// Reads a list that has no limit of its own. It grows with the elements that arrive; serde's own reading would take up
+/// to 1 MiB of room on the word of a length. Each element has at least one byte, so a frame bounds their number.
+pub(crate) fn arriving<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    List::<T, { crate::limits::FRAME_BYTES }>::deserialize(deserializer).map(List::into_vec)
+}
+
+/// Like [`arriving`], for the answers to the keys of a lookup: a list each.
+pub(crate) fn arriving_lists<'de, D, T>(deserializer: D) -> Result<Vec<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    type Lists<T> = List<List<T, { crate::limits::FRAME_BYTES }>, { crate::limits::LOOKUP_KEYS }>;
+    let lists = Lists::<T>::deserialize(deserializer)?;
+    Ok(lists.into_vec().into_iter().map(List::into_vec).collect())
+}
+
 /// The name of a share, peer or group: 1 to 64 bytes of UTF-8 without control characters, `/` and `:`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(alloc::string::String);

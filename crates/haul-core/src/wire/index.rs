@@ -209,6 +209,7 @@ pub enum IndexAnswer {
     /// To Peers.
     Peers {
         /// Members, sorted by id.
+        #[serde(deserialize_with = "super::arriving")]
         peers: Vec<PeerCard>,
         /// Whether there are more.
         more: bool,
@@ -238,6 +239,7 @@ pub enum IndexPush {
         /// Index time.
         time: Timestamp,
         /// As in [`Welcome`].
+        #[serde(deserialize_with = "super::arriving")]
         revoked: Vec<(PeerId, u64)>,
     },
 }
@@ -303,6 +305,7 @@ pub struct Welcome {
     /// Renew well within this many milliseconds.
     pub lease_ms: u64,
     /// Members that were removed and whose grants may still run, by key and certificate serial.
+    #[serde(deserialize_with = "super::arriving")]
     pub revoked: Vec<(PeerId, u64)>,
     /// The address under which the index sees this peer.
     pub observed: String,
@@ -316,6 +319,7 @@ pub struct Renewed {
     /// Index time now.
     pub time: Timestamp,
     /// As in [`Welcome`].
+    #[serde(deserialize_with = "super::arriving")]
     pub revoked: Vec<(PeerId, u64)>,
 }
 
@@ -327,6 +331,7 @@ pub struct PeerCard {
     /// Its name.
     pub name: Label,
     /// Where it serves, best first; empty while away.
+    #[serde(deserialize_with = "super::arriving")]
     pub addresses: Vec<String>,
     /// Whether its lease runs.
     pub online: bool,
@@ -342,8 +347,10 @@ pub struct PeerCard {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Providers {
     /// Each peer once; `Place::peer` counts into this list.
+    #[serde(deserialize_with = "super::arriving")]
     pub peers: Vec<PeerCard>,
     /// For each key its blobs: at most one for a blob key, any number for a name.
+    #[serde(deserialize_with = "super::arriving_lists")]
     pub answers: Vec<Vec<BlobPlaces>>,
 }
 
@@ -355,6 +362,7 @@ pub struct BlobPlaces {
     /// Bytes.
     pub size: u64,
     /// Places, best first, as many as asked for.
+    #[serde(deserialize_with = "super::arriving")]
     pub places: Vec<Place>,
     /// Places in all that the asker may see.
     pub total: u32,
@@ -421,6 +429,7 @@ pub struct Hit {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hits {
     /// The hits in order.
+    #[serde(deserialize_with = "super::arriving")]
     pub hits: Vec<Hit>,
     /// Continues behind the last hit; none at the end.
     pub cursor: Option<ByteString>,
