@@ -9,8 +9,12 @@ use haul_core::ids::{BlobId, PublicKey, ShareId};
 use haul_core::limits;
 use haul_core::manifest::ShareState;
 use haul_core::path::SharePath;
+use haul_core::time::Timestamp;
 use haul_core::wire::frame::{FrameHeader, FrameKind, HEADER_BYTES};
-use haul_core::wire::index::{Hello, IndexRequest, LookupKeys, Membership};
+use haul_core::wire::index::{
+    BlobPlaces, Hello, Hit, HitKind, Hits, IndexAnswer, IndexRequest, LookupKeys, Membership, PeerCard, Place,
+    Providers, Renewed, Welcome,
+};
 use haul_core::wire::peer::{LeafRange, PeerRequest};
 use haul_core::wire::{ByteString, Label, List, VERSION, decode, encode};
 use haul_net::connection::{Connection, ConnectionSettings, Inbound};
@@ -116,6 +120,70 @@ fn no_number_in_a_request_is_believed() {
                 check::<IndexRequest>(&bytes);
                 check::<PeerRequest>(&bytes);
             }
+        }
+    }
+}
+
+/// Answers with a little of everything in every list.
+fn index_answers() -> Vec<Vec<u8>> {
+    let blob = BlobId::empty();
+    let path = SharePath::new(b"a/b/c").unwrap();
+    let card = PeerCard {
+        id: key(),
+        name: label(),
+        addresses: vec!["127.0.0.1:4478".into()],
+        online: true,
+        seen: Timestamp(1),
+        files: 1,
+        bytes: 1,
+    };
+    let place = Place { peer: 0, share: label(), path: path.clone(), mtime_ns: 1, executable: false };
+    let places = BlobPlaces { blob: Some(blob), size: 1, places: vec![place; 2], total: 2 };
+    let hit = Hit {
+        kind: HitKind::File,
+        name: text(3),
+        blob: Some(blob),
+        size: 1,
+        mtime_ns: 1,
+        peer: key(),
+        peer_name: label(),
+        share: label(),
+        path,
+        names: 1,
+        copies: 1,
+        online: 1,
+        near: false,
+    };
+    let welcome = Welcome {
+        network: key(),
+        certificate: text(9),
+        grant: text(9),
+        index_certificate: text(9),
+        time: Timestamp(1),
+        lease_ms: 1,
+        revoked: vec![(key(), 1); 2],
+        observed: "127.0.0.1".into(),
+    };
+    [
+        IndexAnswer::Welcome(welcome),
+        IndexAnswer::Renewed(Renewed { grant: Some(text(9)), time: Timestamp(1), revoked: vec![(key(), 1); 2] }),
+        IndexAnswer::Providers(Providers { peers: vec![card.clone(); 2], answers: vec![vec![places; 2]; 2] }),
+        IndexAnswer::Hits(Hits { hits: vec![hit; 2], ..Hits::default() }),
+        IndexAnswer::Peers { peers: vec![card; 2], more: false },
+    ]
+    .iter()
+    .map(encode)
+    .collect()
+}
+
+#[test]
+fn no_number_in_an_answer_is_believed() {
+    // 2^14 - 1 elements could stand in the bytes that follow; each would take many times its least size in memory.
+    let (number, rest) = ([0xff, 0x7f], [0xff; 0x4000]);
+    for valid in index_answers() {
+        assert!(check::<IndexAnswer>(&valid));
+        for place in 0..valid.len() {
+            check::<IndexAnswer>(&[&valid[..place], &number, &valid[place + 1..], &rest].concat());
         }
     }
 }

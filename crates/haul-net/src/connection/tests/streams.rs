@@ -148,6 +148,43 @@ async fn receive_end(mut stream: StreamReceiver) -> u64 {
 }
 
 #[tokio::test]
+async fn messages_overtake_bulk_data_and_do_not_starve_it() {
+    let (mut raw, (connection, mut inbox)) = raw(ConnectionSettings::default());
+    raw.write_all(&frame(FrameKind::Request, 9, &[1])).await.unwrap();
+    let mut sender = tokio::spawn(async move { send_leaves(next_request(&mut inbox).await, 28).await });
+    // Nobody reads: the transport, one batch and the queue fill up.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!sender.is_finished(), "the queue for bulk data is bounded");
+    for _ in 0..300 {
+        connection.push(&"x".repeat(4_000)).unwrap();
+    }
+    let mut order = Vec::new();
+    while order.len() < 300 + 28 {
+        order.push(read_frame(&mut raw).await.unwrap().0);
+    }
+    let first = order.iter().position(|kind| *kind == FrameKind::Push).unwrap();
+    assert!(first <= 10, "the first message waits behind {first} leaves");
+    let last = order.iter().rposition(|kind| *kind == FrameKind::Push).unwrap();
+    let between = order[first..last].iter().filter(|kind| **kind == FrameKind::Data).count();
+    assert!(between >= 3, "only {between} leaves came between 1.2 MB of messages");
+    assert_eq!((&mut sender).await.unwrap(), 28);
+}
+
+#[tokio::test]
+async fn a_cancelled_stream_keeps_to_its_credit() {
+    let (mut raw, (right, _inbox)) = raw(ConnectionSettings::default());
+    drop(right.open_stream(&0u32).await.unwrap());
+    assert_eq!(read_frame(&mut raw).await.unwrap().0, FrameKind::Request);
+    let (kind, id, _) = read_frame(&mut raw).await.unwrap();
+    assert_eq!(kind, FrameKind::Cancel);
+    let flood = data(id, 0, &[1; 10_000]);
+    let writing = async { while raw.write_all(&flood).await.is_ok() {} };
+    assert_eq!(tokio::join!(right.closed(), writing).0, CloseReason::Violation(Violation::OverCredit));
+}
+
+#[tokio::test]
 async fn empty_data_frames_cost_credit_too() {
     let (mut raw, (right, _inbox)) = raw(ConnectionSettings::default());
     let _stream = right.open_stream(&0u32).await.unwrap();
