@@ -91,8 +91,8 @@ async fn register(shares: Arc<Shares>, session: impl IndexSession) -> SessionEnd
                     return ended;
                 }
             }
-            changed = changes.changed() => {
-                if changed.is_err() {
+            more = changes.changed() => {
+                if more.is_err() {
                     return SessionEnded("the shares are gone".into());
                 }
             }

@@ -431,15 +431,13 @@ async fn a_first_walk_is_visible_part_by_part() {
     let held = index.only_share();
     assert_eq!(held.entries.len(), 25_010);
     assert_eq!(held.entries, own_list(&shares, &name));
-    let memory = index.memory.lock().unwrap();
+    let (commits, largest) = {
+        let memory = index.memory.lock().unwrap();
+        (memory.commits.clone(), memory.largest_amendment)
+    };
     // How many there are depends on how fast each side is; the first does not wait for the end of the walk.
-    assert!(
-        memory.commits.len() >= 2 && memory.commits[0] <= limits::WALK_COMMIT_ENTRIES as u64,
-        "{:?}",
-        memory.commits
-    );
-    assert!(memory.largest_amendment <= limits::AMEND_ENTRIES as u64);
-    drop(memory);
+    assert!(commits.len() >= 2 && commits[0] <= limits::WALK_COMMIT_ENTRIES as u64, "{commits:?}");
+    assert!(largest <= limits::AMEND_ENTRIES as u64);
     stop.cancel();
     running.await.unwrap();
     assert_eq!(shares.status(&name).unwrap().files, 25_000);
@@ -459,7 +457,7 @@ fn edit(root: &Path, dice: &mut Dice) {
     let directory = root.join(["", "a", "a!", "a/b", "c"][dice.roll(5) as usize]);
     let path = directory.join(format!("f{}", dice.roll(12)));
     match dice.roll(10) {
-        0 => drop(fs::remove_dir_all(&directory.join("sub"))),
+        0 => drop(fs::remove_dir_all(directory.join("sub"))),
         1 => drop(fs::create_dir_all(directory.join("sub/deep"))),
         2 => drop(fs::remove_file(&path)),
         3 => drop(fs::rename(&path, root.join(format!("c/f{}", dice.roll(12))))),

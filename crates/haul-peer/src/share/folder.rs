@@ -41,6 +41,7 @@ pub(crate) struct Record {
 
 /// What changes about a share.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub(crate) struct FolderState {
     pub(crate) manifest: Manifest,
     /// States that an index may come back with.
@@ -95,6 +96,7 @@ pub(crate) struct Folder {
 
 /// What the registration needs to know before it sends anything.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub(crate) struct Overview {
     pub(crate) removed: bool,
     pub(crate) away: bool,

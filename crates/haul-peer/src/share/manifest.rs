@@ -141,10 +141,13 @@ pub(crate) struct Totals {
     pub(crate) tombstones: u64,
 }
 
+/// The items of one directory by name.
+type Names = BTreeMap<Arc<[u8]>, Item>;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Manifest {
-    directories: BTreeMap<Arc<[u8]>, BTreeMap<Arc<[u8]>, Item>>,
+    directories: BTreeMap<Arc<[u8]>, Names>,
     /// By the first bytes of the blob; equal content is rare enough to look at each.
     by_blob: BTreeSet<(u64, Key)>,
     one_empty_file: Option<Key>,
@@ -331,10 +334,7 @@ impl Manifest {
     }
 
     /// The directories `path` and all below it, in order.
-    pub(crate) fn below<'a>(
-        &'a self,
-        path: &'a [u8],
-    ) -> impl Iterator<Item = (&'a Arc<[u8]>, &'a BTreeMap<Arc<[u8]>, Item>)> {
+    pub(crate) fn below<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a Arc<[u8]>, &'a Names)> {
         // Bytes below `/` sort between `a` and `a/`, so `a!` stands between a directory and its own directories.
         let mut inside = path.to_vec();
         if !path.is_empty() {

@@ -1,6 +1,7 @@
 //! Brings a manifest in line with the disk, and recognises a root that is not what it was.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -75,7 +76,6 @@ fn check_root(folder: &Folder) -> Result<u64, String> {
 }
 
 fn single_entry(root: &Path, name: &haul_core::path::SharePath) -> Found {
-    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::MetadataExt;
     match std::fs::symlink_metadata(root.join(std::ffi::OsStr::from_bytes(name.as_bytes()))) {
         Ok(metadata) if metadata.is_file() => Found::Entry {
@@ -176,7 +176,6 @@ impl Scan<'_> {
                 }
             })
             .collect();
-        use std::os::unix::ffi::OsStrExt;
         for part in answered.chunks(512) {
             let mut state = editor.state();
             for (key, file) in part {
@@ -257,7 +256,6 @@ fn settle(manifest: &Manifest, key: &Key, met: &Kind) -> Settled {
 
 /// The absolute path of an entry, as bytes.
 pub(crate) fn absolute(root: &Path, key: &Key) -> Vec<u8> {
-    use std::os::unix::ffi::OsStrExt;
     super::manifest::join(root.as_os_str().as_bytes(), &key.path())
 }
 

@@ -49,8 +49,8 @@ impl Watching {
             self.end(id);
             return false;
         }
-        let watched: u64 = self.folders.values().sum();
-        if self.folders.contains_key(&id) || watched + count > WATCHED_FOLDERS {
+        let sum: u64 = self.folders.values().sum();
+        if self.folders.contains_key(&id) || sum + count > WATCHED_FOLDERS {
             return false;
         }
         let mode = if folder.record.single.is_some() { RecursiveMode::NonRecursive } else { RecursiveMode::Recursive };
