@@ -82,7 +82,11 @@ async fn a_million_empty_files() {
     let walked = began.elapsed();
     println!("walked beside registering: {walked:?}, {:?}", *index.held.lock().unwrap());
     until(&shares, |state| state == ShareState::Ready).await;
-    println!("registered after the walk: {:?}, {:?}", began.elapsed().saturating_sub(walked), *index.held.lock().unwrap());
+    println!(
+        "registered after the walk: {:?}, {:?}",
+        began.elapsed().saturating_sub(walked),
+        *index.held.lock().unwrap()
+    );
     println!("memory of the entries: {} MB", (resident() - before) / 1_000_000);
     assert_eq!(shares.status(&name).unwrap().registered, FILES as u64);
     assert!(began.elapsed().saturating_sub(walked) < Duration::from_secs(20));

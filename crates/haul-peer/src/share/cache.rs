@@ -15,7 +15,7 @@ use haul_core::outline::Outline;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
 use super::FileStamp;
-use super::state::StateError;
+use super::state::{CACHE_BYTES, StateError};
 
 const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
 const PATHS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("paths");
@@ -75,7 +75,7 @@ impl HashCache {
     }
 
     fn open_once(file: &Path) -> Result<Database, StateError> {
-        let database = Database::create(file)?;
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(file)?;
         let write = database.begin_write()?;
         write.open_table(FILES)?;
         write.open_table(PATHS)?;

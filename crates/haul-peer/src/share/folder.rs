@@ -271,8 +271,7 @@ impl Folder {
     pub(crate) fn set_away(&self, reason: String) {
         let mut state = self.lock();
         state.scanning = false;
-        state.registration = Registration { attached: state.registration.attached, ..Registration::default() };
-        state.registration.changes = state.changes;
+        state.registration = Registration { state: None, changes: state.changes, ..state.registration };
         state.away = Some(reason);
         drop(state);
         self.notify();
@@ -323,7 +322,8 @@ impl Folder {
     /// A session starts or stops to keep the index in step.
     pub(crate) fn attach(&self, attached: bool) {
         let mut state = self.lock();
-        state.registration = Registration { attached, changes: state.changes, ..Registration::default() };
+        // What the index has stays there without a session; whether that is the latest is not known then.
+        state.registration = Registration { attached, state: None, changes: state.changes, ..state.registration };
         drop(state);
         self.room.notify_all();
     }

@@ -132,13 +132,21 @@ pub(crate) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
-/// The id of the file system that holds a path: stable over mounts where the file system has one of its own.
+/// Stands for all file systems without an id of their own, such as NFS: their device number differs after each mount.
+const NO_ID: u64 = 1;
+
+/// The id of the file system that holds a path: stable over mounts where the file system has one of its own. Never 0.
 pub(crate) fn file_system_id(path: &Path) -> rustix::io::Result<u64> {
-    let id = rustix::fs::statvfs(path)?.f_fsid;
-    if id != 0 {
-        return Ok(id);
-    }
-    rustix::fs::stat(path).map(|stat| stat.st_dev)
+    rustix::fs::statvfs(path).map(|about| own_id(about.f_fsid))
+}
+
+/// As [`file_system_id`], of an open file.
+pub(crate) fn file_system_of(file: impl AsFd) -> rustix::io::Result<u64> {
+    rustix::fs::fstatvfs(file).map(|about| own_id(about.f_fsid))
+}
+
+fn own_id(id: u64) -> u64 {
+    if id == 0 { NO_ID } else { id }
 }
 
 #[cfg(test)]

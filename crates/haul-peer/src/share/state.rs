@@ -23,6 +23,9 @@ const FORGET: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("forget")
 /// States that an index was told of, per share; older ones are dropped and lead to a registration in full.
 const STATES_KEPT: usize = 256;
 
+/// Pages of one database that are kept in memory. Entries live in the manifest, so the database is mostly written.
+pub(crate) const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
 /// A failure of the database, in words.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
@@ -76,7 +79,7 @@ pub(crate) struct StateDb {
 
 impl StateDb {
     pub(crate) fn open(file: &Path) -> Result<Self, StateError> {
-        let database = Database::create(file)?;
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(file)?;
         let write = database.begin_write()?;
         write.open_table(SHARES)?;
         write.open_table(ENTRIES)?;

@@ -30,6 +30,9 @@ const DEBOUNCE: Duration = Duration::from_millis(500);
 /// … or this many times the length of the last walk, so that walking takes a small part of the time.
 const DEBOUNCE_WALKS: u32 = 10;
 
+/// How often to look whether a share that is away has come back.
+const RETURN_CHECK: Duration = Duration::from_secs(15);
+
 /// A file to hash.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
@@ -241,7 +244,10 @@ fn walk_all(shares: &Arc<Shares>) {
             // What changed between the walk and the first watch has to be found by a walk.
             agenda.changed(id);
         }
-        agenda.walk_at(id, Instant::now() + shares.settings.rescan_every);
+        let every = shares.settings.rescan_every;
+        let away = folder.lock().away.is_some();
+        let wait = if away { RETURN_CHECK.max(began.elapsed() * DEBOUNCE_WALKS).min(every) } else { every };
+        agenda.walk_at(id, Instant::now() + wait);
     }
 }
 
@@ -261,8 +267,7 @@ fn hash_found(shares: &Shares, job: &Job, path: &[u8], wide: &Mutex<()>) -> Resu
     })?;
     let unreadable = |error: rustix::io::Errno| Failure::Unreadable(error.to_string());
     let stat = rustix::fs::fstat(&file).map_err(unreadable)?;
-    let file_system = rustix::fs::fstatvfs(&file).map_err(unreadable)?.f_fsid;
-    let file_system = if file_system == 0 { stat.st_dev } else { file_system };
+    let file_system = super::open::file_system_of(&file).map_err(unreadable)?;
     let began_ns = (shares.clock)();
     let stamp = super::open::stamp_from(&stat);
     let executable = stat.st_mode & 0o100 != 0;
