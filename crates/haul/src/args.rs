@@ -87,10 +87,9 @@ pub(crate) enum Command {
     /// Write a file's bytes to standard output, verified
     Cat(CatArgs),
     /// What this peer shares
-    #[command(subcommand_required = true, arg_required_else_help = true)]
     Share {
         #[command(subcommand)]
-        command: ShareCommand,
+        command: Option<ShareCommand>,
     },
     /// One look at the index, this peer and its transfers
     Status,
@@ -108,10 +107,9 @@ pub(crate) enum Command {
     /// Leave the network: this peer's names are deleted at the index
     Leave,
     /// The network's members and keys
-    #[command(subcommand_required = true, arg_required_else_help = true)]
     Network {
         #[command(subcommand)]
-        command: NetworkCommand,
+        command: Option<NetworkCommand>,
     },
     /// Print the link that names exactly this content
     Link(LinkArgs),
@@ -122,10 +120,9 @@ pub(crate) enum Command {
     /// Say more about an error code
     Explain(ExplainArgs),
     /// Show the configuration and where each value comes from
-    #[command(subcommand_required = true, arg_required_else_help = true)]
     Config {
         #[command(subcommand)]
-        command: ConfigCommand,
+        command: Option<ConfigCommand>,
     },
     /// Print completions for a shell
     Completions(CompletionsArgs),
@@ -278,7 +275,7 @@ pub(crate) struct CatArgs {
 pub(crate) enum ShareCommand {
     /// Share a folder or one file
     Add(ShareAddArgs),
-    /// List the shares and their progress
+    /// List the shares and their progress (the default)
     #[command(visible_alias = "list")]
     Ls,
     /// Stop sharing; files stay where they are
@@ -382,7 +379,7 @@ pub(crate) struct JoinArgs {
 /// `haul network …`.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum NetworkCommand {
-    /// The network's key, its index and this peer's membership
+    /// The network's key, its index and this peer's membership (the default)
     Show,
     /// Write the network's key to a new file that only you can read: a backup, or to move the index
     Export(NetworkExportArgs),
@@ -425,7 +422,7 @@ pub(crate) struct ExplainArgs {
 /// `haul config …`.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// All values in force
+    /// All values in force (the default)
     Show(ConfigShowArgs),
     /// Where the file is looked for
     Path,

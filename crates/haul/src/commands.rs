@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use haul_peer::api::codes::ErrorCode;
 
-use crate::args::Command;
+use crate::args::{Command, ConfigCommand, ConfigShowArgs, NetworkCommand, ShareCommand};
 use crate::client::Received;
 use crate::context::Context;
 use crate::errors::Failure;
@@ -57,18 +57,20 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
         Command::Get(args) => get::run(context, &args).await,
         Command::Browse(args) => browse::run(context, &args).await,
         Command::Cat(args) => cat::run(context, &args).await,
-        Command::Share { command } => shares::run(context, &command).await,
+        Command::Share { command } => shares::run(context, &command.unwrap_or(ShareCommand::Ls)).await,
         Command::Status => status::run(context).await,
         Command::Peers(args) => status::peers(context, &args).await,
         Command::Transfers { command } => transfers::run(context, command.as_ref()).await,
         Command::Invite(args) => membership::invite(context, &args).await,
         Command::Join(args) => membership::join(context, &args).await,
         Command::Leave => membership::leave(context).await,
-        Command::Network { command } => membership::network(context, &command).await,
+        Command::Network { command } => membership::network(context, &command.unwrap_or(NetworkCommand::Show)).await,
         Command::Link(args) => lookup::link(context, &args).await,
         Command::Bench(args) => bench::run(context, &args).await,
         Command::Explain(args) => settings::explain(context, &args),
-        Command::Config { command } => settings::config(context, &command),
+        Command::Config { command } => {
+            settings::config(context, &command.unwrap_or_else(|| ConfigCommand::Show(ConfigShowArgs::default())))
+        }
         Command::Completions(args) => generate::completions(context, &args),
         Command::Man(args) => generate::man(context, &args),
         Command::Version => settings::version(context),

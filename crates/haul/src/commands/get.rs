@@ -283,7 +283,8 @@ impl<'a> View<'a> {
             Stop::Late => (ErrorCode::Timeout, Exit::TIMEOUT),
         };
         let why = if stop == Stop::Late { "the time is over: " } else { "" };
-        let message = format!("{why}paused, {} kept and verified", size(self.verified));
+        let kept = if self.verified > 0 { size(self.verified) } else { "what arrived is".to_owned() };
+        let message = format!("{why}paused, {kept} kept and verified");
         let go_on = format!("go on: haul get {}", lookup::quoted(&self.wanted.what));
         let failure = Failure::new(code, message.clone()).next(&go_on).exit(exit);
         if self.context.output.is_human() && stop != Stop::Late {

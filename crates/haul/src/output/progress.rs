@@ -67,9 +67,7 @@ impl Progress {
             Shown::Not { wanted: false } => {}
             Shown::Not { .. } if self.output.err_is_terminal => {
                 if now - self.started >= BAR_AFTER {
-                    let bar = bar(&self.label);
-                    draw(&bar, step);
-                    self.shown = Shown::Bar(bar);
+                    self.shown = Shown::Bar(bar(&self.label, step));
                 }
             }
             Shown::Not { .. } => {
@@ -104,19 +102,20 @@ impl Progress {
     }
 }
 
-fn bar(label: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
-    let style = ProgressStyle::with_template("{prefix}  {bar:28}  {msg}").expect("the template is valid");
+fn bar(label: &str, step: Step<'_>) -> ProgressBar {
+    let bar = ProgressBar::hidden();
+    // The message gives way when the terminal is narrow; a line that wraps could not be drawn over.
+    let style = ProgressStyle::with_template("{prefix}  {bar:24}  {wide_msg}").expect("the template is valid");
     bar.set_style(style.progress_chars("━╸─"));
-    bar.set_prefix(text::shorten(label, 32).into_owned());
+    bar.set_prefix(text::shorten(label, 24).into_owned());
+    draw(&bar, step);
+    bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
     bar
 }
 
 fn draw(bar: &ProgressBar, step: Step<'_>) {
-    if step.total > 0 {
-        bar.set_length(step.total);
-    }
-    bar.set_position(step.done);
+    bar.set_length(step.total.max(1));
+    bar.set_position(step.done.min(step.total));
     bar.set_message(numbers(step));
 }
 
