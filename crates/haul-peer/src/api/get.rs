@@ -84,6 +84,9 @@ async fn report(transfers: &Arc<Transfers>, transfer: u64, name: &str, records: 
     let Some((mut phase, progress)) = transfers.follow(transfer) else {
         return Err(Problem::new(ErrorCode::NoSuch, format!("transfer {transfer} is gone")).next("haul transfers"));
     };
+    // At once, so that the one who follows can pause it from the first moment.
+    let first = transfers.progress_record(transfer, name, &progress.borrow().clone());
+    records.send(Record::Progress(first)).await?;
     let mut tick = tokio::time::interval(PROGRESS_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told: Option<String> = None;
