@@ -266,3 +266,96 @@ async fn upkeep_rewrites_a_worn_list_and_sweeps_what_is_forgotten() {
     let store = EmbeddedStore::open(dir.path()).unwrap();
     assert_eq!(connect(&store, state.unwrap()).await, Opened::Replace);
 }
+
+#[tokio::test]
+async fn a_damaged_list_is_asked_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut digest = RegistrationDigest::default();
+    let state = {
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        connect(&store, ShareState::default()).await;
+        commit(&store, None, &mut digest).await
+    };
+    for damage in [900, 1] {
+        {
+            let database = redb::Database::open(dir.path().join("index.redb")).unwrap();
+            let pages = redb::TableDefinition::<(u64, u64), &[u8]>::new("pages");
+            let write = database.begin_write().unwrap();
+            {
+                let mut pages = write.open_table(pages).unwrap();
+                let mut page = pages.pop_first().unwrap().unwrap().1.value().to_vec();
+                // Somewhere in an entry, then the length of the first directory's name.
+                page[damage] ^= 1;
+                pages.insert((0, 0), page.as_slice()).unwrap();
+            }
+            write.commit().unwrap();
+        }
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        assert_eq!(total(&store, "file-00001", true).await, 0);
+        assert_eq!(connect(&store, state).await, Opened::Replace);
+        assert_eq!(store.stats().files, 0);
+    }
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    connect(&store, state).await;
+    let again = commit(&store, None, &mut RegistrationDigest::default()).await;
+    assert_eq!(again.digest, state.digest);
+    drop(store);
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    assert_eq!(connect(&store, state).await, Opened::Same);
+}
+
+/// One peer's commits, each of a page, amending the last.
+async fn keep_committing(store: Arc<EmbeddedStore>, number: u8, commits: u64) {
+    let peer = PeerId::new([number + 10; 32]).unwrap();
+    store.connect(peer, Label::new(format!("lab-{number}")).unwrap()).await.unwrap();
+    store.open(peer, offer(ShareState::default())).await.unwrap();
+    let mut base = None;
+    let mut digest = RegistrationDigest::default();
+    for revision in 1..=commits {
+        let tx = store.begin(peer, SHARE, base).await.unwrap();
+        let mut page = PageBuilder::new();
+        for file in 0..10 {
+            let name = format!("{revision}-shared-{file}");
+            let entry = Entry { directory: b"d", name: name.as_bytes(), mtime_ns: 0, kind: EntryKind::Directory };
+            digest.add(&entry);
+            assert!(page.push(&Change::Upsert(entry)));
+        }
+        store.stage(tx, Bytes::from(page.finish())).await.unwrap();
+        base = Some(store.commit(tx, ShareState { revision, digest }, 10).await.unwrap());
+        assert!(total(&store, &format!("{revision}-shared-3"), false).await >= 1, "visible once acknowledged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_peers_commit_at_once_while_others_search_and_upkeep_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(EmbeddedStore::open(dir.path()).unwrap());
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        tasks.spawn(keep_committing(Arc::clone(&store), number, 20));
+    }
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+    };
+    let upkeep = async {
+        loop {
+            store.maintain(Duration::from_millis(2)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        () = upkeep => {}
+        () = tokio::time::sleep(Duration::from_mins(1)) => panic!("stuck"),
+    }
+    assert_eq!(total(&store, "shared", false).await, 8 * 20 * 10);
+    drop(tasks);
+    let store = Arc::into_inner(store).unwrap();
+    store.leave(PeerId::new([10; 32]).unwrap()).await.unwrap();
+    assert_eq!(total(&store, "shared", false).await, 7 * 20 * 10);
+    drop(store);
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    assert_eq!(total(&store, "shared", true).await, 8 * 20 * 10);
+}

@@ -61,6 +61,8 @@ struct Current {
     slot: u32,
     state: ShareState,
     digest: RegistrationDigest,
+    /// A page of it is no page any more.
+    broken: bool,
 }
 
 struct Loader {
@@ -110,13 +112,23 @@ impl Reader for Loader {
             changing: std::sync::Arc::default(),
         };
         self.memory.shares.peers[number as usize].shares.insert(share, share_record);
-        self.current = Some(Current { peer, share, slot, state: record.state, digest: RegistrationDigest::default() });
+        self.current = Some(Current {
+            peer,
+            share,
+            slot,
+            state: record.state,
+            digest: RegistrationDigest::default(),
+            broken: false,
+        });
         Ok(())
     }
 
     fn page(&mut self, page: &[u8]) -> Result<(), StoreError> {
         let current = self.current.as_mut().ok_or_else(|| damaged("a page without a share"))?;
-        let page = Page::check(page).map_err(|error| damaged(&error.to_string()))?;
+        let Ok(page) = Page::check(page) else {
+            current.broken = true;
+            return Ok(());
+        };
         for change in page.changes() {
             self.memory.subtract(current.slot, change.key(), &mut current.digest);
             match change {
@@ -132,12 +144,13 @@ impl Reader for Loader {
 
     fn share_end(&mut self) -> Result<(), StoreError> {
         let Some(current) = self.current.take() else { return Ok(()) };
-        if current.digest != current.state.digest {
+        if current.broken || current.digest != current.state.digest {
             // The peer still has its list: forget ours, and it sends everything again.
             tracing::error!(share = %current.share, "the pages of a share do not add up to its digest; dropping them");
             self.memory.shares.doom(current.slot);
-            if let Some(peer) = self.memory.shares.peer_mut(&current.peer) {
-                peer.shares.remove(&current.share);
+            let peer = self.memory.shares.peer_mut(&current.peer);
+            if let Some(share) = peer.and_then(|peer| peer.shares.get_mut(&current.share)) {
+                share.held = None;
             }
         }
         Ok(())
