@@ -29,7 +29,8 @@ impl EmbeddedStore {
         self.expire_restored();
         self.note_peers();
         loop {
-            let worked = self.sweep_step() || self.drop_garbage().await? || self.rewrite_one().await?;
+            let worked =
+                self.sweep_step() || self.drop_garbage().await? || self.rewrite_one().await? || self.rebuild_worn();
             if !worked {
                 return Ok(false);
             }
@@ -48,6 +49,15 @@ impl EmbeddedStore {
             memory.shares.doomed.retain(|doomed| *doomed != slot);
             memory.shares.release_slot(slot);
         }
+        true
+    }
+
+    /// Gives back what unused names take; everybody waits meanwhile, so it is rare.
+    fn rebuild_worn(&self) -> bool {
+        if !self.shared.read().is_worn() {
+            return false;
+        }
+        self.shared.write().rebuild();
         true
     }
 

@@ -113,6 +113,11 @@ impl Names {
         self.docs.len()
     }
 
+    /// Names, unused ones included.
+    pub(in crate::store) fn count(&self) -> u32 {
+        self.records.len()
+    }
+
     /// The folded text.
     pub(in crate::store) fn folded(&self, doc: u32) -> &str {
         std::str::from_utf8(self.texts.get(self.docs[doc].text)).unwrap_or_default()
