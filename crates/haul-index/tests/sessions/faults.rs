@@ -28,6 +28,8 @@ struct Faults {
     refuse_changes: AtomicBool,
     /// A commit takes one permit before it begins.
     commits: Semaphore,
+    /// Hiding a peer takes one permit before it begins.
+    leaves: Semaphore,
 }
 
 impl Faults {
@@ -37,6 +39,7 @@ impl Faults {
             panic_in_maintenance: AtomicBool::new(false),
             refuse_changes: AtomicBool::new(false),
             commits: Semaphore::new(Semaphore::MAX_PERMITS),
+            leaves: Semaphore::new(Semaphore::MAX_PERMITS),
         })
     }
 }
@@ -79,6 +82,7 @@ impl IndexStore for FaultyStore {
         self.inner.heartbeat(peer, lease_end).await
     }
     async fn leave(&self, peer: PeerId) -> Result<(), StoreError> {
+        self.faults.leaves.acquire().await.unwrap().forget();
         self.inner.leave(peer).await
     }
     async fn forget(&self, peer: PeerId) -> Result<(), StoreError> {
@@ -149,8 +153,6 @@ async fn lookups_overtake_a_commit_that_waits_and_other_shares_go_on() {
     let (peer, _) = f.member(1).await;
     let files = Files::named(1, &["a"]);
     peer.register(share(1), &files).await;
-    let held = faults.commits.acquire_many(Semaphore::MAX_PERMITS as u32).await;
-    drop(held);
     faults.commits.forget_permits(usize::MAX);
     for number in [2, 3] {
         let begin = IndexRequest::Begin { share: share(number), tx: u64::from(number), base: None };
@@ -179,6 +181,20 @@ async fn lookups_overtake_a_commit_that_waits_and_other_shares_go_on() {
         (IndexAnswer::Committed { state: files.state }, IndexAnswer::Committed { state: files.state })
     );
     assert_eq!(closed, IndexAnswer::Closed);
+}
+
+#[tokio::test]
+async fn left_is_answered_after_hiding_and_not_before() {
+    let faults = Faults::none();
+    let f = start(&faults).await;
+    let (peer, _) = f.member(1).await;
+    peer.register(share(1), &Files::named(1, &["a"])).await;
+    faults.leaves.forget_permits(usize::MAX);
+    let mut left = std::pin::pin!(peer.ask(IndexRequest::Leave));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut left).await;
+    assert!(early.is_err(), "answered while its files were still shown");
+    faults.leaves.add_permits(10);
+    assert_eq!(left.await, IndexAnswer::Left);
 }
 
 #[tokio::test]
