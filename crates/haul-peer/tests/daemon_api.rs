@@ -239,7 +239,10 @@ async fn nobody_reachable_is_said_per_peer() {
     let folder = tempfile::tempdir().unwrap();
     let failed = error(&run.ask("POST", "/v1/get", json!({"what": blob.to_string(), "output": folder.path()})).await);
     assert_eq!((failed.code, failed.exit), (ErrorCode::NoProvider, 1), "{failed:?}");
-    assert!(failed.causes.iter().any(|cause| cause.name == "nas" && cause.message.contains("127.0.0.1:1")), "{failed:?}");
+    assert!(
+        failed.causes.iter().any(|cause| cause.name == "nas" && cause.message.contains("127.0.0.1:1")),
+        "{failed:?}"
+    );
     assert_eq!(failed.next, Some(format!("wait for one of them: haul get {blob} --wait")));
     let background = json!({"what": blob.to_string(), "output": folder.path(), "background": true, "wait": true});
     let added = run.ask("POST", "/v1/get", background).await;
@@ -373,4 +376,62 @@ async fn a_single_command_needs_no_daemon() {
     assert_eq!(index.count("ticket"), 2, "side by side takes another key");
     second.finish().await.unwrap();
     first.finish().await.unwrap();
+}
+
+/// Status line, headers and body of one request to the pages.
+async fn page(address: &str, request: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn pages_open_with_a_link_and_for_nobody_else() {
+    let index = FakeIndex::new();
+    let folder = tempfile::tempdir().unwrap();
+    let shutdown = CancellationToken::new();
+    let mut config = config(&index, folder.path());
+    config.web_listen = Some("127.0.0.1:0".parse().unwrap());
+    let daemon = Daemon::start(config, shutdown.clone()).await.unwrap();
+    let link = daemon.ready().web.clone().unwrap();
+    let (address, path) = link.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let get = |path: &str, host: &str, more: &str| {
+        format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{more}connection: close\r\n\r\n")
+    };
+    assert!(page(address, &get("/", address, "")).await.starts_with("HTTP/1.1 403"));
+    assert!(page(address, &get("/", "evil.example", "")).await.starts_with("HTTP/1.1 421"));
+    let entered = page(address, &get(&format!("/{path}"), address, "")).await;
+    assert!(entered.starts_with("HTTP/1.1 303"), "{entered}");
+    let cookie = entered.split("set-cookie: ").nth(1).unwrap();
+    assert!(cookie.contains("; HttpOnly; SameSite=Strict; Path=/"), "{cookie}");
+    let cookie = format!("cookie: {}\r\n", cookie.split(';').next().unwrap());
+    assert!(page(address, &get(&format!("/{path}"), address, "")).await.starts_with("HTTP/1.1 410"), "works once");
+    index.script.lock().unwrap().hits = vec![Hits {
+        hits: vec![hit("<b>", false)],
+        total: 1,
+        exact: true,
+        coverage_permille: 1_000,
+        ..Hits::default()
+    }];
+    let found = page(address, &get("/?q=b", address, &cookie)).await;
+    assert!(
+        found.starts_with("HTTP/1.1 200") && found.contains("&lt;b&gt;") && found.contains("1 result in"),
+        "{found}"
+    );
+    assert!(found.contains("content-security-policy: default-src 'none'; style-src 'self'"), "{found}");
+    for path in ["/shares", "/transfers"] {
+        assert!(page(address, &get(path, address, &cookie)).await.starts_with("HTTP/1.1 200"), "{path}");
+    }
+    let post = |origin: &str| {
+        format!(
+            "POST /transfers/1/pause HTTP/1.1\r\nhost: {address}\r\n{cookie}origin: {origin}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+    };
+    assert!(page(address, &post("http://evil.example")).await.starts_with("HTTP/1.1 421"));
+    assert!(page(address, &post(&format!("http://{address}"))).await.starts_with("HTTP/1.1 409"), "no such transfer");
+    shutdown.cancel();
+    daemon.join().await.unwrap();
 }

@@ -18,9 +18,16 @@ pub const STYLE: Asset = Asset {
     bytes: include_bytes!("../assets/haul.css"),
 };
 
+/// What only the pages of a peer need.
+pub const PEER_STYLE: Asset = Asset {
+    path: "/assets/peer.css",
+    media_type: "text/css; charset=utf-8",
+    bytes: include_bytes!("../assets/peer.css"),
+};
+
 /// The picture in the browser's tab.
 pub const ICON: Asset =
     Asset { path: "/assets/haul.svg", media_type: "image/svg+xml", bytes: include_bytes!("../assets/haul.svg") };
 
 /// All of them.
-pub const ALL: [Asset; 2] = [STYLE, ICON];
+pub const ALL: [Asset; 3] = [STYLE, PEER_STYLE, ICON];

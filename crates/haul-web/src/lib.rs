@@ -2,7 +2,8 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`pages`] | one function per page |
+//! | [`pages`] | one function per page of an index |
+//! | [`peer_pages`] | one function per page of a peer |
 //! | [`layout`] | what all pages have around them |
 //! | [`assets`] | files that pages refer to, embedded |
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@
 pub mod assets;
 pub mod layout;
 pub mod pages;
+pub mod peer_pages;
 
 /// Headers of every page and asset, name and value. The policy allows our own style sheet and images and no script.
 pub const SECURITY_HEADERS: [(&str, &str); 6] = [

@@ -24,50 +24,95 @@ const DEFAULT_HITS: u64 = 50;
 
 /// Finds names and reports them page by page.
 pub async fn search(context: &Context, request: SearchRequest, records: &Records) -> Result<(), Problem> {
-    if request.query.trim().is_empty() {
-        return Err(
-            Problem::new(ErrorCode::BadQuery, "the query is empty").next("search for part of a name: haul search WORD")
-        );
-    }
-    let started = Instant::now();
     let wanted = if request.all { u64::MAX } else { request.limit.unwrap_or(DEFAULT_HITS) };
-    let (mut sent, mut near, mut cursor) = (0, 0, None);
-    let mut summary = Summary { exact: true, coverage: 1.0, ..Summary::default() };
-    let (mut index_us, mut examined) = (0, 0);
-    loop {
-        let limit = wanted.saturating_sub(sent).min(limits::SEARCH_HITS as u64) as u32;
-        let ask =
-            IndexRequest::Search { query: request.query.clone(), limit, cursor: cursor.take(), away: request.away };
-        let IndexAnswer::Hits(hits) = context.link.ask(&ask).await? else {
+    let mut search = Search::new(context, request, wanted)?;
+    while let Some(hits) = search.next_page().await? {
+        for hit in hits {
+            records.send(Record::Hit(hit)).await?;
+        }
+    }
+    records.send(Record::Summary(search.finish().await)).await?;
+    Ok(())
+}
+
+/// The first page of hits, and the figures.
+pub async fn search_page(context: &Context, request: SearchRequest) -> Result<(Vec<HitRecord>, Summary), Problem> {
+    let wanted = request.limit.unwrap_or(DEFAULT_HITS).min(limits::SEARCH_HITS as u64);
+    let mut search = Search::new(context, request, wanted)?;
+    let mut found = Vec::new();
+    while let Some(hits) = search.next_page().await? {
+        found.extend(hits);
+    }
+    Ok((found, search.finish().await))
+}
+
+/// A search under way.
+struct Search<'a> {
+    context: &'a Context,
+    request: SearchRequest,
+    started: Instant,
+    wanted: u64,
+    near: u64,
+    /// Where the next page begins; none before the first.
+    cursor: Option<ByteString>,
+    ended: bool,
+    summary: Summary,
+}
+
+impl<'a> Search<'a> {
+    fn new(context: &'a Context, request: SearchRequest, wanted: u64) -> Result<Self, Problem> {
+        if request.query.trim().is_empty() {
+            return Err(Problem::new(ErrorCode::BadQuery, "the query is empty")
+                .next("search for part of a name: haul search WORD"));
+        }
+        let summary =
+            Summary { exact: true, coverage: 1.0, index_us: Some(0), examined: Some(0), ..Summary::default() };
+        let started = Instant::now();
+        Ok(Self { context, request, started, wanted, near: 0, cursor: None, ended: false, summary })
+    }
+
+    /// The next hits; none behind the last.
+    async fn next_page(&mut self) -> Result<Option<Vec<HitRecord>>, Problem> {
+        if self.ended {
+            return Ok(None);
+        }
+        let ask = IndexRequest::Search {
+            query: self.request.query.clone(),
+            limit: self.wanted.saturating_sub(self.summary.hits).min(limits::SEARCH_HITS as u64) as u32,
+            cursor: self.cursor.take(),
+            away: self.request.away,
+        };
+        let IndexAnswer::Hits(answer) = self.context.link.ask(&ask).await? else {
             return Err(LinkError::Unexpected.into());
         };
-        let Hits { hits, cursor: next, total, exact, coverage_permille, examined: compared, index_us: worked } = hits;
+        let Hits { hits, cursor, total, exact, coverage_permille, examined, index_us } = answer;
+        let summary = &mut self.summary;
         (summary.total, summary.exact) = (total, exact);
         summary.coverage = summary.coverage.min(f64::from(coverage_permille) / 1_000.0);
-        index_us += worked;
-        examined += compared;
-        let empty = hits.is_empty();
+        summary.index_us = summary.index_us.map(|sum| sum.saturating_add(index_us));
+        summary.examined = summary.examined.map(|sum| sum.saturating_add(examined));
+        let mut found = Vec::with_capacity(hits.len());
         for hit in &hits {
-            sent += 1;
-            near += u64::from(hit.near);
-            records.send(Record::Hit(hit_record(sent, hit))).await?;
+            summary.hits += 1;
+            self.near += u64::from(hit.near);
+            found.push(hit_record(summary.hits, hit));
         }
-        if next.is_none() || empty || sent >= wanted {
-            summary.truncated = next.is_some();
-            break;
+        self.ended = cursor.is_none() || hits.is_empty() || summary.hits >= self.wanted;
+        summary.truncated = self.ended && cursor.is_some();
+        self.cursor = cursor;
+        Ok(Some(found))
+    }
+
+    async fn finish(self) -> Summary {
+        let mut summary = self.summary;
+        summary.only_near = summary.hits > 0 && self.near == summary.hits;
+        summary.took_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // The totals are a courtesy of the last line; an index that does not give them has still answered.
+        if let Some(stats) = self.context.totals().await {
+            (summary.files, summary.peers) = (Some(stats.files), Some(stats.peers_online));
         }
-        cursor = next;
+        summary
     }
-    summary.hits = sent;
-    summary.only_near = sent > 0 && near == sent;
-    summary.took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    (summary.index_us, summary.examined) = (Some(index_us), Some(examined));
-    // The totals are a courtesy of the last line; an index that does not give them has still answered.
-    if let Some(stats) = context.totals().await {
-        (summary.files, summary.peers) = (Some(stats.files), Some(stats.peers_online));
-    }
-    records.send(Record::Summary(summary)).await?;
-    Ok(())
 }
 
 fn hit_record(n: u64, hit: &Hit) -> HitRecord {

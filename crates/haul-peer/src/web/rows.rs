@@ -1,0 +1,108 @@
+//! Records as rows of the pages: sizes and states for people.
+
+use haul_web::peer_pages::{FoundRow, ShareRow, TransferRow};
+
+use crate::api::records::{HitRecord, Kind, ShareActivity, ShareRecord, Summary, TransferRecord, TransferState};
+
+/// Bytes in binary units, three digits or so.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1_024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1_024.0;
+    let mut unit = 0;
+    while value >= 1_023.95 && unit + 1 < UNITS.len() {
+        value /= 1_024.0;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or_default();
+    if value < 100.0 { format!("{value:.1} {name}") } else { format!("{value:.0} {name}") }
+}
+
+pub(super) fn found(hit: &HitRecord) -> FoundRow {
+    let by_path = format!("haul get '{}:{}'", hit.peer_name, hit.path.replace('\'', "'\\''"));
+    FoundRow {
+        name: hit.name.clone(),
+        size: match (hit.kind, hit.size) {
+            (Kind::Dir, _) => "folder".into(),
+            (Kind::Link, _) => "link".into(),
+            (Kind::File, bytes) => bytes.map(size).unwrap_or_default(),
+        },
+        copies: if hit.online == hit.copies {
+            hit.copies.to_string()
+        } else {
+            format!("{} of {} online", hit.online, hit.copies)
+        },
+        place: format!("{}:{}", hit.peer_name, hit.path),
+        command: hit.id.as_ref().map_or(by_path, |id| format!("haul get {id}")),
+        near: hit.near,
+    }
+}
+
+pub(super) fn summary_words(summary: &Summary) -> String {
+    let results = if summary.hits == 1 { "1 result".to_owned() } else { format!("{} results", summary.hits) };
+    let of = if summary.truncated {
+        let about = if summary.exact { "" } else { "at least " };
+        format!(" of {about}{}", summary.total)
+    } else {
+        String::new()
+    };
+    let near = if summary.only_near { ", only near ones" } else { "" };
+    format!("{results}{of}{near} in {:.1} ms", summary.took_us as f64 / 1_000.0)
+}
+
+pub(super) fn share(share: &ShareRecord) -> ShareRow {
+    let state = match share.state {
+        ShareActivity::Ready => "ready",
+        ShareActivity::Scanning => "scanning",
+        ShareActivity::Hashing => "hashing",
+        ShareActivity::Away => "away",
+    };
+    ShareRow {
+        name: share.name.clone(),
+        path: share.path.clone(),
+        files: format!("{} ({} hashed)", share.files, share.hashed),
+        size: size(share.bytes),
+        state: share.reason.as_ref().map_or_else(|| state.to_owned(), |reason| format!("{state}: {reason}")),
+    }
+}
+
+pub(super) fn transfer(transfer: &TransferRecord) -> TransferRow {
+    let (state, actions): (&str, &[(&str, &str)]) = match transfer.state {
+        TransferState::Waiting => ("waiting", &[("pause", "Pause"), ("cancel", "Cancel")]),
+        TransferState::Running => ("running", &[("pause", "Pause"), ("cancel", "Cancel")]),
+        TransferState::Paused => ("paused", &[("resume", "Resume"), ("cancel", "Cancel")]),
+        TransferState::Done => ("done", &[]),
+        TransferState::Failed => ("failed", &[("resume", "Try again"), ("cancel", "Cancel")]),
+        TransferState::Canceled => ("canceled", &[("resume", "Start again")]),
+    };
+    let percent = match transfer.total {
+        Some(total) if total > 0 => (transfer.done.saturating_mul(100) / total).min(100) as u8,
+        _ if transfer.state == TransferState::Done => 100,
+        _ => 0,
+    };
+    let total = transfer.total.map_or_else(|| "?".to_owned(), size);
+    TransferRow {
+        transfer: transfer.transfer,
+        name: transfer.path.clone(),
+        percent,
+        progress: format!("{} of {total}", size(transfer.done)),
+        state: transfer.reason.as_ref().map_or_else(|| state.to_owned(), |reason| format!("{state}: {reason}")),
+        actions: actions.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let cases = [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (1 << 20, "1.0 MiB"), (150 << 30, "150 GiB")];
+        for (bytes, text) in cases {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(size(u64::MAX), "16.0 EiB");
+    }
+}

@@ -1,0 +1,269 @@
+//! The pages of a peer for its owner: search, shares, transfers. Plain tables and forms; no script is needed.
+
+use maud::{DOCTYPE, Markup, html};
+
+use crate::assets;
+
+/// The pages in the bar, in order: address and name.
+const PAGES: [(&str, &str); 3] = [("/", "Search"), ("/shares", "Shares"), ("/transfers", "Transfers")];
+
+/// A file or folder that was found.
+pub struct FoundRow {
+    /// Base name.
+    pub name: String,
+    /// Size for people; empty for folders.
+    pub size: String,
+    /// Copies that are online, and in all.
+    pub copies: String,
+    /// Peer and path.
+    pub place: String,
+    /// What to type to get it.
+    pub command: String,
+    /// It only comes near to the query.
+    pub near: bool,
+}
+
+/// A share of this peer.
+pub struct ShareRow {
+    /// Name.
+    pub name: String,
+    /// Folder.
+    pub path: String,
+    /// Files for people.
+    pub files: String,
+    /// Bytes for people.
+    pub size: String,
+    /// State in words.
+    pub state: String,
+}
+
+/// A download.
+pub struct TransferRow {
+    /// Number.
+    pub transfer: u64,
+    /// Name of the file or folder.
+    pub name: String,
+    /// Verified bytes, 0 to 100.
+    pub percent: u8,
+    /// How far, for people.
+    pub progress: String,
+    /// State and reason in words.
+    pub state: String,
+    /// What can be done with it: word of the action, and its label.
+    pub actions: Vec<(&'static str, &'static str)>,
+}
+
+/// The search page. `status` says what was found, or why nothing could be.
+pub fn search(query: &str, status: Option<&str>, found: &[FoundRow]) -> String {
+    let content = html! {
+        h1 { "Search" }
+        form.search action="/" method="get" role="search" {
+            label for="q" { "Words in the name" }
+            input #q type="search" name="q" value=(query) autocomplete="off" autofocus[query.is_empty()];
+            button type="submit" { "Search" }
+        }
+        @if let Some(status) = status {
+            p role="status" { (status) }
+        }
+        @if !found.is_empty() {
+            div.table tabindex="0" role="region" aria-label="Results" {
+                table {
+                    thead { tr {
+                        th scope="col" { "Name" }
+                        th scope="col" { "Size" }
+                        th scope="col" { "Copies" }
+                        th scope="col" { "Where" }
+                        th scope="col" { "Get it" }
+                    } }
+                    tbody {
+                        @for row in found {
+                            tr {
+                                th scope="row" { bdi { (visible(&row.name)) } @if row.near { " (near)" } }
+                                td { (row.size) }
+                                td { (row.copies) }
+                                td { bdi { (visible(&row.place)) } }
+                                td { code { (visible(&row.command)) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    page("Search", "/", &content)
+}
+
+/// The shares of this peer.
+pub fn shares(rows: &[ShareRow]) -> String {
+    let content = html! {
+        h1 { "Shares" }
+        @if rows.is_empty() {
+            p { "Nothing is shared yet. Share a folder:" }
+            pre tabindex="0" { code { "haul share add FOLDER" } }
+        } @else {
+            div.table tabindex="0" role="region" aria-label="Shares" {
+                table {
+                    thead { tr {
+                        th scope="col" { "Name" }
+                        th scope="col" { "Folder" }
+                        th scope="col" { "Files" }
+                        th scope="col" { "Size" }
+                        th scope="col" { "State" }
+                    } }
+                    tbody {
+                        @for row in rows {
+                            tr {
+                                th scope="row" { bdi { (visible(&row.name)) } }
+                                td { bdi { (visible(&row.path)) } }
+                                td { (row.files) }
+                                td { (row.size) }
+                                td { (row.state) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    page("Shares", "/shares", &content)
+}
+
+/// The downloads of this peer.
+pub fn transfers(rows: &[TransferRow]) -> String {
+    let content = html! {
+        h1 { "Transfers" }
+        @if rows.is_empty() {
+            p { "No transfers. Fetch something:" }
+            pre tabindex="0" { code { "haul get NAME" } }
+        } @else {
+            div.table tabindex="0" role="region" aria-label="Transfers" {
+                table {
+                    thead { tr {
+                        th scope="col" { "Name" }
+                        th scope="col" { "Progress" }
+                        th scope="col" { "State" }
+                        th scope="col" { "Actions" }
+                    } }
+                    tbody {
+                        @for row in rows {
+                            tr {
+                                th scope="row" { bdi { (visible(&row.name)) } }
+                                td {
+                                    progress max="100" value=(row.percent) aria-label={ "Progress of " (visible(&row.name)) } {}
+                                    " " (row.progress)
+                                }
+                                td { (row.state) }
+                                td {
+                                    @for (action, label) in &row.actions {
+                                        form.inline action={ "/transfers/" (row.transfer) "/" (action) } method="post" {
+                                            button type="submit" { (label) }
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    page("Transfers", "/transfers", &content)
+}
+
+/// Something that the owner should know instead of a page.
+pub fn notice(title: &str, text: &str, command: Option<&str>) -> String {
+    let content = html! {
+        h1 { (title) }
+        p.lead { (text) }
+        @if let Some(command) = command {
+            pre tabindex="0" { code { (command) } }
+        }
+    };
+    page(title, "", &content)
+}
+
+fn page(title: &str, here: &str, content: &Markup) -> String {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                title { (title) " · haul" }
+                link rel="icon" type="image/svg+xml" href=(assets::ICON.path);
+                link rel="stylesheet" href=(assets::STYLE.path);
+                link rel="stylesheet" href=(assets::PEER_STYLE.path);
+            }
+            body {
+                a.skip href="#content" { "Skip to content" }
+                header.bar {
+                    div.mark {
+                        img src=(assets::ICON.path) alt="" width="24" height="24";
+                        "haul"
+                        nav aria-label="Pages" {
+                            @for (address, name) in PAGES {
+                                @if address == here {
+                                    a href=(address) aria-current="page" { (name) }
+                                } @else {
+                                    a href=(address) { (name) }
+                                }
+                            }
+                        }
+                    }
+                }
+                main #content { (content) }
+            }
+        }
+    }
+    .into_string()
+}
+
+/// Names come from anybody: what would turn text around or hide is shown by its number.
+fn visible(text: &str) -> String {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hides(c) {
+            shown.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_text_and_never_markup() {
+        let row = FoundRow {
+            name: "<script>\u{202e}fdp.exe".into(),
+            size: String::new(),
+            copies: "1".into(),
+            place: "nas:\"docs\"".into(),
+            command: "haul get x".into(),
+            near: false,
+        };
+        let page = search("\"><b>", Some("1 result"), &[row]);
+        assert!(!page.contains("<script") && !page.contains("<b>") && !page.contains('\u{202e}'));
+        assert!(page.contains("&lt;script&gt;\\u{202e}fdp.exe"));
+        for forbidden in ["<style", " style=", " onclick", "javascript:", "http://", "https://"] {
+            assert!(!page.contains(forbidden), "{forbidden}");
+        }
+    }
+
+    #[test]
+    fn empty_pages_say_what_to_do() {
+        assert!(shares(&[]).contains("haul share add"));
+        assert!(transfers(&[]).contains("haul get"));
+        assert!(search("", None, &[]).contains("autofocus"));
+        assert_eq!(search("x", None, &[]).matches("aria-current").count(), 1);
+    }
+}
