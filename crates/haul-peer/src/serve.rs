@@ -15,6 +15,7 @@ use haul_core::limits;
 use haul_core::wire::peer::{PeerAnswer, PeerRequest};
 use haul_net::clock::boot_now;
 use haul_net::connection::{Connection, Inbound, InboundRequest, Inbox};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,7 +41,8 @@ impl Server {
         let requests = TaskTracker::new();
         let stop = shutdown.child_token();
         let mut granted: Option<Granted> = None;
-        let mut idle_since = boot_now();
+        // Suspended time does not count: the other side could not ask meanwhile.
+        let mut idle_since = Instant::now();
         let reason = loop {
             let wait = self.until_next_check(granted.as_ref());
             let inbound = tokio::select! {
@@ -51,14 +53,14 @@ impl Server {
                         break "the grant has ended";
                     }
                     if !requests.is_empty() {
-                        idle_since = boot_now();
-                    } else if boot_now().since(idle_since) >= limits::PEER_CONNECTION_IDLE {
+                        idle_since = Instant::now();
+                    } else if idle_since.elapsed() >= limits::PEER_CONNECTION_IDLE {
                         break "idle";
                     }
                     continue;
                 }
             };
-            idle_since = boot_now();
+            idle_since = Instant::now();
             match inbound {
                 None => break "closed",
                 // Peers push nothing in this version.

@@ -4,6 +4,7 @@
 #[path = "transfer_support/world.rs"]
 mod world;
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,7 +36,6 @@ async fn sizes_around_the_borders_of_a_leaf() {
         assert_eq!((done.bytes, done.fetched, done.resumed_from), (size as u64, size as u64, 0), "{size}");
         assert_eq!(names(folder.path()), ["file"]);
         let metadata = target.metadata().unwrap();
-        use std::os::unix::fs::{MetadataExt, PermissionsExt};
         assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (1_600_000_000, 123_456_789));
         assert_ne!(metadata.permissions().mode() & 0o100, 0);
     }

@@ -223,8 +223,8 @@ async fn ask_size(downloader: &Downloader, blob: BlobId, cards: &[PeerCard]) -> 
         };
         match answer {
             Ok(PeerAnswer::Bitfield { size, .. }) => return Ok(size),
-            Ok(_) => trouble.push_str(&format!("; {} does not have it", card.name)),
-            Err(error) => trouble.push_str(&format!("; {} {error}", card.name)),
+            Ok(_) => trouble = format!("{trouble}; {} does not have it", card.name),
+            Err(error) => trouble = format!("{trouble}; {} {error}", card.name),
         }
     }
     Err(trouble)
@@ -326,9 +326,9 @@ pub(super) fn copy_file(
         hash_into(&mut source, &mut file).map_err(failed)? == blob
     };
     if same {
-        part.finish(traits, force)?
+        part.finish(traits, force)?;
     } else {
-        part.discard()?
+        part.discard()?;
     }
     Ok(same)
 }

@@ -367,8 +367,7 @@ async fn tell(shared: &Arc<Shared>, progress: &watch::Sender<FetchProgress>, tot
         let counters = &shared.counters;
         let done = counters.bytes.load(Ordering::Relaxed) + shared.partial.load(Ordering::Relaxed);
         let elapsed = boot_now().since(at).as_millis() as u64;
-        if elapsed > 0 {
-            let sample = done.saturating_sub(last) * 1000 / elapsed;
+        if let Some(sample) = (done.saturating_sub(last) * 1000).checked_div(elapsed) {
             rate = if rate == 0 { sample } else { (9 * rate + sample) / 10 };
             (last, at) = (done, boot_now());
         }

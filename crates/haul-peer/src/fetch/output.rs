@@ -85,7 +85,7 @@ pub(super) fn verify_and_write(
     part: Option<&PartFile>,
     leaves: Vec<(u64, Bytes)>,
 ) -> Result<Vec<Checked>, FileError> {
-    let mut checked = Vec::with_capacity(leaves.len());
+    let mut results = Vec::with_capacity(leaves.len());
     for (leaf, bytes) in leaves {
         let verdict = checker.verify(epoch, leaf, &bytes);
         let bytes = match part {
@@ -97,9 +97,9 @@ pub(super) fn verify_and_write(
             }
             None => Some(bytes),
         };
-        checked.push(Checked { leaf, verdict, bytes });
+        results.push(Checked { leaf, verdict, bytes });
     }
-    Ok(checked)
+    Ok(results)
 }
 
 /// Verifies leaves that an earlier download left on disk. Blocks.

@@ -46,6 +46,7 @@ struct Known {
     banned: bool,
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each is one fact; their combinations are all possible")]
 pub(super) struct Providers {
     search: Search,
     known: BTreeMap<PeerId, Known>,

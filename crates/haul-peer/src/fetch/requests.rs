@@ -69,12 +69,11 @@ async fn stream_leaves(
     loop {
         // Take what is there already; hand it on before waiting for more.
         let ready = if leaves.len() < BATCH { stream.next().now_or_never() } else { None };
-        let item = match ready {
-            Some(item) => item,
-            None => {
-                send(asking, std::mem::take(&mut leaves), permits).await;
-                stream.next().await
-            }
+        let item = if let Some(item) = ready {
+            item
+        } else {
+            send(asking, std::mem::take(&mut leaves), permits).await;
+            stream.next().await
         };
         let end = match item {
             Ok(StreamItem::Data { index, bytes }) => {

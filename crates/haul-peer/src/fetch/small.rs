@@ -163,14 +163,13 @@ async fn fetch_batch(
     let mut arrived: Vec<(BlobId, Group, Bytes)> = Vec::new();
     loop {
         let ready = if arrived.len() < WRITE { stream.next().now_or_never() } else { None };
-        let item = match ready {
-            Some(item) => item,
-            None => {
-                if !write(work, peer, std::mem::take(&mut arrived), tree, batch).await? {
-                    return Ok(false);
-                }
-                stream.next().await
+        let item = if let Some(item) = ready {
+            item
+        } else {
+            if !write(work, peer, std::mem::take(&mut arrived), tree, batch).await? {
+                return Ok(false);
             }
+            stream.next().await
         };
         let complete = match item {
             Ok(StreamItem::Data { index, bytes }) => {

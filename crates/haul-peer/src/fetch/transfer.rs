@@ -461,11 +461,10 @@ impl<'a> Transfer<'a> {
         self.requests.remove(&request);
         let now = boot_now();
         match end {
-            RequestEnd::Served => {}
+            RequestEnd::Served | RequestEnd::OtherSize => {}
             RequestEnd::NotHeld => self.providers.trouble(provider, "does not have it any more".into()),
             RequestEnd::Changed => self.providers.trouble(provider, "its file has changed".into()),
             RequestEnd::Busy => self.providers.trouble(provider, "is busy".into()),
-            RequestEnd::OtherSize => {}
             RequestEnd::Failed => self.providers.trouble(provider, "broke off".into()),
         }
         self.machine.handle_end(now, request, end);

@@ -1,5 +1,8 @@
 //! The part file of one blob: locked, written at positions, with progress that survives a crash.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let bytes = example().to_bytes();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         assert_eq!(
             hex,
             "6861756c2d706172742f3100b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0\

@@ -52,6 +52,7 @@ impl Tree {
     }
 
     /// Another handle on the same folder, for another thread.
+    #[must_use]
     pub fn handle(&self) -> Self {
         Self {
             root: Arc::clone(&self.root),

@@ -161,13 +161,11 @@ fn read_small(shares: &Shares, blobs: &[BlobId], groups: &[Label], first: u64) -
         if open.geometry.leaves() > 1 {
             return None;
         }
-        match read_run(shares, &open, 0..1) {
-            Ok(batch) => batch.into_iter().next().map(|(_, bytes)| bytes),
-            Err(_) => {
-                shares.report_changed(&open.located);
-                None
-            }
+        if let Ok(batch) = read_run(shares, &open, 0..1) {
+            return batch.into_iter().next().map(|(_, bytes)| bytes);
         }
+        shares.report_changed(&open.located);
+        None
     };
     (first..).zip(blobs).filter_map(|(place, blob)| Some((place, read(blob)?))).collect()
 }

@@ -98,14 +98,14 @@ impl World {
         let certificate = IndexCertificate {
             network: self.network.public(),
             index: self.index.public(),
-            not_after: now.after(Duration::from_secs(3600)),
+            not_after: now.after(Duration::from_hours(1)),
         };
         let mut grant = Grant {
             network: self.network.public(),
             peer: self.me.public(),
             serial: 1,
             issued: now,
-            expires: now.after(Duration::from_secs(300)),
+            expires: now.after(Duration::from_mins(5)),
             groups: Vec::new(),
         };
         change(&mut grant);
@@ -116,7 +116,7 @@ impl World {
     }
 
     pub fn check(&self) -> Arc<GrantCheck> {
-        let check = GrantCheck::new(self.network.public(), Duration::from_secs(3600));
+        let check = GrantCheck::new(self.network.public(), Duration::from_hours(1));
         check.in_touch(wall_now(), boot_now());
         check
     }

@@ -1,0 +1,178 @@
+//! Part files against other boots, damage, full disks and folders that cannot be written.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr)]
+
+use std::path::Path;
+
+use super::*;
+
+const LEAF: usize = LEAF_BYTES as usize;
+const BLOB: BlobId = BlobId::new([5; 32]);
+
+fn geometry(leaves: u64) -> BlobGeometry {
+    BlobGeometry::new(leaves * LEAF_BYTES - 7).unwrap()
+}
+
+fn open(path: &Path, leaves: u64) -> Result<(PartFile, Resumed), FileError> {
+    PartFile::open(Place::of(path).unwrap(), BLOB, geometry(leaves))
+}
+
+fn set(leaves: u64, members: &[u64]) -> LeafSet {
+    let mut set = LeafSet::new(leaves);
+    for leaf in members {
+        set.insert(*leaf);
+    }
+    set
+}
+
+/// Rewrites the progress as if another boot had written it.
+fn forget_boot(folder: &Path) {
+    let path = folder.join(".file.haul-progress");
+    let mut progress = Progress::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
+    progress.boot_id = [9; 16];
+    std::fs::write(&path, progress.to_bytes()).unwrap();
+}
+
+#[test]
+fn trusts_this_boot_and_only_what_was_synced_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    {
+        let (part, resumed) = open(&path, 10).unwrap();
+        assert_eq!((resumed.verified.count(), resumed.local.count()), (0, 0));
+        for leaf in [9, 1, 2] {
+            part.write_leaf(leaf, &vec![leaf as u8; part.geometry.leaf_bytes(leaf)]).unwrap();
+        }
+        part.checkpoint(&set(10, &[9, 1]), true).unwrap();
+        part.checkpoint(&set(10, &[9, 1, 2]), false).unwrap();
+    }
+    let (part, resumed) = open(&path, 10).unwrap();
+    assert_eq!(resumed.verified, set(10, &[1, 2, 9]));
+    assert_eq!(part.read_leaf(2).unwrap(), vec![2; LEAF]);
+    assert!(matches!(open(&path, 10), Err(FileError::Locked(_))));
+    drop(part);
+    forget_boot(folder.path());
+    let (part, resumed) = open(&path, 10).unwrap();
+    assert_eq!((resumed.verified, resumed.local), (set(10, &[1, 9]), set(10, &[2])));
+    drop(part);
+    // Another size, another blob: nothing of it counts.
+    let (part, resumed) = open(&path, 11).unwrap();
+    assert_eq!((resumed.verified.count(), resumed.local.count()), (0, 0));
+    assert_eq!(part.file().metadata().unwrap().len(), 0);
+}
+
+#[test]
+fn damaged_progress_means_looking_at_the_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let (part, _) = open(&path, 100).unwrap();
+    for leaf in [99, 3] {
+        part.write_leaf(leaf, &vec![1; part.geometry.leaf_bytes(leaf)]).unwrap();
+    }
+    part.checkpoint(&set(100, &[99, 3]), false).unwrap();
+    drop(part);
+    let progress = folder.path().join(".file.haul-progress");
+    let good = std::fs::read(&progress).unwrap();
+    for damaged in [&good[..good.len() - 1], &[], &[0; 300], &vec![1; 100_000][..]] {
+        std::fs::write(&progress, damaged).unwrap();
+        let (_, resumed) = open(&path, 100).unwrap();
+        assert_eq!(resumed.verified.count(), 0);
+        assert!(resumed.local.contains(3) && resumed.local.contains(99));
+    }
+}
+
+#[test]
+fn an_existing_name_is_never_replaced_unasked_even_at_the_last_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let write_all = |part: &PartFile| {
+        for leaf in 0..2 {
+            part.write_leaf(leaf, &vec![1; part.geometry.leaf_bytes(leaf)]).unwrap();
+        }
+    };
+    let (part, _) = open(&path, 2).unwrap();
+    write_all(&part);
+    std::fs::write(&path, "came meanwhile").unwrap();
+    assert!(matches!(part.finish(FileTraits::default(), false), Err(FileError::Exists(_))));
+    assert_eq!(std::fs::read(&path).unwrap(), b"came meanwhile");
+    // All of it is kept, and given the name once that is allowed.
+    let (part, resumed) = open(&path, 2).unwrap();
+    assert!(resumed.verified.is_full());
+    part.finish(FileTraits::default(), true).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), vec![1; 2 * LEAF - 7]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_link_in_place_of_the_part_file_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = folder.path().join("victim");
+    std::fs::write(&victim, "mine").unwrap();
+    for name in [".file.haul-part", ".file.haul-progress"] {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(open(&folder.path().join("file"), 2).is_err());
+        std::fs::remove_file(link).unwrap();
+    }
+    assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
+}
+
+#[test]
+fn more_than_the_disk_holds_is_refused_before_it_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let huge = BlobGeometry::new(haul_core::limits::BLOB_BYTES).unwrap();
+    let failure = PartFile::open(Place::of(&folder.path().join("file")).unwrap(), BLOB, huge).unwrap_err();
+    assert!(matches!(failure, FileError::NoSpace { need, .. } if need == huge.size()), "{failure}");
+    assert!(failure.is_storage());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_says_so() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(Place::of(&folder.path().join("no/file")), Err(FileError::NoFolder(_))));
+    assert!(matches!(Place::of(Path::new("/")), Err(FileError::NotAFile(_))));
+    if rustix::process::geteuid().is_root() {
+        eprintln!("skipped: root may write into any folder");
+        return;
+    }
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+    let failure = open(&folder.path().join("file"), 2).unwrap_err();
+    assert!(matches!(failure, FileError::Permission(_)) && failure.is_storage(), "{failure}");
+}
+
+#[test]
+fn a_disk_that_fills_up_keeps_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "haul-test"])
+        .arg(folder.path())
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !mounted {
+        eprintln!("skipped: a tmpfs cannot be mounted here");
+        return;
+    }
+    let path = folder.path().join("file");
+    let (part, _) = open(&path, 12).unwrap();
+    // Somebody else takes the room after the check.
+    std::fs::write(folder.path().join("other"), vec![0; 600_000]).unwrap();
+    let mut written = LeafSet::new(12);
+    let failure = (0..12)
+        .find_map(|leaf| match part.write_leaf(leaf, &vec![1; part.geometry.leaf_bytes(leaf)]) {
+            Ok(()) => {
+                written.insert(leaf);
+                None
+            }
+            Err(failure) => Some(failure),
+        })
+        .expect("the disk is too small");
+    assert!(matches!(failure, FileError::DiskFull(_)) && failure.is_storage(), "{failure}");
+    std::fs::remove_file(folder.path().join("other")).unwrap();
+    part.checkpoint(&written, true).unwrap();
+    drop(part);
+    let (part, resumed) = open(&path, 12).unwrap();
+    assert_eq!(resumed.verified, written);
+    drop(part);
+    let _ = std::process::Command::new("umount").arg(folder.path()).status();
+}
