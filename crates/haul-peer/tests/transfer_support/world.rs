@@ -153,6 +153,10 @@ impl World {
         (self.add(name, handler), shares)
     }
 
+    pub fn finder(&self) -> Arc<dyn FindProviders> {
+        Arc::new(Table { cards: self.cards.clone(), size: self.size.clone() })
+    }
+
     pub fn downloader(&self) -> Downloader {
         self.downloader_with(None)
     }
@@ -160,8 +164,7 @@ impl World {
     pub fn downloader_with(&self, shares: Option<Arc<Shares>>) -> Downloader {
         let dialer = MemoryDialer { me: self.me.public(), handlers: self.handlers.clone() };
         let pool = PeerPool::new(Arc::new(dialer), self.grant.subscribe());
-        let table = Table { cards: self.cards.clone(), size: self.size.clone() };
-        Downloader::new(pool, Arc::new(table), shares)
+        Downloader::new(pool, self.finder(), shares)
     }
 }
 
