@@ -1,6 +1,7 @@
 //! Processes die at a counted system call, not after a sleep; afterwards everything goes on from where it was.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::support::{Home, Running, eventually, killed_at, logged_bytes, pattern, up, wait_ready};
 
@@ -10,6 +11,7 @@ const CHECKPOINT: u64 = 64 * 1024 * 1024;
 
 struct Shared {
     _data: tempfile::TempDir,
+    file: PathBuf,
     content: Vec<u8>,
     home: Home,
     server: Running,
@@ -18,11 +20,12 @@ struct Shared {
 fn share_one_file(bytes: usize) -> Shared {
     let data = tempfile::tempdir().unwrap();
     let content = pattern(7, bytes);
-    fs::write(data.path().join("big.bin"), &content).unwrap();
+    let file = data.path().join("big.bin");
+    fs::write(&file, &content).unwrap();
     let home = Home::new();
     let server = home.start(up(&["--share", data.path().to_str().unwrap()]));
     wait_ready(&home);
-    Shared { _data: data, content, home, server }
+    Shared { _data: data, file, content, home, server }
 }
 
 #[test]
@@ -30,12 +33,14 @@ fn a_killed_downloader_fetches_nothing_twice_beyond_a_checkpoint() {
     let shared = share_one_file(160 * MIB);
     let target = tempfile::tempdir().unwrap();
     let file = target.path().join("big.bin");
+    let part = target.path().join(".big.bin.haul-part");
     let reader = Home::new();
     let log = target.path().join("strace.log");
     let mut fetched = 0;
-    for when in [40, 900] {
+    for when in [20, 100] {
         let ticket = shared.server.ticket();
-        let mut daemon = reader.start_command(killed_at("pwrite64", when, &log, &up(&["--join", &ticket])));
+        let mut daemon =
+            reader.start_command(killed_at("pwrite64", Some(&part), when, &log, &up(&["--join", &ticket])));
         let _ = reader.run(["get", "--json", "big.bin", "-o", file.to_str().unwrap()]);
         daemon.wait();
         assert!(!file.exists(), "an unfinished download has no final name");
@@ -64,7 +69,7 @@ fn a_killed_provider_comes_back_and_the_download_goes_on() {
     shared.server.stop();
     let same_place =
         ["up", "--json", "--listen", &listen, "--index-listen", &index_listen, "--web-listen", "127.0.0.1:0"];
-    shared.server = shared.home.start_command(killed_at("pread64", 700, &log, &same_place));
+    shared.server = shared.home.start_command(killed_at("pread64", Some(&shared.file), 5, &log, &same_place));
     eventually("the file is found again", || reader.run(["lookup", "--json", "big.bin"]).code() == 0);
     let first = reader.run(["get", "--json", "big.bin", "-o", file.to_str().unwrap()]);
     assert_ne!(first.code(), 0, "its only provider was killed half-way: {}", first.stdout());
@@ -88,7 +93,7 @@ fn a_killed_index_keeps_what_it_acknowledged() {
     let (index_home, peer_home) = (Home::new(), Home::new());
     let log = data.path().join("../strace-index.log");
     let arguments = ["index", "--json", "--index-listen", "127.0.0.1:0"];
-    let mut index = index_home.start_command(killed_at("fdatasync", 12, &log, &arguments));
+    let mut index = index_home.start_command(killed_at("fdatasync", None, 3, &log, &arguments));
     let ticket = index.ticket();
     let address = index.ready["index_addr"].as_str().unwrap().to_owned();
     let peer = peer_home.start([
@@ -109,7 +114,7 @@ fn a_killed_index_keeps_what_it_acknowledged() {
         extra += 1;
         fs::write(data.path().join(format!("extra-{extra:05}.txt")), format!("{extra}")).unwrap();
         let _ = peer_home.run(["share", "rescan", "--json", path]);
-        !std::path::Path::new(&format!("/proc/{}", index.pid())).exists()
+        !Path::new(&format!("/proc/{}", index.pid())).exists()
             || fs::read_to_string(format!("/proc/{}/stat", index.pid())).is_ok_and(|stat| stat.contains(") Z"))
     });
     index.wait();

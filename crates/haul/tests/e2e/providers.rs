@@ -20,7 +20,7 @@ fn dying_provider(home: &Home, folder: &std::path::Path, content: &[u8], ticket:
     hashing.stop();
     // Everything is hashed and remembered, so from here on reads at offsets are reads for others.
     let log = folder.join("strace.log");
-    let running = home.start_command(killed_at("pread64", reads, &log, &up(&[])));
+    let running = home.start_command(killed_at("pread64", Some(&share.join("big.bin")), reads, &log, &up(&[])));
     wait_ready(home);
     running
 }
@@ -38,7 +38,7 @@ fn the_dead_are_replaced_and_the_liar_is_named() {
     let honest = honest_home.start(up(&["--share", honest_share.to_str().unwrap()]));
     wait_ready(&honest_home);
     let ticket = honest.ticket();
-    let mut dying = dying_provider(&dying_home, data.path(), &content, &ticket, 200);
+    let mut dying = dying_provider(&dying_home, data.path(), &content, &ticket, 4);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let rogue = runtime
         .block_on(Rogue::join(

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -72,7 +73,8 @@ impl Home {
 
     /// Starts a prepared command (a wrapped one, say) as a role and waits for its ready line.
     pub(crate) fn start_command(&self, mut command: Command) -> Running {
-        command.env("HAUL_HOME", self.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A group of its own, so that what a wrapper started ends with it.
+        command.env("HAUL_HOME", self.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("haul starts");
         let lines = read_lines(child.stdout.take().expect("piped"));
         let errors = child.stderr.take().map(|mut stderr| {
@@ -125,15 +127,14 @@ impl Running {
 
     /// SIGTERM, then a clean exit with code 0.
     pub(crate) fn stop(mut self) {
-        signal(self.pid(), "TERM");
+        signal(&self.pid().to_string(), "TERM");
         let status = self.wait();
         assert_eq!(status.code(), Some(0), "exit of {}: {status}", self.ready);
     }
 
     /// SIGKILL: no chance to tidy up.
-    pub(crate) fn kill(mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) fn kill(self) {
+        drop(self);
     }
 
     /// Waits until it ends by itself (a wrapper killed it, say).
@@ -142,7 +143,7 @@ impl Running {
         let pid = self.pid();
         let watchdog = std::thread::spawn(move || {
             if receiver.recv_timeout(DEADLINE).is_err() {
-                signal(pid, "KILL");
+                signal(&format!("-{pid}"), "KILL");
             }
         });
         let status = self.child.wait().expect("a child can be waited for");
@@ -154,13 +155,16 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            signal(&format!("-{}", self.pid()), "KILL");
+        }
         let _ = self.child.wait();
     }
 }
 
-pub(crate) fn signal(pid: u32, name: &str) {
-    let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+/// Sends a signal to a process, or with a minus to its group.
+fn signal(target: &str, name: &str) {
+    let _ = Command::new("kill").args(["-s", name, "--", target]).status();
 }
 
 /// A command that ended.
@@ -303,12 +307,15 @@ pub(crate) fn up<'a>(extra: &[&'a str]) -> Vec<&'a str> {
     arguments
 }
 
-/// `haul …` under strace, which kills the process at the `when`-th call of `call` and writes every such call to `log`.
-pub(crate) fn killed_at(call: &str, when: usize, log: &Path, arguments: &[&str]) -> Command {
+/// `haul …` under strace, which kills the process when one of its threads makes its `when`-th call of `call` on the file `on` (on
+/// any, if none), and
+/// writes every such call to `log`.
+pub(crate) fn killed_at(call: &str, on: Option<&Path>, when: usize, log: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("strace");
     command
-        .args(["-f", "-qq", "-y", "--seccomp-bpf", "-o"])
+        .args(["-f", "-qq", "-y", "-o"])
         .arg(log)
+        .args(on.into_iter().flat_map(|path| [OsStr::new("-P"), path.as_os_str()]))
         .arg(format!("--trace={call}"))
         .arg(format!("--inject={call}:signal=SIGKILL:when={when}"))
         .arg(env!("CARGO_BIN_EXE_haul"))
