@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Home, Running, eventually, killed_at, logged_bytes, pattern, up, wait_ready};
+use crate::support::{Home, Running, eventually, killed_at, logged_bytes, pattern, up, wait_ready, write_old};
 
 const MIB: usize = 1024 * 1024;
 /// `haul_core::limits::CHECKPOINT_BYTES`.
@@ -21,7 +21,7 @@ fn share_one_file(bytes: usize) -> Shared {
     let data = tempfile::tempdir().unwrap();
     let content = pattern(7, bytes);
     let file = data.path().join("big.bin");
-    fs::write(&file, &content).unwrap();
+    write_old(&file, &content);
     let home = Home::new();
     let server = home.start(up(&["--share", data.path().to_str().unwrap()]));
     wait_ready(&home);
@@ -92,8 +92,9 @@ fn a_killed_index_keeps_what_it_acknowledged() {
     }
     let (index_home, peer_home) = (Home::new(), Home::new());
     let log = data.path().join("../strace-index.log");
+    let database = index_home.path().join("state/index/store/index.redb");
     let arguments = ["index", "--json", "--index-listen", "127.0.0.1:0"];
-    let mut index = index_home.start_command(killed_at("fdatasync", None, 3, &log, &arguments));
+    let mut index = index_home.start_command(killed_at("fdatasync", Some(&database), 6, &log, &arguments));
     let ticket = index.ticket();
     let address = index.ready["index_addr"].as_str().unwrap().to_owned();
     let peer = peer_home.start([

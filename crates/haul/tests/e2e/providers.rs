@@ -6,7 +6,7 @@ use bytes::Bytes;
 use haul_sim::rogue::{Behaviour, Rogue};
 use serde_json::Value;
 
-use crate::support::{Home, Running, eventually, killed_at, leftovers, pattern, up, wait_ready};
+use crate::support::{Home, Running, eventually, killed_at, leftovers, pattern, up, wait_ready, write_old};
 
 const MIB: usize = 1024 * 1024;
 
@@ -14,7 +14,7 @@ const MIB: usize = 1024 * 1024;
 fn dying_provider(home: &Home, folder: &std::path::Path, content: &[u8], ticket: &str, reads: usize) -> Running {
     let share = folder.join("dying");
     fs::create_dir(&share).unwrap();
-    fs::write(share.join("big.bin"), content).unwrap();
+    write_old(&share.join("big.bin"), content);
     let hashing = home.start(up(&["--join", ticket, "--share", share.to_str().unwrap()]));
     wait_ready(home);
     hashing.stop();

@@ -238,6 +238,13 @@ pub(crate) fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
     content
 }
 
+/// Writes a file that looks an hour old: what changed just now is hashed again after a restart.
+pub(crate) fn write_old(path: &Path, content: &[u8]) {
+    fs::write(path, content).expect("file");
+    let hour_ago = std::time::SystemTime::now() - Duration::from_hours(1);
+    fs::File::options().write(true).open(path).and_then(|file| file.set_modified(hour_ago)).expect("mtime");
+}
+
 /// A folder with what real folders have: sizes around a leaf, empty files and folders, links, executables, odd names.
 pub(crate) fn odd_folder(root: &Path) {
     const LEAF: usize = 64 * 1024;
