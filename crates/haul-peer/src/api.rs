@@ -17,6 +17,7 @@ pub mod router;
 pub mod server;
 pub mod shares;
 pub mod stream;
+pub mod uploads;
 
 pub use context::{Context, Facts};
 pub use problem::Problem;

@@ -21,7 +21,7 @@ use tracing::warn;
 use crate::api::codes::ErrorCode;
 use crate::api::known::Known;
 use crate::api::problem::Problem;
-use crate::api::records::{DoneRecord, ProgressRecord, TransferRecord, TransferState};
+use crate::api::records::{DoneRecord, Notice, ProgressRecord, TransferRecord, TransferState};
 use crate::fetch::{Downloader, FetchProgress};
 pub use job::{Job, JobKind};
 pub use report::problem_of;
@@ -42,6 +42,14 @@ pub struct Phase {
     pub problem: Option<Problem>,
     /// What came out.
     pub done: Option<DoneRecord>,
+    /// What was left out of a directory, or who sent what did not belong to it.
+    pub warnings: Vec<Notice>,
+}
+
+impl Phase {
+    fn new(state: TransferState, problem: Option<Problem>) -> Self {
+        Self { state, problem, done: None, warnings: Vec::new() }
+    }
 }
 
 struct Item {
@@ -101,7 +109,7 @@ impl Transfers {
             this.known.peers(&entry.job.providers);
             let mut items = this.lock();
             items.last = items.last.max(entry.transfer);
-            let phase = Phase { state: entry.state, problem: entry.problem, done: None };
+            let phase = Phase::new(entry.state, entry.problem);
             items.by_id.insert(entry.transfer, Item::new(entry.job, entry.added, phase));
             drop(items);
             if matches!(entry.state, TransferState::Waiting | TransferState::Running) {
@@ -139,7 +147,7 @@ impl Transfers {
             }
             items.last += 1;
             let id = items.last;
-            let phase = Phase { state: TransferState::Waiting, problem: None, done: None };
+            let phase = Phase::new(TransferState::Waiting, None);
             items.by_id.insert(id, Item::new(job, clock::wall_now(), phase));
             id
         };
@@ -244,6 +252,13 @@ impl Transfers {
         (count(&[TransferState::Running]), count(&[TransferState::Waiting, TransferState::Paused]))
     }
 
+    /// Bytes that came from other peers since the start, as far as the list goes back.
+    pub fn received(&self) -> u64 {
+        let items = self.lock();
+        let of_item = |item: &Item| item.progress.borrow().providers.iter().map(|provider| provider.bytes).sum::<u64>();
+        items.by_id.values().map(of_item).sum()
+    }
+
     /// Ends after shutdown, when all downloads have ended and the list is written.
     pub async fn finish(&self) {
         self.tasks.close();
@@ -259,7 +274,7 @@ impl Transfers {
                 item.progress = receiver;
                 item.cancel = self.shutdown.child_token();
                 item.stop_as = TransferState::Paused;
-                item.phase.send_replace(Phase { state: TransferState::Waiting, problem: None, done: None });
+                item.phase.send_replace(Phase::new(TransferState::Waiting, None));
                 let mut job = item.job.clone();
                 // What was there before belongs to this download: it may take it up.
                 job.wait |= again;
@@ -280,25 +295,26 @@ impl Transfers {
         let outcome = match place {
             None => Err(Problem::new(ErrorCode::Interrupted, "stopped before it began")),
             Some(_place) => {
-                self.set(id, Phase { state: TransferState::Running, problem: None, done: None });
+                self.set(id, Phase::new(TransferState::Running, None));
                 let latest = progress.subscribe();
                 let result = job.run(&self.downloader, &self.known, progress, cancel.clone()).await;
                 let seen = latest.borrow().clone();
                 match result {
-                    Ok(done) => Ok(report::done(&job, done, &seen, &self.known)),
+                    Ok(done) => {
+                        let warnings = report::warnings(&done, &self.known);
+                        Ok((report::done(&job, done, &seen, &self.known), warnings))
+                    }
                     Err(error) => Err(problem_of(&error, &job.name(), &job.what, &seen, &self.known)),
                 }
             }
         };
         let stop_as = self.lock().by_id.get(&id).map_or(TransferState::Paused, |item| item.stop_as);
         let phase = match outcome {
-            Ok(done) => Phase { state: TransferState::Done, problem: None, done: Some(done) },
+            Ok((done, warnings)) => Phase { state: TransferState::Done, problem: None, done: Some(done), warnings },
             // The next daemon goes on with it.
-            Err(problem) if self.shutdown.is_cancelled() => {
-                Phase { state: TransferState::Waiting, problem: Some(problem), done: None }
-            }
-            Err(problem) if cancel.is_cancelled() => Phase { state: stop_as, problem: Some(problem), done: None },
-            Err(problem) => Phase { state: TransferState::Failed, problem: Some(problem), done: None },
+            Err(problem) if self.shutdown.is_cancelled() => Phase::new(TransferState::Waiting, Some(problem)),
+            Err(problem) if cancel.is_cancelled() => Phase::new(stop_as, Some(problem)),
+            Err(problem) => Phase::new(TransferState::Failed, Some(problem)),
         };
         self.set(id, phase);
         self.save().await;

@@ -229,7 +229,7 @@ fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if hides(c) {
-            shown.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+            shown.extend(c.escape_unicode());
         } else {
             shown.push(c);
         }

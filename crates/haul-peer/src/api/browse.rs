@@ -203,7 +203,8 @@ fn record_of(peer: &PeerCard, share: Option<&Label>, entry: &Entry<'_>) -> Entry
         size,
         id: id.map(|blob| blob.to_string()),
         state: content_state(kind, id),
-        mtime: text::mtime(entry.mtime_ns),
+        // A share as a whole has no time of its own.
+        mtime: share.and_then(|_| text::mtime(entry.mtime_ns)),
         executable,
         target,
         raw,

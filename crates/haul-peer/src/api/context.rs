@@ -16,6 +16,7 @@ use super::known::Known;
 use super::logins::Logins;
 use super::problem::Problem;
 use super::records::{Cause, IndexState};
+use super::uploads::Uploads;
 use crate::fetch::Downloader;
 use crate::link::{AttemptError, IndexLink, LinkError, LinkState};
 use crate::share::Shares;
@@ -52,7 +53,7 @@ pub struct Context {
     /// What was heard before.
     pub known: Arc<Known>,
     /// Connections from other peers, now.
-    pub uploads: Arc<std::sync::atomic::AtomicU64>,
+    pub uploads: Arc<Uploads>,
     /// Facts about the process.
     pub facts: Facts,
     /// Ends everything.

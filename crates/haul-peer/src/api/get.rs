@@ -95,6 +95,9 @@ async fn report(transfers: &Arc<Transfers>, transfer: u64, name: &str, records: 
         match now.state {
             TransferState::Done => {
                 guard.transfer = None;
+                for warning in now.warnings {
+                    records.send(Record::Warning(warning)).await?;
+                }
                 let done = now.done.unwrap_or_default();
                 records.send(Record::Done(done)).await?;
                 return Ok(());

@@ -1,6 +1,5 @@
 //! The network: who is in it, inviting, joining, leaving, removing; and how this peer is.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use haul_core::limits;
@@ -97,6 +96,7 @@ pub async fn status_record(context: &Context) -> StatusRecord {
         problems.push(Notice { message, next: index.next.clone() });
     }
     let (downloads, waiting) = context.transfers.counts();
+    let (uploads, up_bytes) = context.uploads.totals();
     StatusRecord {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
@@ -114,9 +114,9 @@ pub async fn status_record(context: &Context) -> StatusRecord {
         hashed: listed.iter().map(|share| share.hashed).sum(),
         downloads,
         waiting,
-        uploads: context.uploads.load(Ordering::Relaxed),
-        down_bytes: 0,
-        up_bytes: 0,
+        uploads,
+        down_bytes: context.transfers.received(),
+        up_bytes,
         problems,
     }
 }

@@ -1,7 +1,6 @@
 //! What the daemon gives to downloads and to serving: dialing over TCP, providers from the index, the peer port.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 use haul_core::ids::{BlobId, NetworkId};
@@ -18,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::api::known::Known;
+use crate::api::uploads::Uploads;
 use crate::fetch::pool::PeerDialer;
 use crate::fetch::{FindProviders, Found};
 use crate::link::IndexLink;
@@ -45,7 +45,7 @@ impl PeerDialer for TcpDialer {
                 match dial(address, &self.key, Alpn::Peer, Some(card.id)).await {
                     // Peers are asked here and never ask back over the same connection.
                     Ok((connection, _inbox)) => return Ok(connection),
-                    Err(error) => failures.push(format!("{address}: {error}")),
+                    Err(error) => failures.push(error.to_string()),
                 }
             }
             Err(failures.join("; "))
@@ -89,21 +89,12 @@ pub(super) struct Acceptor {
     listener: Listener,
     shares: Arc<Shares>,
     checks: Checks,
-    open: Arc<AtomicU64>,
-}
-
-/// Counts a connection while it lives.
-struct Counted(Arc<AtomicU64>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    uploads: Arc<Uploads>,
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: Listener, shares: Arc<Shares>, checks: Checks, open: Arc<AtomicU64>) -> Self {
-        Self { listener, shares, checks, open }
+    pub(super) fn new(listener: Listener, shares: Arc<Shares>, checks: Checks, uploads: Arc<Uploads>) -> Self {
+        Self { listener, shares, checks, uploads }
     }
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
@@ -130,8 +121,7 @@ impl Acceptor {
                     };
                     let (connection, inbox) =
                         Connection::start(transport, remote, ConnectionSettings::server(Some(addr)));
-                    self.open.fetch_add(1, Ordering::Relaxed);
-                    let (counted, stop) = (Counted(self.open.clone()), serving.clone());
+                    let (counted, stop) = (self.uploads.count(connection.clone()), serving.clone());
                     tasks.spawn(async move {
                         let _counted = counted;
                         server.serve(connection, inbox, stop).await;

@@ -139,7 +139,7 @@ impl Caller<'_> {
             let dialing = async {
                 dial(address, self.key, Alpn::Index, None)
                     .await
-                    .map_err(|error| AttemptError::Unreachable(format!("{address}: {error}")))
+                    .map_err(|error| AttemptError::Unreachable(error.to_string()))
             };
             match self.within_deadline(address, Some(address.clone()), dialing).await {
                 Ok(opened) => return Ok(opened),

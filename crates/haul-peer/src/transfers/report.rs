@@ -6,7 +6,7 @@ use super::{Item, Job};
 use crate::api::codes::ErrorCode;
 use crate::api::known::Known;
 use crate::api::problem::Problem;
-use crate::api::records::{Cause, DoneRecord, ProgressRecord, ProviderShare, TransferRecord, TransferState};
+use crate::api::records::{Cause, DoneRecord, Notice, ProgressRecord, ProviderShare, TransferRecord, TransferState};
 use crate::fetch::{FetchDone, FetchError, FetchProgress};
 use crate::files::FileError;
 use crate::text::rfc3339;
@@ -137,6 +137,30 @@ pub(super) fn done(job: &Job, done: FetchDone, progress: &FetchProgress, known: 
         files: directory.then_some(done.files),
         from,
     }
+}
+
+/// Things left out that are told one by one; further ones are counted.
+const TOLD: usize = 20;
+
+pub(super) fn warnings(done: &FetchDone, known: &Known) -> Vec<Notice> {
+    let mut warnings: Vec<Notice> = done
+        .banned
+        .iter()
+        .map(|(peer, what)| Notice {
+            message: format!(
+                "{} sent what does not belong to it: {what}; its bytes were thrown away",
+                known.name(peer)
+            ),
+            next: None,
+        })
+        .collect();
+    let told = done.skipped.iter().take(TOLD);
+    warnings.extend(told.map(|(path, why)| Notice { message: format!("left out: {path}: {why}"), next: None }));
+    if done.skipped.len() > TOLD {
+        let message = format!("left out: {} more", done.skipped.len() - TOLD);
+        warnings.push(Notice { message, next: None });
+    }
+    warnings
 }
 
 /// What a failed download says to people. `name` is for reading, `what` for typing.
