@@ -4,6 +4,7 @@
 mod folder;
 mod kill;
 mod providers;
+mod roles;
 mod scale;
 mod support;
 mod walkthrough;

@@ -163,7 +163,7 @@ impl Drop for Running {
 }
 
 /// Sends a signal to a process, or with a minus to its group.
-fn signal(target: &str, name: &str) {
+pub(crate) fn signal(target: &str, name: &str) {
     let _ = Command::new("kill").args(["-s", name, "--", target]).status();
 }
 
