@@ -220,7 +220,7 @@ impl<'a> PageReader<'a> {
         if check {
             path::check_name(name)?;
             let joined = directory.len() + usize::from(!directory.is_empty()) + name.len();
-            let depth = 1 + directory.iter().filter(|byte| **byte == b'/').count() + usize::from(!directory.is_empty());
+            let depth = 1 + if directory.is_empty() { 0 } else { directory.split(|byte| *byte == b'/').count() };
             if joined > limits::PATH_BYTES || depth > limits::PATH_COMPONENTS {
                 return Err(PageError::Path(PathError::PathTooLong));
             }
@@ -532,11 +532,17 @@ mod tests {
             .collect();
         let mut forward = RegistrationDigest::default();
         let mut backward = RegistrationDigest::default();
-        entries.iter().for_each(|entry| forward.add(entry));
-        entries.iter().rev().for_each(|entry| backward.add(entry));
+        for entry in &entries {
+            forward.add(entry);
+        }
+        for entry in entries.iter().rev() {
+            backward.add(entry);
+        }
         assert_eq!(forward, backward);
         assert_ne!(forward, RegistrationDigest::default());
-        entries.iter().for_each(|entry| forward.subtract(entry));
+        for entry in &entries {
+            forward.subtract(entry);
+        }
         assert_eq!(forward, RegistrationDigest::default());
     }
 

@@ -220,7 +220,6 @@ impl OutlineCheck {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
 
     fn build(bytes: &[u8]) -> (BlobId, Outline) {
         let mut builder = OutlineBuilder::new();
@@ -285,7 +284,7 @@ mod tests {
         let root = outline.root_sheet();
         assert_eq!(root.len(), 3);
         assert!(!check.accept_root_sheet(&root[..2]));
-        assert!(!check.accept_root_sheet(&vec![root[0]; 3]));
+        assert!(!check.accept_root_sheet(&[root[0]; 3]));
         assert!(check.accept_root_sheet(&root));
         assert!(check.accept_sheet(2, outline.sheet(2).expect("third sheet")));
         assert!(!check.accept_sheet(1, outline.sheet(0).expect("first sheet")));

@@ -4,7 +4,6 @@
 use alloc::borrow::Cow;
 use alloc::string::String;
 
-use caseless::Caseless;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -41,7 +40,13 @@ pub fn fold_text(text: &str) -> String {
 }
 
 fn fold_once(text: &str) -> String {
-    text.nfkd().default_case_fold().nfkd().filter(|c| !is_combining_mark(*c)).nfkc().collect()
+    text.nfkd().flat_map(fold_case).nfkd().filter(|c| !is_combining_mark(*c)).nfkc().collect()
+}
+
+/// Full case folding: up, then down, so that `ß` meets `SS` and a final sigma meets any other. Unlike Unicode's table this
+/// also joins the dotless i with i, which is what somebody who types it without the right keyboard expects.
+fn fold_case(c: char) -> impl Iterator<Item = char> {
+    c.to_uppercase().flat_map(char::to_lowercase)
 }
 
 #[cfg(test)]
