@@ -255,7 +255,10 @@ impl Transfers {
     /// Bytes that came from other peers since the start, as far as the list goes back.
     pub fn received(&self) -> u64 {
         let items = self.lock();
-        let of_item = |item: &Item| item.progress.borrow().providers.iter().map(|provider| provider.bytes).sum::<u64>();
+        let of_item = |item: &Item| match &item.phase.borrow().done {
+            Some(done) => done.fetched,
+            None => item.progress.borrow().providers.iter().map(|provider| provider.bytes).sum::<u64>(),
+        };
         items.by_id.values().map(of_item).sum()
     }
 
