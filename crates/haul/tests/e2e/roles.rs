@@ -1,7 +1,10 @@
 //! The processes that stay, and commands that need none: locks, tickets, membership, ^C, hit numbers on a terminal.
 
 use std::fs;
+use std::io::Read;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use crate::support::{Home, Running, eventually, haul, leftovers, pattern, signal, up, wait_ready};
 
@@ -132,4 +135,43 @@ fn numbers_belong_to_a_terminal() {
     let off = home.run(["get", "1", "-o", target.path().to_str().unwrap()]);
     assert_eq!(off.code(), 1, "off a terminal it is a name: {}", off.stderr());
     server.stop();
+}
+
+#[test]
+fn up_on_a_terminal_says_what_to_type_next() {
+    let home = Home::new();
+    let data = tempfile::tempdir().unwrap();
+    fs::write(data.path().join("report.pdf"), "figures").unwrap();
+    let folder = data.path().to_str().unwrap();
+    let program = env!("CARGO_BIN_EXE_haul");
+    let ports = "--listen 127.0.0.1:0 --index-listen 127.0.0.1:0 --web-listen 127.0.0.1:0";
+    // exec: the signal goes to haul itself.
+    let mut child = Command::new("script")
+        .args(["-qec", &format!("exec {program} up {ports} --share {folder}"), "/dev/null"])
+        .env("HAUL_HOME", home.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script belongs to every Debian");
+    let mut stdout = child.stdout.take().unwrap();
+    let (announced, heard) = channel();
+    let reader = std::thread::spawn(move || {
+        let (mut text, mut part) = (String::new(), [0; 4096]);
+        // A terminal that is gone reads as an error.
+        while let Ok(length @ 1..) = stdout.read(&mut part) {
+            text.push_str(&String::from_utf8_lossy(&part[..length]));
+            if text.contains("haul status") {
+                let _ = announced.send(());
+            }
+        }
+        text
+    });
+    heard.recv_timeout(Duration::from_mins(1)).expect("it says what to type next");
+    wait_ready(&home);
+    let pid = home.run(["status", "--json"]).ok().record("status")["pid"].as_u64().unwrap();
+    signal(&pid.to_string(), "INT");
+    assert!(child.wait().unwrap().success(), "^C is a clean end");
+    let text = reader.join().unwrap();
+    assert!(text.contains("haul up --join haul1"), "{text}");
+    assert!(text.contains(&format!("HAUL_HOME={} {program} search", home.path().display())), "{text}");
 }
