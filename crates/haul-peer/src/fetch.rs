@@ -122,6 +122,9 @@ pub struct DirectoryRequest {
     pub target: PathBuf,
     /// Whether an existing folder of that name is merged into, replacing files with other content.
     pub force: bool,
+    /// Whether links that lead outside of the folder are recreated too. Nothing is ever written through a link, but
+    /// whoever opens one later follows it.
+    pub outside_links: bool,
     /// Whether only `peer` is asked for contents, and nobody is looked up.
     pub only_this: bool,
     /// As in [`FetchRequest`].

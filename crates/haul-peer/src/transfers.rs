@@ -119,7 +119,8 @@ impl Transfers {
         this
     }
 
-    /// Adds a download and starts it. One for the same target that is not running is taken up again.
+    /// Adds a download and starts it. One of the same content for the same target is joined if it runs, and taken up
+    /// again if it does not.
     pub async fn add(self: &Arc<Self>, job: Job) -> Result<u64, Problem> {
         let id = {
             let mut items = self.lock();
@@ -129,6 +130,9 @@ impl Transfers {
                 .find(|(_, item)| item.job.target == job.target && item.phase.borrow().state != TransferState::Done);
             if let Some((id, item)) = same {
                 if matches!(item.phase.borrow().state, TransferState::Running | TransferState::Waiting) {
+                    if item.job.same_content(&job) {
+                        return Ok(*id);
+                    }
                     let message = format!("transfer {id} already writes to {}", job.target.display());
                     return Err(Problem::new(ErrorCode::Exists, message).next("see it: haul transfers"));
                 }

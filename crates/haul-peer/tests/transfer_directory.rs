@@ -83,6 +83,7 @@ fn build(root: &Path) {
 
 fn request(peer: &PeerCard, share: &str, path: &str, target: &Path) -> DirectoryRequest {
     DirectoryRequest {
+        outside_links: false,
         peer: peer.clone(),
         share: Label::new(share).unwrap(),
         path: SharePath::new(path.as_bytes()).unwrap(),

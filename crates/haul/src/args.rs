@@ -243,6 +243,9 @@ pub(crate) struct GetArgs {
     /// Replace what is there
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// In a folder, recreate links that lead outside of it, too
+    #[arg(long)]
+    pub(crate) outside_links: bool,
     /// If nobody can be reached now, wait until somebody can
     #[arg(short, long)]
     pub(crate) wait: bool,

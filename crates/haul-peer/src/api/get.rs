@@ -50,6 +50,7 @@ pub async fn get(context: &Context, request: GetRequest, records: &Records) -> R
         kind: meaning.kind,
         target,
         force: request.force,
+        outside_links: request.outside_links,
         wait: request.wait,
         only_these: meaning.only_these,
         providers: meaning.providers,

@@ -62,6 +62,9 @@ pub struct GetRequest {
     /// Replace what is there.
     #[serde(default)]
     pub force: bool,
+    /// Recreate links that lead outside of a folder, too.
+    #[serde(default)]
+    pub outside_links: bool,
     /// Wait for a provider instead of failing.
     #[serde(default)]
     pub wait: bool,

@@ -80,7 +80,8 @@ async fn fetch_all(shared: &Arc<Shared>, progress: &watch::Sender<FetchProgress>
         blocking(move || Place::of(&target)).await??
     };
     let (total, files) = (plan.bytes(), plan.files().count() as u64);
-    let (plan, tree) = match open_tree(place.clone(), plan, request.force).await? {
+    let opened = open_tree(place.clone(), plan, request.force, request.outside_links).await?;
+    let (plan, tree) = match opened {
         Opened::Complete(plan) => return Ok(done_already(shared, &plan, began)),
         Opened::Tree(plan, tree) => (plan, tree),
     };
@@ -116,11 +117,11 @@ enum Opened {
 }
 
 /// Opens the folder to fill. One that exists is only touched with `force`, or found to be complete.
-async fn open_tree(place: Place, plan: Plan, force: bool) -> Result<Opened, FetchError> {
+async fn open_tree(place: Place, plan: Plan, force: bool, outside_links: bool) -> Result<Opened, FetchError> {
     blocking(move || -> Result<Opened, FetchError> {
         let tree = if Tree::target_exists(&place)? {
             let tree = Tree::existing(place.clone())?;
-            if is_complete(&tree, &plan)? {
+            if is_complete(&tree, &plan, outside_links)? {
                 return Ok(Opened::Complete(plan));
             }
             if !force {
@@ -135,7 +136,7 @@ async fn open_tree(place: Place, plan: Plan, force: bool) -> Result<Opened, Fetc
     .await?
 }
 
-fn is_complete(tree: &Tree, plan: &Plan) -> Result<bool, FileError> {
+fn is_complete(tree: &Tree, plan: &Plan, outside_links: bool) -> Result<bool, FileError> {
     if !plan.unhashed.is_empty() {
         return Ok(false);
     }
@@ -145,7 +146,7 @@ fn is_complete(tree: &Tree, plan: &Plan) -> Result<bool, FileError> {
             return Ok(false);
         }
     }
-    let links = plan.links.iter().filter(|(path, target, _)| link_stays_inside(path, target));
+    let links = plan.links.iter().filter(|(path, target, _)| outside_links || link_stays_inside(path, target));
     Ok(plan.folders.iter().all(|(path, _)| tree.has_folder(path))
         && links.into_iter().all(|(path, target, _)| tree.has_link(path, target)))
 }
@@ -218,7 +219,8 @@ async fn fetch_contents(shared: &Arc<Shared>, plan: Plan, tree: Tree) -> Result<
         .iter()
         .map(|path| (path.display(), "its owner is still hashing it; get the folder again later".to_string()))
         .collect();
-    let (tree, outside) = blocking(move || finish_tree(tree, &links, folders)).await??;
+    let outside_links = request.outside_links;
+    let (tree, outside) = blocking(move || finish_tree(tree, &links, folders, outside_links)).await??;
     skipped.extend(outside);
     Ok((tree, skipped))
 }
@@ -228,14 +230,18 @@ fn finish_tree(
     mut tree: Tree,
     links: &[(SharePath, Vec<u8>, i64)],
     mut folders: Vec<(SharePath, i64)>,
+    outside_links: bool,
 ) -> Result<(Tree, Skipped), FetchError> {
     let mut skipped = Vec::new();
     for (path, target, mtime_ns) in links {
-        if link_stays_inside(path, target) {
+        if outside_links || link_stays_inside(path, target) {
             tree.create_link(path, target, *mtime_ns)?;
         } else {
             let target = String::from_utf8_lossy(target);
-            skipped.push((path.display(), format!("the link leads outside of the folder, to {target}")));
+            skipped.push((
+                path.display(),
+                format!("the link leads outside of the folder, to {target} (--outside-links recreates it)"),
+            ));
         }
     }
     // The deepest first: creating an entry changes the time of the folder above it.

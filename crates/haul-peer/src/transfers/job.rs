@@ -50,6 +50,8 @@ pub struct Job {
     pub target: PathBuf,
     /// Replace what is there.
     pub force: bool,
+    /// Recreate links that lead outside of a folder.
+    pub outside_links: bool,
     /// Wait for providers.
     pub wait: bool,
     /// Only `providers` are asked.
@@ -64,6 +66,18 @@ impl Job {
         match &self.kind {
             JobKind::Blob { blob, .. } => Some(blob.to_string()),
             JobKind::Directory { .. } => None,
+        }
+    }
+
+    /// Whether both are for the same content, however it was asked for.
+    pub fn same_content(&self, other: &Self) -> bool {
+        match (&self.kind, &other.kind) {
+            (JobKind::Blob { blob, .. }, JobKind::Blob { blob: other, .. }) => blob == other,
+            (one @ JobKind::Directory { .. }, another @ JobKind::Directory { .. }) => {
+                let peer = |job: &Self| job.providers.first().map(|card| card.id);
+                one == another && peer(self) == peer(other)
+            }
+            _ => false,
         }
     }
 
@@ -105,6 +119,7 @@ impl Job {
                     path: path.clone(),
                     target: self.target.clone(),
                     force: self.force,
+                    outside_links: self.outside_links,
                     only_this: self.only_these,
                     patience,
                 };

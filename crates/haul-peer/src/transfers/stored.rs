@@ -32,6 +32,7 @@ struct StoredItem {
     /// Hexadecimal: paths need not be text.
     target: String,
     force: bool,
+    outside_links: bool,
     wait: bool,
     only_these: bool,
     /// Cards of peers as on the wire, in hexadecimal.
@@ -92,6 +93,7 @@ pub(super) fn encode<'a>(items: impl Iterator<Item = (&'a u64, &'a Item)>) -> Ve
                 directory,
                 target: hex(item.job.target.as_os_str().as_bytes()),
                 force: item.job.force,
+                outside_links: item.job.outside_links,
                 wait: item.job.wait,
                 only_these: item.job.only_these,
                 providers: item.job.providers.iter().map(|card| hex(&encode_message(card))).collect(),
@@ -148,6 +150,7 @@ impl StoredItem {
             kind,
             target: PathBuf::from(std::ffi::OsString::from_vec(unhex(&self.target)?)),
             force: self.force,
+            outside_links: self.outside_links,
             wait: self.wait,
             only_these: self.only_these,
             providers,

@@ -97,6 +97,7 @@ fn request(wanted: &Wanted, output: &Path, from: Vec<String>, args: &GetArgs) ->
         from,
         output: output.to_string_lossy().into_owned(),
         force: args.force,
+        outside_links: args.outside_links,
         wait: args.wait,
         ..GetRequest::default()
     }
