@@ -190,28 +190,13 @@ impl Daemon {
             listener.as_ref().map(|listener| listener.addresses().to_vec()).unwrap_or_default();
         let socket_path = home.socket();
         let socket = socket::bind(&socket_path).await?;
-        let pages = match config.web_listen {
-            Some(address) => Some(
-                web::bind(address)
-                    .await
-                    .map_err(|source| StartError::Listen { address: address.to_string(), source })?,
-            ),
-            None => None,
-        };
+        let pages = bind_pages(&config).await?;
 
         let mut stages = Stages::new(shutdown);
         let [interface, downloads, linking, serving, calling, sharing] =
             ["interface", "downloads", "link", "serving", "connections", "shares"].map(|name| stages.token(name));
-        let settings = LinkSettings {
-            key: key.clone(),
-            name: config.name.clone().unwrap_or_else(machine_name),
-            peer_port: bound.first().map_or(0, SocketAddr::port),
-            addresses: config.advertise.clone(),
-            file: Some(home.state.join("network.json")),
-            memory: config.memory_index.clone(),
-            index_addresses: config.index_addresses.clone(),
-            shares: Some(shares.clone()),
-        };
+        let port = bound.first().map_or(0, SocketAddr::port);
+        let settings = link_settings(&config, &key, &shares, port);
         let (link, link_task) = link::start(settings, linking.clone())?;
         stages.adopt("link", link_task);
         stages.run("shares", shares.clone().run(sharing));
@@ -358,6 +343,25 @@ fn listen(config: &DaemonConfig, key: &SecretKey) -> Result<Option<Listener>, St
         let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         StartError::Listen { address: addresses.join(", "), source }
     })
+}
+
+async fn bind_pages(config: &DaemonConfig) -> Result<Option<web::Pages>, StartError> {
+    let Some(address) = config.web_listen else { return Ok(None) };
+    let bound = web::bind(address).await;
+    bound.map(Some).map_err(|source| StartError::Listen { address: address.to_string(), source })
+}
+
+fn link_settings(config: &DaemonConfig, key: &Arc<SecretKey>, shares: &Arc<Shares>, peer_port: u16) -> LinkSettings {
+    LinkSettings {
+        key: key.clone(),
+        name: config.name.clone().unwrap_or_else(machine_name),
+        peer_port,
+        addresses: config.advertise.clone(),
+        file: Some(config.home.state.join("network.json")),
+        memory: config.memory_index.clone(),
+        index_addresses: config.index_addresses.clone(),
+        shares: Some(shares.clone()),
+    }
 }
 
 fn downloading(
