@@ -184,11 +184,38 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use haul_index::{Index, IndexConfig, Invitation};
     use haul_net::identity::SecretKey;
     use tokio_util::sync::CancellationToken;
 
     use super::super::null_server::NullServer;
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_index_gives_every_answer_of_the_mix() {
+        let state = tempfile::tempdir().unwrap();
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let config = IndexConfig::new(state.path().join("index"), vec![loopback]);
+        let index = Index::start(config, CancellationToken::new()).await.unwrap();
+        let ticket = index.invite(Invitation::default()).await.unwrap();
+        let mut sessions = Vec::new();
+        for name in ["bench-1", "bench-2", "bench-3"] {
+            sessions.push(Session::join(&ticket, &SecretKey::generate().unwrap(), name).await.unwrap());
+        }
+        // The second time everything is there again: the first one deleted what it had registered.
+        for round in 0..2 {
+            let mix = Mix { run: "r0".to_owned(), peers: 3 };
+            let server = Some(std::process::id());
+            let measured = Level { program: "haul", mix, in_flight: 4, round, server }.run(&sessions).await.unwrap();
+            let counts: Vec<_> = measured.rows.iter().map(|row| row.times.count).collect();
+            assert_eq!(counts, [600, 3_000, 2_400]);
+            assert!(measured.rows.iter().all(|row| row.server_cpu_us > Some(0.0)));
+        }
+        for session in sessions {
+            session.leave().await.unwrap();
+        }
+        index.join().await.unwrap();
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_level_over_tls_counts_everything_and_stops_at_a_wrong_answer() {
