@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 /// Appends of one measurement.
-const APPENDS: usize = 100;
+const APPENDS: usize = 50;
 /// Bytes of an append: about what one registered file needs.
 const APPEND_BYTES: usize = 256;
 

@@ -16,7 +16,7 @@ use super::results::{Cell, Row, Samples, Summary, rounded};
 use super::session::Session;
 
 /// Bulk commits of each peer.
-const BULK_COMMITS: u64 = 5;
+const BULK_COMMITS: u64 = 20;
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -232,7 +232,7 @@ mod tests {
         let level = |program, in_flight| Level { program, mix: mix.clone(), in_flight, round: 0, server: None };
         let measured = level("null", 1).run(&sessions).await.unwrap();
         let counts: Vec<_> = measured.rows.iter().map(|row| (row.cell.operation.as_str(), row.times.count)).collect();
-        assert_eq!(counts, [("register", 400), ("search", 2_000), ("lookup", 1_600), ("register-bulk", 10)]);
+        assert_eq!(counts, [("register", 400), ("search", 2_000), ("lookup", 1_600), ("register-bulk", 40)]);
         assert_eq!(measured.samples.len(), 8);
         assert!(measured.rows.iter().all(|row| row.times.mean_us > 0.0 && row.ops_per_s > 0.0));
         let several = level("null", 16).run(&sessions).await.unwrap();

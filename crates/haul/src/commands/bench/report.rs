@@ -108,17 +108,15 @@ impl<'a> Report<'a> {
         Ok(Self { args, output, ticket, keys, results, samples, disk: Vec::new(), levels_done: 0 })
     }
 
-    /// Everything once: for each number of requests in flight the Python program, then level by level the null server
-    /// and haul.
+    /// Everything once: for each number of requests in flight the Python program, then level by level the disk, the null
+    /// server and haul.
     async fn round(&mut self, round: usize) -> anyhow::Result<()> {
-        if self.ticket.is_none() {
-            self.disk.extend(disk::sync_times(&self.args.out).context("measuring the disk")?);
-        }
         for in_flight in &self.args.in_flight {
             let in_flight = usize::from(*in_flight);
             self.python(in_flight, round).await.context("the Python program")?;
             for peers in self.args.peers.0.clone() {
                 if self.ticket.is_none() {
+                    self.disk.extend(disk::sync_times(&self.args.out).context("measuring the disk")?);
                     let measured = self.local_level(Role::Null, peers, in_flight, round).await;
                     self.keep(measured.context("the null server")?);
                 }
