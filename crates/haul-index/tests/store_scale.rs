@@ -167,7 +167,7 @@ async fn run() {
     let stats = store.stats();
     println!(
         "registered {total} entries in {commits} commits: {took:.1?} ({:.1?} CPU), {:.0} entries/s (making and hashing the pages included)",
-        cpu() - cpu_before,
+        cpu().saturating_sub(cpu_before),
         total as f64 / took.as_secs_f64()
     );
     println!(
