@@ -91,7 +91,7 @@ pub async fn dial(
     dial_with(address, key, alpn, expect, ConnectionSettings::default()).await
 }
 
-/// Like [`dial`], with settings: a tracker that joins the connection's task, say. The address is filled in.
+/// Like [`dial`], with settings: the task group that joins the connection's task, say. The address is filled in.
 pub async fn dial_with(
     address: &str,
     key: &SecretKey,

@@ -62,7 +62,8 @@ fn check_file(root: &Path, file: &Path, text: &str, broken: &mut Vec<String>) {
         return;
     }
     for (number, line) in text.lines().enumerate() {
-        let lower = line.to_lowercase();
+        // The type that waits for tasks is called so by its crate.
+        let lower = line.to_lowercase().replace("tasktracker", "");
         for word in WORDS {
             if lower.contains(word) && !lower.contains("type:") {
                 broken.push(format!("{name}:{}: the glossary has another word for `{word}`", number + 1));

@@ -1,3 +1,4 @@
+//! Members, names, tickets and removals, also across a restart.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;

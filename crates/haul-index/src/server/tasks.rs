@@ -89,9 +89,9 @@ pub async fn run<S: IndexStore>(
         }
     }
     serving.cancel();
-    for (name, tracker) in [("a session", &tasks.sessions), ("a connection", &tasks.connections)] {
-        tracker.close();
-        if timeout(STOP_DEADLINE, tracker.wait()).await.is_err() {
+    for (name, owned) in [("a session", &tasks.sessions), ("a connection", &tasks.connections)] {
+        owned.close();
+        if timeout(STOP_DEADLINE, owned.wait()).await.is_err() {
             stuck = Some(name);
         }
     }

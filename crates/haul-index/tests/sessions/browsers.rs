@@ -1,3 +1,5 @@
+//! What browsers and other strangers to the native protocol get on the index port.
+
 use std::sync::Arc;
 
 use axum::body::Body;

@@ -1,3 +1,5 @@
+//! Joining by ticket and certificate, and every way in which it is refused.
+
 use std::time::Duration;
 
 use haul_core::trust::{Grant, IndexCertificate, MemberCertificate, Role};

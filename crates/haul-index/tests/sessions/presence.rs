@@ -1,3 +1,5 @@
+//! Coming, going, and what others see of it at once.
+
 use haul_core::manifest::ShareState;
 use haul_core::trust::Role;
 use haul_core::wire::index::{IndexAnswer, IndexRequest};

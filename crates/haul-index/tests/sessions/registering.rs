@@ -1,3 +1,5 @@
+//! Registering shares: order, limits, faults, and what an unchanged share costs.
+
 use haul_core::manifest::ShareState;
 use haul_core::wire::ByteString;
 use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};

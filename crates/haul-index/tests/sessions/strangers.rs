@@ -1,3 +1,5 @@
+//! Strangers and broken bytes: nothing is learnt, nobody else is touched.
+
 use haul_core::ids::PeerId;
 use haul_core::limits;
 use haul_core::manifest::ShareState;
