@@ -1,9 +1,13 @@
 //! End-to-end tests: real processes, real sockets, real files.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, missing_docs)]
 
+mod disk;
 mod folder;
 mod kill;
+mod names;
 mod providers;
+mod refusals;
+mod returning;
 mod roles;
 mod scale;
 mod support;

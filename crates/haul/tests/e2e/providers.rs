@@ -73,3 +73,75 @@ fn the_dead_are_replaced_and_the_liar_is_named() {
     reader.stop();
     honest.stop();
 }
+
+/// A provider that misbehaves, alone in a network with one reader.
+fn alone_with(behaviour: Behaviour, content: &[u8], test: impl FnOnce(&Home, &str, &Rogue)) {
+    let (index_home, reader_home) = (Home::new(), Home::new());
+    let index = index_home.start(["index", "--json", "--index-listen", "127.0.0.1:0"]);
+    let ticket = index.ticket();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let bytes = Bytes::copy_from_slice(content);
+    let rogue = runtime.block_on(Rogue::join(&ticket.parse().unwrap(), "rogue", "big.bin", bytes, behaviour)).unwrap();
+    let reader = reader_home.start(up(&["--join", &ticket]));
+    test(&reader_home, &ticket, &rogue);
+    runtime.block_on(rogue.stop());
+    reader.stop();
+    index.stop();
+}
+
+#[test]
+fn nobody_but_a_liar_is_exit_5_and_names_it() {
+    let target = tempfile::tempdir().unwrap();
+    let file = target.path().join("big.bin");
+    alone_with(Behaviour::Corrupt, &pattern(31, 3 * MIB), |reader, _, rogue| {
+        let failed = reader.run(["get", "--json", "big.bin", "-o", file.to_str().unwrap()]);
+        let error = failed.record("error");
+        assert_eq!((failed.code(), &error["code"]), (5, &"corrupt".into()), "{error}");
+        assert_eq!(error["causes"][0]["peer"], rogue.peer().to_string(), "{error}");
+        let said = reader.run(["get", "big.bin", "-o", file.to_str().unwrap()]);
+        assert!(said.code() == 5 && said.stderr().contains("rogue"), "{}", said.stderr());
+        assert!(!file.exists());
+    });
+}
+
+#[test]
+fn a_provider_that_vanishes_is_exit_4_and_another_one_goes_on() {
+    let target = tempfile::tempdir().unwrap();
+    let file = target.path().join("big.bin");
+    let content = pattern(32, 8 * MIB);
+    alone_with(Behaviour::Vanish(40), &content, |reader, ticket, _| {
+        let failed = reader.run(["get", "--json", "big.bin", "-o", file.to_str().unwrap()]);
+        let error = failed.record("error");
+        assert_eq!((failed.code(), &error["code"]), (4, &"incomplete".into()), "{error}");
+        assert!(error["next"].as_str().unwrap().contains("haul get big.bin"), "{error}");
+        assert!(!file.exists());
+        let (home, share) = (Home::new(), tempfile::tempdir().unwrap());
+        fs::write(share.path().join("big.bin"), &content).unwrap();
+        let honest = home.start(up(&["--join", ticket, "--share", share.path().to_str().unwrap()]));
+        wait_ready(&home);
+        let done = reader.run(["get", "--json", "big.bin", "-o", file.to_str().unwrap()]).ok().record("done");
+        assert!(done["resumed_from"].as_u64().unwrap() > 0, "{done}");
+        assert!(fs::read(&file).unwrap() == content);
+        honest.stop();
+    });
+}
+
+#[test]
+fn a_provider_that_stalls_is_worked_around() {
+    let target = tempfile::tempdir().unwrap();
+    let file = target.path().join("big.bin");
+    let content = pattern(33, 8 * MIB);
+    alone_with(Behaviour::Stall, &content, |reader, ticket, rogue| {
+        let (home, share) = (Home::new(), tempfile::tempdir().unwrap());
+        fs::write(share.path().join("big.bin"), &content).unwrap();
+        let honest = home.start(up(&["--join", ticket, "--share", share.path().to_str().unwrap()]));
+        wait_ready(&home);
+        let output = file.to_str().unwrap();
+        let done = reader.run(["get", "--json", "big.bin", "-o", output, "--timeout", "90s"]).ok().record("done");
+        assert!(fs::read(&file).unwrap() == content);
+        let stalled = rogue.peer().to_string();
+        let from = done["from"].as_array().unwrap();
+        assert!(from.iter().all(|share| share["peer"] != *stalled || share["bytes"] == 0), "{done}");
+        honest.stop();
+    });
+}

@@ -331,6 +331,23 @@ pub(crate) fn killed_at(call: &str, on: Option<&Path>, when: usize, log: &Path, 
     command
 }
 
+/// `haul …` under strace, which lets every call of `call` on the file `on` fail with `error`, in each thread from its
+/// `when`-th on.
+pub(crate) fn failing_at(call: &str, on: &Path, error: &str, when: usize, log: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-y", "-o"])
+        .arg(log)
+        .arg("-P")
+        .arg(on)
+        .arg(format!("--trace={call}"))
+        .arg(format!("--inject={call}:error={error}:when={when}+"))
+        .arg(env!("CARGO_BIN_EXE_haul"))
+        .args(arguments)
+        .stdin(Stdio::null());
+    command
+}
+
 /// Sum of what the logged calls on paths containing `part` returned: bytes read or written.
 pub(crate) fn logged_bytes(log: &Path, part: &str) -> u64 {
     let text = String::from_utf8_lossy(&fs::read(log).expect("strace wrote a log")).into_owned();

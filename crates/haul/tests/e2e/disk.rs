@@ -1,0 +1,165 @@
+//! Disks that are full or read-only where a download goes, and what lies in shares besides plain files.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Home, Running, failing_at, leftovers, pattern, up, wait_ready};
+
+const MIB: usize = 1024 * 1024;
+
+fn share(home: &Home, content: &[u8]) -> (tempfile::TempDir, Running) {
+    let data = tempfile::tempdir().unwrap();
+    fs::write(data.path().join("big.bin"), content).unwrap();
+    let server = home.start(up(&["--share", data.path().to_str().unwrap()]));
+    wait_ready(home);
+    (data, server)
+}
+
+/// The end of a get that the disk stopped: code, words for people, and what to do.
+#[track_caller]
+fn stopped_by_the_disk(reader: &Home, target: &Path, words: &str) {
+    let target = target.to_str().unwrap();
+    let people = reader.run(["get", "big.bin", "-o", target]);
+    let said = people.stderr();
+    assert_eq!(people.code(), 7, "{said}");
+    assert!(said.contains(words) && said.contains("haul get big.bin"), "{said}");
+    let scripts = reader.run(["get", "--json", "big.bin", "-o", target]);
+    assert_eq!((scripts.code(), &scripts.record("error")["code"]), (7, &"disk".into()), "{}", scripts.stdout());
+    assert!(!Path::new(target).exists(), "an unfinished download has no final name");
+}
+
+#[test]
+fn a_disk_that_fills_up_ends_with_7_and_keeps_what_arrived() {
+    let (home, reader) = (Home::new(), Home::new());
+    let content = pattern(21, 24 * MIB);
+    let (_data, server) = share(&home, &content);
+    let folder = tempfile::tempdir().unwrap();
+    let (target, part) = (folder.path().join("big.bin"), folder.path().join(".big.bin.haul-part"));
+    let log = folder.path().join("strace.log");
+    let arguments = ["--join", &server.ticket()];
+    let full = reader.start_command(failing_at("pwrite64", &part, "ENOSPC", 40, &log, &up(&arguments)));
+    stopped_by_the_disk(&reader, &target, "full");
+    assert!(part.exists(), "what arrived is kept");
+    drop(full);
+    let daemon = reader.start(up(&[]));
+    let done = reader.run(["get", "--json", "big.bin", "-o", target.to_str().unwrap()]).ok().record("done");
+    assert!(done["resumed_from"].as_u64().unwrap() > 0, "{done}");
+    assert!(fs::read(&target).unwrap() == content);
+    assert_eq!(leftovers(folder.path()), Vec::<PathBuf>::new());
+    daemon.stop();
+    server.stop();
+}
+
+/// A file system in memory on a folder; unmounted when it ends.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    /// None where mounting is not allowed.
+    fn new(options: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "haul-test"]).arg(folder.path()).output();
+        mount.is_ok_and(|output| output.status.success()).then_some(Self(folder))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_disk_without_room_is_refused_before_anything_is_fetched() {
+    let Some(small) = Mounted::new("size=4m") else {
+        println!("skipped: a file system in memory cannot be mounted here");
+        return;
+    };
+    let (home, reader) = (Home::new(), Home::new());
+    let (_data, server) = share(&home, &pattern(22, 8 * MIB));
+    let daemon = reader.start(up(&["--join", &server.ticket()]));
+    stopped_by_the_disk(&reader, &small.0.path().join("big.bin"), "no space");
+    assert_eq!(leftovers(small.0.path()), Vec::<PathBuf>::new());
+    assert_eq!(reader.run(["status"]).code(), 0, "the daemon goes on");
+    daemon.stop();
+    server.stop();
+}
+
+#[test]
+fn a_read_only_target_ends_with_7() {
+    let (home, reader) = (Home::new(), Home::new());
+    let (_data, server) = share(&home, &pattern(23, 2 * MIB));
+    let daemon = reader.start(up(&["--join", &server.ticket()]));
+    if let Some(fixed) = Mounted::new("ro") {
+        stopped_by_the_disk(&reader, &fixed.0.path().join("big.bin"), "read-only");
+    } else {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+        stopped_by_the_disk(&reader, &folder.path().join("big.bin"), "permission");
+    }
+    // The same command with another place.
+    let other = tempfile::tempdir().unwrap();
+    reader.run(["get", "big.bin", "-o", other.path().to_str().unwrap()]).ok();
+    daemon.stop();
+    server.stop();
+}
+
+/// `haul` as somebody whom file modes bind, root or not.
+fn bound_by_modes(arguments: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    let without = "-dac_override,-dac_read_search";
+    command.args(["--inh-caps", without, "--bounding-set", without]).arg(env!("CARGO_BIN_EXE_haul")).args(arguments);
+    if rustix::process::geteuid().is_root() {
+        return command;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn a_share_with_everything_that_is_no_plain_file_works() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().join("things");
+    fs::create_dir(&folder).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        Command::new(program).args(arguments).current_dir(&folder).output().is_ok_and(|output| output.status.success())
+    };
+    assert!(run("mkfifo", &["fifo"]));
+    let device = run("mknod", &["device", "c", "1", "5"]);
+    if !device {
+        println!("without a device: making one is not allowed here");
+    }
+    let _socket = UnixListener::bind(folder.join("socket")).unwrap();
+    symlink("loop-b", folder.join("loop-a")).unwrap();
+    symlink("loop-a", folder.join("loop-b")).unwrap();
+    symlink(".", folder.join("self")).unwrap();
+    for (name, mode) in [("unreadable.txt", 0), ("plain.txt", 0o644)] {
+        fs::write(folder.join(name), name).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::create_dir(folder.join("closed")).unwrap();
+    fs::write(folder.join("closed/inside.txt"), "inside").unwrap();
+    fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+
+    let (home, reader) = (Home::new(), Home::new());
+    let server = home.start_command(bound_by_modes(&up(&["--share", folder.to_str().unwrap()])));
+    wait_ready(&home);
+    let share = home.run(["share", "ls", "--json"]).ok().record("share");
+    let skipped = 4 + u64::from(device);
+    assert_eq!((share["files"].as_u64(), share["skipped"].as_u64()), (Some(1), Some(skipped)), "{share}");
+    let ticket = server.ticket();
+    assert_eq!(reader.run(["cat", "--index", &ticket, "plain.txt"]).ok().stdout(), "plain.txt");
+    for hidden in ["fifo", "socket", "device", "unreadable.txt", "inside.txt"] {
+        assert_eq!(reader.run(["get", "--index", &ticket, hidden]).code(), 1, "{hidden}");
+    }
+    let copy = data.path().join("copy");
+    let source = format!("{}:things", server.ready["peer"].as_str().unwrap());
+    reader.run(["get", "--index", &ticket, &source, "-o", copy.to_str().unwrap()]).ok();
+    assert_eq!(fs::read_link(copy.join("loop-a")).unwrap(), Path::new("loop-b"));
+    assert_eq!(fs::read_to_string(copy.join("plain.txt")).unwrap(), "plain.txt");
+    fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0o755)).unwrap();
+    server.stop();
+}
