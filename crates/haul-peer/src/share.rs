@@ -579,15 +579,19 @@ impl Shares {
         Some((folder, Key::new(directory, name)))
     }
 
-    /// One page of a directory of a share. `cursor` continues an earlier listing.
+    /// One page of a directory of a share, for a member of these groups. `cursor` continues an earlier listing.
     pub fn list_directory(
         &self,
         share: &Label,
         path: &SharePath,
         recursive: bool,
         cursor: Option<&[u8]>,
+        groups: &[Label],
     ) -> Result<Listing, ListError> {
         let folder = self.named(share).map_err(|_| ListError::NotFound)?;
+        if !visible(&folder.record.groups, groups) {
+            return Err(ListError::NotFound);
+        }
         let state = folder.lock();
         if state.away.is_some() {
             return Err(ListError::NotFound);

@@ -83,7 +83,7 @@ fn all(shares: &Shares, name: &Label) -> Vec<(Vec<u8>, String)> {
     let mut list = Vec::new();
     let mut cursor = None;
     loop {
-        let listing = shares.list_directory(name, &SharePath::default(), true, cursor.as_deref()).unwrap();
+        let listing = shares.list_directory(name, &SharePath::default(), true, cursor.as_deref(), &[]).unwrap();
         let page = Page::check(&listing.page).unwrap();
         for change in page.changes() {
             let Change::Upsert(entry) = change else { panic!("a listing removes nothing") };
@@ -435,7 +435,7 @@ fn roots_that_vanish_or_lose_most_turn_away() {
     let status = shares.scan_now(&name).unwrap();
     assert_eq!((status.state, status.files), (ShareState::Away, files));
     assert!(shares.locate(&id(b"5")).is_none());
-    assert_eq!(shares.list_directory(&name, &SharePath::default(), false, None), Err(ListError::NotFound));
+    assert_eq!(shares.list_directory(&name, &SharePath::default(), false, None, &[]), Err(ListError::NotFound));
     fs::rename(&aside, &bench.data).unwrap();
     assert_ne!(shares.scan_now(&name).unwrap().state, ShareState::Away);
     assert!(shares.locate(&id(b"5")).is_some());
@@ -465,12 +465,12 @@ fn listings_page_and_directories_have_ids() {
     fs::create_dir(bench.data.join("none")).unwrap();
     let (shares, name) = bench.scanned();
     assert_eq!(all(&shares, &name).len(), 2_500 + 5);
-    let children = shares.list_directory(&name, &SharePath::default(), false, None).unwrap();
+    let children = shares.list_directory(&name, &SharePath::default(), false, None, &[]).unwrap();
     assert_eq!(Page::check(&children.page).unwrap().len(), 3);
-    let empty = shares.list_directory(&name, &path("none"), true, None).unwrap();
+    let empty = shares.list_directory(&name, &path("none"), true, None, &[]).unwrap();
     assert!(empty.page.is_empty() && empty.cursor.is_none());
-    assert_eq!(shares.list_directory(&name, &path("many!"), false, None), Err(ListError::NotFound));
-    assert_eq!(shares.list_directory(&name, &path("none"), false, Some(b"x")), Err(ListError::BadCursor));
+    assert_eq!(shares.list_directory(&name, &path("many!"), false, None, &[]), Err(ListError::NotFound));
+    assert_eq!(shares.list_directory(&name, &path("none"), false, Some(b"x"), &[]), Err(ListError::BadCursor));
     assert!(shares.directory_id(&name, &path("none")).unwrap().to_string().starts_with("d3:48fc721f"));
     let whole = shares.directory_id(&name, &SharePath::default()).unwrap();
     bench.write("many/sub/x", "now with content");

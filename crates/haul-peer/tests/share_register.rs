@@ -249,7 +249,7 @@ fn own_list(shares: &Shares, name: &Label) -> Entries {
     let mut entries = Entries::new();
     let mut cursor = None;
     loop {
-        let listing = shares.list_directory(name, &haul_core::path::SharePath::default(), true, cursor.as_deref());
+        let listing = shares.list_directory(name, &haul_core::path::SharePath::default(), true, cursor.as_deref(), &[]);
         let listing = listing.unwrap();
         for change in Page::check(&listing.page).unwrap().changes() {
             let mut record = PageBuilder::new();

@@ -129,6 +129,33 @@ async fn nothing_is_told_without_a_grant() {
 }
 
 #[tokio::test]
+async fn a_share_of_a_group_is_neither_listed_nor_served_to_others() {
+    let bytes = content(100);
+    let served = serve(&[]);
+    let root = served.folder.path().join("secret");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("plan.txt"), &bytes).unwrap();
+    let (share, staff) = (Label::new("secret").unwrap(), Label::new("staff").unwrap());
+    let new = NewShare { name: Some(share.clone()), groups: vec![staff], ..NewShare::new(&root) };
+    served.shares.add(new).unwrap();
+    served.shares.scan_now(&share).unwrap();
+    served.shares.hash_now();
+    let list = PeerRequest::List { share, path: SharePath::default(), recursive: true, cursor: None };
+    let blob = blob_of(&bytes).0;
+    let others = served.granted().await;
+    for request in [list.clone(), PeerRequest::Bitfield { blob }, PeerRequest::Outline { blob, sheet: None }] {
+        assert_eq!(others.request::<_, PeerAnswer>(&request).await.unwrap(), PeerAnswer::NotHeld, "{request:?}");
+    }
+    let member = served.connect();
+    let paper = served.world.paper(|grant| grant.groups = vec!["staff".into()]);
+    assert_eq!(show(&member, paper).await, PeerAnswer::Granted);
+    let PeerAnswer::Listing(listing) = member.request(&list).await.unwrap() else { panic!("no listing") };
+    assert!(!listing.page.is_empty());
+    let answer: PeerAnswer = member.request(&PeerRequest::Bitfield { blob }).await.unwrap();
+    assert_eq!(answer, PeerAnswer::Bitfield { size: 100, leaves: None });
+}
+
+#[tokio::test]
 async fn a_grant_that_is_revoked_ends_the_connection() {
     let bytes = content(100);
     let served = serve(&[("a", bytes.clone())]);

@@ -25,7 +25,7 @@ fn answer_now(shares: &Shares, asked: PeerRequest, groups: &[Label]) -> PeerAnsw
             None => PeerAnswer::NotHeld,
         },
         PeerRequest::List { share, path, recursive, cursor } => {
-            match shares.list_directory(&share, &path, recursive, cursor.as_deref()) {
+            match shares.list_directory(&share, &path, recursive, cursor.as_deref(), groups) {
                 Ok(listing) => PeerAnswer::Listing(listing),
                 Err(ListError::NotFound) => PeerAnswer::NotHeld,
                 Err(ListError::BadCursor) => PeerAnswer::Bad { reason: ListError::BadCursor.to_string() },
