@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use haul_core::ids::{PeerId, ShareId};
+use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::limits;
 use haul_core::manifest::{Change, Entry, EntryKind, PageBuilder, RegistrationDigest, ShareState};
 use haul_core::query::parse;
 use haul_core::time::Moment;
-use haul_core::wire::Label;
+use haul_core::wire::index::LookupKeys;
+use haul_core::wire::{ByteString, Label, List};
 use haul_index::store::{
     Asker, EmbeddedStore, IndexStore, Opened, SearchQuestion, ShareOffer, StoreError, StoreSettings, TransactionId,
 };
@@ -358,4 +359,37 @@ async fn many_peers_commit_at_once_while_others_search_and_upkeep_runs() {
     drop(store);
     let store = EmbeddedStore::open(dir.path()).unwrap();
     assert_eq!(total(&store, "shared", true).await, 8 * 20 * 10);
+}
+
+/// Bytes of an answer do not grow with the number of keys: each key alone could fill it.
+#[tokio::test]
+async fn a_lookup_of_many_common_names_stays_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let mut digest = RegistrationDigest::default();
+    connect(&store, ShareState { revision: 1, digest }).await;
+    let tx = store.begin(peer(), SHARE, None).await.unwrap();
+    let directories: Vec<String> = (0..600).map(|n| format!("{n:04}{}", "/deep".repeat(30))).collect();
+    for directories in directories.chunks(limits::PAGE_ENTRIES / 2) {
+        let mut page = PageBuilder::new();
+        for directory in directories {
+            let kind = EntryKind::File { size: 1, executable: false, blob: Some(BlobId::new([7; 32])) };
+            let entry = Entry { directory: directory.as_bytes(), name: b"common", mtime_ns: 1, kind };
+            digest.add(&entry);
+            assert!(page.push(&Change::Upsert(entry)));
+        }
+        store.stage(tx, Bytes::from(page.finish())).await.unwrap();
+    }
+    store.commit(tx, ShareState { revision: 1, digest }, 600).await.unwrap();
+    let names = LookupKeys::Names(List::new(vec![ByteString::from(b"common".as_slice()); limits::LOOKUP_KEYS]));
+    let blobs = LookupKeys::Blobs(List::new(vec![BlobId::new([7; 32]); limits::LOOKUP_KEYS]));
+    for keys in [names, blobs] {
+        let found = store.lookup(&asker(), &keys, limits::LOOKUP_PROVIDERS, false).await.unwrap();
+        assert_eq!(found.answers.len(), limits::LOOKUP_KEYS);
+        assert_eq!(found.answers[0][0].places.len(), limits::LOOKUP_PROVIDERS, "the first key gets all that it may");
+        let blobs: Vec<_> = found.answers.iter().flatten().collect();
+        assert!(blobs.iter().all(|blob| blob.total == 600), "what was cut is still counted");
+        let bytes: usize = blobs.iter().flat_map(|blob| &blob.places).map(|place| place.path.as_bytes().len()).sum();
+        assert!(bytes <= limits::FRAME_BYTES, "{bytes}");
+    }
 }

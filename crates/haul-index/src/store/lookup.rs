@@ -14,10 +14,16 @@ use super::{BlobFound, Found};
 const ORDERED_ROWS: usize = 16_384;
 /// Contents answered under one name.
 const CONTENTS: usize = limits::LOOKUP_PROVIDERS;
+/// Bytes of the places of one answer, for all keys together. No more fits into a frame, and without it the keys of one
+/// request, each a name that many have, would fill the memory.
+const PLACES_BYTES: usize = limits::FRAME_BYTES;
+/// What a place costs of them besides its path.
+const PLACE_BYTES: usize = 32;
 
 pub(super) fn lookup(memory: &Memory, view: &View, keys: &LookupKeys, max: usize, away: bool) -> Found {
     let max = max.min(limits::LOOKUP_PROVIDERS);
-    let mut answer = Answer { memory, view, max, away, found: Found::default(), peers: HashMap::new() };
+    let mut answer =
+        Answer { memory, view, max, away, found: Found::default(), peers: HashMap::new(), room: PLACES_BYTES };
     let answers = match keys {
         LookupKeys::Blobs(blobs) => blobs.iter().map(|blob| answer.blob(blob)).collect(),
         LookupKeys::Names(names) => names.iter().map(|name| answer.name(name)).collect(),
@@ -33,6 +39,8 @@ struct Answer<'a> {
     away: bool,
     found: Found,
     peers: HashMap<PeerId, u32>,
+    /// Bytes that places may still take.
+    room: usize,
 }
 
 /// Rows of one content.
@@ -114,35 +122,39 @@ impl Answer<'_> {
             let away = |row: u32| !view.shown.get(memory.row(row).slot());
             away(*a).cmp(&away(*b)).then_with(|| compare_rows(memory, *a, *b))
         };
-        if found.kept.len() > self.max && self.max > 0 {
-            found.kept.select_nth_unstable_by(self.max - 1, order);
+        let max = self.max.min(self.room / PLACE_BYTES);
+        if found.kept.len() > max && max > 0 {
+            found.kept.select_nth_unstable_by(max - 1, order);
         }
-        found.kept.truncate(self.max);
+        found.kept.truncate(max);
         found.kept.sort_unstable_by(order);
         let content = memory.contents.get(found.content);
         BlobFound {
             blob: content.blob(),
             size: content.size(),
-            places: found.kept.iter().map(|row| self.place(*row)).collect(),
+            places: found.kept.iter().map_while(|row| self.place(*row)).collect(),
             total: found.total,
         }
     }
 
-    fn place(&mut self, number: u32) -> Place {
+    /// None once the answer is full.
+    fn place(&mut self, number: u32) -> Option<Place> {
         let memory = self.memory;
         let row = memory.row(number);
+        let path = path_of(memory, number);
+        self.room = self.room.checked_sub(path.as_bytes().len() + PLACE_BYTES)?;
         let peer = memory.shares.peer_of(row.slot()).id;
         let peers = &mut self.found.peers;
         let peer = *self.peers.entry(peer).or_insert_with(|| {
             peers.push(peer);
             peers.len() as u32 - 1
         });
-        Place {
+        Some(Place {
             peer,
             share: memory.shares.slot(row.slot()).name.clone(),
-            path: path_of(memory, number),
+            path,
             mtime_ns: row.mtime_ns,
             executable: row.executable(),
-        }
+        })
     }
 }
