@@ -92,6 +92,10 @@ async fn open<S: IndexStore>(
         state.connect(&caller.connection, &member.name, arrival).await.map_err(refusal)?
     };
     *opened_as.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+    // Removed while it came in: whoever removed it then found no connection to close.
+    if state.members.find(&peer).is_none() {
+        return Err(Refusal::Revoked);
+    }
     let now = clock::wall_now();
     let welcome = Welcome {
         network: state.authority.network(),

@@ -1,7 +1,7 @@
 //! A store that fails where a test wants it, around the embedded one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use haul_core::manifest::ShareState;
 use haul_core::time::Moment;
 use haul_core::trust::Role;
 use haul_core::wire::Label;
-use haul_core::wire::index::{Hits, IndexAnswer, IndexRequest, Listing, LookupKeys, Refusal};
+use haul_core::wire::index::{Hits, IndexAnswer, IndexRequest, Listing, LookupKeys, Membership, Refusal};
 use haul_index::store::{
     Asker, BrowseQuestion, EmbeddedStore, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer,
     StoreError, StoreStats, TransactionId,
@@ -19,13 +19,16 @@ use haul_index::{Index, RunError, StartError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Files, Fixture, PATIENCE, config, share};
+use crate::support::{Files, Fixture, PATIENCE, config, peer_id, share};
 
 #[derive(Debug)]
 struct Faults {
     panic_in_search: AtomicBool,
     panic_in_maintenance: AtomicBool,
     refuse_changes: AtomicBool,
+    /// A session that opens takes one permit before its peer is present.
+    connects: Semaphore,
+    connects_waiting: AtomicUsize,
     /// A commit takes one permit before it begins.
     commits: Semaphore,
     /// Hiding a peer takes one permit before it begins.
@@ -38,6 +41,8 @@ impl Faults {
             panic_in_search: AtomicBool::new(false),
             panic_in_maintenance: AtomicBool::new(false),
             refuse_changes: AtomicBool::new(false),
+            connects: Semaphore::new(Semaphore::MAX_PERMITS),
+            connects_waiting: AtomicUsize::new(0),
             commits: Semaphore::new(Semaphore::MAX_PERMITS),
             leaves: Semaphore::new(Semaphore::MAX_PERMITS),
         })
@@ -51,6 +56,10 @@ struct FaultyStore {
 
 impl IndexStore for FaultyStore {
     async fn connect(&self, peer: PeerId, name: Label) -> Result<(), StoreError> {
+        if self.faults.connects.available_permits() == 0 {
+            self.faults.connects_waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        self.faults.connects.acquire().await.unwrap().forget();
         self.inner.connect(peer, name).await
     }
     async fn open(&self, peer: PeerId, share: ShareOffer) -> Result<Opened, StoreError> {
@@ -144,6 +153,37 @@ async fn a_panic_ends_one_session_and_hides_its_peer() {
     }
     let (victim, _) = f.returning(2, &welcome.certificate).await;
     assert_eq!(victim.search("a").await.total, 0);
+}
+
+#[tokio::test]
+async fn a_member_that_is_removed_while_it_comes_in_stays_out() {
+    let faults = Faults::none();
+    let f = start(&faults).await;
+    let (admin, _) = f.joined(1, Role::Admin).await;
+    let (member, welcome) = f.member(2).await;
+    member.ask(IndexRequest::Leave).await;
+    faults.connects.forget_permits(Semaphore::MAX_PERMITS);
+    let returning = f.stranger(2).await;
+    let hello = returning.hello(Membership::Certificate(welcome.certificate));
+    let remove = async {
+        while faults.connects_waiting.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let removed = admin.ask(IndexRequest::Remove { peer: peer_id(2) });
+        let gate = async {
+            loop {
+                match admin.ask(IndexRequest::Peers { after: None }).await {
+                    IndexAnswer::Peers { peers, .. } if peers.len() == 1 => break faults.connects.add_permits(1),
+                    IndexAnswer::Peers { .. } => {}
+                    other => panic!("unexpected {other:?}"),
+                }
+            }
+        };
+        tokio::join!(removed, gate).0
+    };
+    let (refused, removed) = tokio::join!(hello, remove);
+    assert_eq!((refused.unwrap_err(), removed), (Refusal::Revoked, IndexAnswer::Removed));
+    returning.closed().await;
 }
 
 #[tokio::test]
