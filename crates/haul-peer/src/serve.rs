@@ -8,13 +8,16 @@ mod answers;
 pub mod grants;
 mod pieces;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use haul_core::ids::PeerId;
 use haul_core::limits;
 use haul_core::wire::peer::{PeerAnswer, PeerRequest};
 use haul_net::clock::boot_now;
 use haul_net::connection::{Connection, Inbound, InboundRequest, Inbox};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,17 +25,23 @@ use tokio_util::task::TaskTracker;
 use crate::share::Shares;
 pub use grants::{GrantCheck, GrantRefusal, Granted, Standing};
 
+/// Streams of bytes to one member at once, over all of its connections; further ones wait. Each may hold 2 MiB that the
+/// member asked for and does not take. Eight downloads at once, or four folders, have that many open.
+pub const STREAMS_PER_MEMBER: usize = 64;
+
 /// Serves other peers. One for all connections.
 #[derive(Debug)]
 pub struct Server {
     shares: Arc<Shares>,
     grants: Arc<GrantCheck>,
+    /// Room for streams of each member that is connected.
+    streams: Mutex<BTreeMap<PeerId, Weak<Semaphore>>>,
 }
 
 impl Server {
     /// Serves from these shares to whoever passes this check.
     pub fn new(shares: Arc<Shares>, grants: Arc<GrantCheck>) -> Arc<Self> {
-        Arc::new(Self { shares, grants })
+        Arc::new(Self { shares, grants, streams: Mutex::default() })
     }
 
     /// Serves one connection until it ends, its grant ends, it is idle for [`limits::PEER_CONNECTION_IDLE`], or
@@ -40,6 +49,7 @@ impl Server {
     pub async fn serve(self: Arc<Self>, connection: Connection, mut inbox: Inbox, shutdown: CancellationToken) {
         let requests = TaskTracker::new();
         let stop = shutdown.child_token();
+        let streams = self.streams_of(connection.remote());
         let mut granted: Option<Granted> = None;
         // Suspended time does not count: the other side could not ask meanwhile.
         let mut idle_since = Instant::now();
@@ -94,11 +104,12 @@ impl Server {
                         };
                         let server = Arc::clone(&self);
                         let groups = Arc::clone(&valid.groups);
+                        let streams = Arc::clone(&streams);
                         let stop = stop.clone();
                         requests.spawn(async move {
                             tokio::select! {
                                 () = stop.cancelled() => {}
-                                () = server.answer(asked, request, &groups) => {}
+                                () = server.answer(asked, request, &groups, &streams) => {}
                             }
                         });
                     }
@@ -117,7 +128,27 @@ impl Server {
         granted.map_or(tick, |granted| self.grants.time_left(granted, boot_now()).min(tick))
     }
 
-    async fn answer(&self, asked: PeerRequest, request: InboundRequest, groups: &Arc<[haul_core::wire::Label]>) {
+    fn streams_of(&self, member: PeerId) -> Arc<Semaphore> {
+        // Every change is one insert or a sweep.
+        let mut members = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        members.retain(|_, streams| streams.strong_count() > 0);
+        let known = members.get(&member).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let streams = Arc::new(Semaphore::new(STREAMS_PER_MEMBER));
+            members.insert(member, Arc::downgrade(&streams));
+            streams
+        })
+    }
+
+    async fn answer(
+        &self,
+        asked: PeerRequest,
+        request: InboundRequest,
+        groups: &Arc<[haul_core::wire::Label]>,
+        streams: &Semaphore,
+    ) {
+        let streamed = matches!(asked, PeerRequest::Pieces { .. } | PeerRequest::Blobs { .. });
+        let _room = if streamed { streams.acquire().await.ok() } else { None };
         match asked {
             PeerRequest::Pieces { blob, ranges } => pieces::send(&self.shares, blob, &ranges, groups, request).await,
             PeerRequest::Blobs { blobs } => pieces::send_small(&self.shares, &blobs, groups, request).await,

@@ -19,7 +19,7 @@ use haul_net::identity::SecretKey;
 use haul_net::transport::memory_pair;
 use haul_peer::fetch::FetchError;
 use haul_peer::fetch::pool::GrantPaper;
-use haul_peer::serve::{GrantCheck, Server};
+use haul_peer::serve::{GrantCheck, STREAMS_PER_MEMBER, Server};
 use haul_peer::share::{NewShare, ShareSettings, Shares};
 use tokio_util::sync::CancellationToken;
 use world::{World, blob_of, content, names, no_progress, request};
@@ -153,6 +153,30 @@ async fn a_share_of_a_group_is_neither_listed_nor_served_to_others() {
     assert!(!listing.page.is_empty());
     let answer: PeerAnswer = member.request(&PeerRequest::Bitfield { blob }).await.unwrap();
     assert_eq!(answer, PeerAnswer::Bitfield { size: 100, leaves: None });
+}
+
+/// What a member asks for and does not take stays in memory here, so there is only so much of it.
+#[tokio::test]
+async fn a_member_that_takes_nothing_holds_a_few_streams_only() {
+    let bytes = content(3 * 1024 * 1024);
+    let served = serve(&[("a", bytes.clone())]);
+    let connections = [served.granted().await, served.granted().await];
+    let count = bytes.len().div_ceil(LEAF_BYTES as usize) as u64;
+    let ranges = List::new(vec![LeafRange { first: 0, count }]);
+    let request = PeerRequest::Pieces { blob: blob_of(&bytes).0, ranges };
+    let mut held = Vec::new();
+    for number in 0..STREAMS_PER_MEMBER {
+        let mut stream = connections[number % 2].open_stream(&request).await.unwrap();
+        assert!(matches!(stream.next().await.unwrap(), StreamItem::Data { .. }));
+        held.push(stream);
+    }
+    let mut next = connections[0].open_stream(&request).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(300), next.next()).await.is_err(), "one more was served");
+    // Questions are answered all the same, and the end of one stream lets the next begin.
+    let bitfield = PeerRequest::Bitfield { blob: blob_of(&bytes).0 };
+    assert!(matches!(connections[1].request(&bitfield).await.unwrap(), PeerAnswer::Bitfield { .. }));
+    held.pop();
+    assert!(matches!(next.next().await.unwrap(), StreamItem::Data { index: 0, .. }));
 }
 
 #[tokio::test]
