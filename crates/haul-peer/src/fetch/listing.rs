@@ -40,7 +40,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn bytes(&self) -> u64 {
-        self.files().map(|file| file.size).sum()
+        // Sizes are claims of the peer that lists them.
+        self.files().fold(0, |sum, file| sum.saturating_add(file.size))
     }
 
     pub(super) fn files(&self) -> impl Iterator<Item = &WantedFile> {
@@ -138,4 +139,17 @@ fn plan(entries: BTreeMap<SharePath, Listed>) -> Result<Plan, FetchError> {
         }
     }
     Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_no_disk_holds_are_summed_up_all_the_same() {
+        let path = SharePath::default();
+        let file = WantedFile { path, blob: BlobId::new([1; 32]), size: u64::MAX / 2, executable: false, mtime_ns: 0 };
+        let plan = Plan { large: vec![file; 3], ..Plan::default() };
+        assert_eq!(plan.bytes(), u64::MAX);
+    }
 }
