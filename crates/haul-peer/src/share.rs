@@ -38,7 +38,7 @@ pub(crate) use folder::{Folder, Overview};
 pub(crate) use manifest::Key as ManifestKey;
 use manifest::{FileItem, Key, Kind, Trust};
 use open::{Root, stamp_of};
-use state::StateDb;
+use state::{StateDb, guarded};
 use work::Agenda;
 
 /// Where the shares keep their state, and how eagerly they look for changes.
@@ -358,10 +358,11 @@ impl Shares {
             std::fs::create_dir_all(folder).map_err(|error| failed(folder, error.to_string()))?;
         }
         let state_file = settings.state_dir.join("shares.redb");
-        let database = StateDb::open(&state_file).map_err(|error| failed(&state_file, error.to_string()))?;
+        let database =
+            guarded(|| StateDb::open(&state_file)).map_err(|error| failed(&state_file, error.to_string()))?;
         let cache_file = settings.cache_dir.join("hashes.redb");
         let cache = HashCache::open(&cache_file).map_err(|error| failed(&cache_file, error.to_string()))?;
-        let stored = database.load().map_err(|error| failed(&state_file, error.to_string()))?;
+        let stored = guarded(|| database.load()).map_err(|error| failed(&state_file, error.to_string()))?;
         let database = Arc::new(database);
         let changed = watch::Sender::new(0);
         let mut folders = BTreeMap::new();

@@ -15,7 +15,7 @@ use haul_core::outline::Outline;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
 use super::FileStamp;
-use super::state::{CACHE_BYTES, StateError};
+use super::state::{CACHE_BYTES, StateError, guarded};
 
 const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
 const PATHS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("paths");
@@ -64,7 +64,7 @@ impl HashCache {
     /// Opens the file. A damaged one is replaced: it only costs time.
     pub(crate) fn open(file: &Path) -> Result<Self, StateError> {
         let was_there = file.exists();
-        match Self::open_once(file) {
+        match guarded(|| Self::open_once(file)) {
             Ok(database) => Ok(Self { database, is_new: !was_there }),
             Err(error) => {
                 tracing::warn!(%error, "the hash cache cannot be read and is started anew");
@@ -86,7 +86,7 @@ impl HashCache {
 
     /// Looks a file up by its stamp, then by its path. Failures count as not known.
     pub(crate) fn look_up(&self, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Option<Known> {
-        self.try_look_up(file_system, stamp, path).ok().flatten()
+        guarded(|| self.try_look_up(file_system, stamp, path)).ok().flatten()
     }
 
     fn try_look_up(&self, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Result<Option<Known>, StateError> {
@@ -110,13 +110,20 @@ impl HashCache {
         if size <= LEAF_BYTES {
             return Some(Outline::default());
         }
-        let read = self.database.begin_read().ok()?;
-        let row = read.open_table(OUTLINES).ok()?.get(blob.as_bytes().as_slice()).ok()??;
-        Outline::from_bytes(*blob, BlobGeometry::new(size)?, row.value())
+        let geometry = BlobGeometry::new(size)?;
+        let read = || -> Result<Option<Outline>, StateError> {
+            let row = self.database.begin_read()?.open_table(OUTLINES)?.get(blob.as_bytes().as_slice())?;
+            Ok(row.and_then(|row| Outline::from_bytes(*blob, geometry, row.value())))
+        };
+        guarded(read).ok().flatten()
     }
 
     /// Keeps what was hashed, in one durable write.
     pub(crate) fn remember(&self, files: &[Remember<'_>]) -> Result<(), StateError> {
+        guarded(|| self.try_remember(files))
+    }
+
+    fn try_remember(&self, files: &[Remember<'_>]) -> Result<(), StateError> {
         let write = self.database.begin_write()?;
         {
             let mut rows = write.open_table(FILES)?;
@@ -162,4 +169,28 @@ fn file_row(bytes: &[u8]) -> Option<(i64, BlobId)> {
     let (ctime_ns, rest) = bytes.split_first_chunk::<8>()?;
     let blob = rest.first_chunk::<32>()?;
     Some((i64::from_be_bytes(*ctime_ns), BlobId::new(*blob)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn a_cache_with_damaged_pages_is_started_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hashes.redb");
+        assert!(HashCache::open(&file).unwrap().is_new);
+        assert!(!HashCache::open(&file).unwrap().is_new);
+        let bytes = file.metadata().unwrap().len();
+        for page in (1..bytes.div_ceil(4096)).rev() {
+            let damaged = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+            damaged.write_all_at(&[0xa5; 600], page * 4096).unwrap();
+            drop(damaged);
+            let cache = HashCache::open(&file).unwrap();
+            cache.remember(&[]).unwrap();
+        }
+    }
 }

@@ -71,6 +71,12 @@ pub(crate) struct StoredShare {
 /// Rows of one batch: keys, each with its value or none to delete it.
 pub(crate) type Rows = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
+/// Works with a database. redb panics on some pages that hold garbage; here that is an error like others.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(StateError("its pages are damaged".into())))
+}
+
 /// The database.
 #[derive(Debug)]
 pub(crate) struct StateDb {
