@@ -29,7 +29,7 @@ fn a_result_and_where_it_goes() {
         "exit 0\n✓ ./a.gguf  4.1 KiB in 1.5 s (2.7 KiB/s) from 2 peers, verified\n--- stderr\n"
     );
     let asked = format!(
-        r#"POST /v1/get {{"what":"a.gguf","from":["nas"],"output":"{}","force":false,"wait":false,"background":false}}"#,
+        r#"POST /v1/get {{"what":"a.gguf","from":["nas"],"output":"{}","force":false,"outside_links":false,"wait":false,"background":false}}"#,
         here.display()
     );
     assert_eq!(daemon.asked(), [asked]);
