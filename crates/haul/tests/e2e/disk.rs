@@ -136,13 +136,13 @@ fn a_share_with_everything_that_is_no_plain_file_works() {
     symlink("loop-b", folder.join("loop-a")).unwrap();
     symlink("loop-a", folder.join("loop-b")).unwrap();
     symlink(".", folder.join("self")).unwrap();
-    for (name, mode) in [("unreadable.txt", 0), ("plain.txt", 0o644)] {
+    for (name, mode) in [("unreadable.txt", 0o000), ("plain.txt", 0o644)] {
         fs::write(folder.join(name), name).unwrap();
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     fs::create_dir(folder.join("closed")).unwrap();
     fs::write(folder.join("closed/inside.txt"), "inside").unwrap();
-    fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
 
     let (home, reader) = (Home::new(), Home::new());
     let server = home.start_command(bound_by_modes(&up(&["--share", folder.to_str().unwrap()])));

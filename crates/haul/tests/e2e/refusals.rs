@@ -58,7 +58,7 @@ fn tickets_that_let_nobody_in_say_why() {
 
     assert_eq!(second.run(["search", "x"]).code(), 3, "still in no network");
     second.run(["join", &index.ticket()]).ok();
-    peers.map(Running::stop);
+    peers.into_iter().for_each(Running::stop);
     index.stop();
 }
 
