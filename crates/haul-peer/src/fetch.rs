@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::files::FileError;
 use crate::share::Shares;
 pub use pool::PeerPool;
-pub use progress::{FetchProgress, ProviderProgress};
+pub use progress::{CHANGED, FetchProgress, ProviderProgress};
 
 /// Who holds a blob, as far as the index tells.
 #[derive(Clone, Debug, Default)]

@@ -2,6 +2,9 @@
 
 use haul_core::ids::PeerId;
 
+/// Trouble of a provider whose file is not what it registered any more.
+pub const CHANGED: &str = "its file has changed";
+
 /// The state of a running download. Senders overwrite it; readers see the newest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FetchProgress {

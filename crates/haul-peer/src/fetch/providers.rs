@@ -8,9 +8,11 @@ use haul_core::ids::PeerId;
 use haul_core::time::Moment;
 use haul_core::wire::index::PeerCard;
 
-use super::Found;
 use super::pool::{ConnectError, Lease};
+use super::{CHANGED, Found};
 
+/// Trouble of a provider that has the content no more.
+const NOT_HELD: &str = "does not have it any more";
 /// Providers connected at once for one blob; more wait until one fails. Sixteen fill any link that one disk can feed.
 const CONNECTED: usize = 16;
 /// Attempts to connect to one provider without anything gained.
@@ -213,6 +215,13 @@ impl Providers {
         }
     }
 
+    /// Whoever said that its file has changed does not have the content any more either: that reason stays.
+    pub(super) fn not_held(&mut self, provider: PeerId) {
+        if self.known.get(&provider).is_some_and(|known| known.trouble.as_deref() != Some(CHANGED)) {
+            self.trouble(provider, NOT_HELD.into());
+        }
+    }
+
     pub(super) fn ban(&mut self, provider: &PeerId) {
         if let Some(known) = self.known.get_mut(provider) {
             known.banned = true;
@@ -227,7 +236,8 @@ impl Providers {
         self.looked_up_since = false;
         if let Some(known) = self.known.get_mut(&provider).filter(|known| !known.banned) {
             known.attempts = 0;
-            known.trouble = None;
+            // Leaves that were under way when it lost the content may still verify.
+            known.trouble.take_if(|trouble| trouble != CHANGED && trouble != NOT_HELD);
         }
     }
 

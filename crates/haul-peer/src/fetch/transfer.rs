@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::{Checked, Checker, Output, verify_and_write, verify_local};
 use super::providers::{Providers, Search};
 use super::requests::{Asking, SheetAnswer, ask_leaves, ask_sheet};
-use super::{Downloader, FetchError, FetchProgress, Found, ProviderProgress};
+use super::{CHANGED, Downloader, FetchError, FetchProgress, Found, ProviderProgress};
 use crate::fetch::pool::{ConnectError, Lease};
 use crate::files::FileError;
 
@@ -462,8 +462,8 @@ impl<'a> Transfer<'a> {
         let now = boot_now();
         match end {
             RequestEnd::Served | RequestEnd::OtherSize => {}
-            RequestEnd::NotHeld => self.providers.trouble(provider, "does not have it any more".into()),
-            RequestEnd::Changed => self.providers.trouble(provider, "its file has changed".into()),
+            RequestEnd::NotHeld => self.providers.not_held(provider),
+            RequestEnd::Changed => self.providers.trouble(provider, CHANGED.into()),
             RequestEnd::Busy => self.providers.trouble(provider, "is busy".into()),
             RequestEnd::Failed => self.providers.trouble(provider, "broke off".into()),
         }

@@ -7,7 +7,7 @@ use crate::api::codes::ErrorCode;
 use crate::api::known::Known;
 use crate::api::problem::Problem;
 use crate::api::records::{Cause, DoneRecord, Notice, ProgressRecord, ProviderShare, TransferRecord, TransferState};
-use crate::fetch::{FetchDone, FetchError, FetchProgress};
+use crate::fetch::{CHANGED, FetchDone, FetchError, FetchProgress};
 use crate::files::FileError;
 use crate::text::rfc3339;
 
@@ -186,6 +186,11 @@ pub fn problem_of(error: &FetchError, name: &str, what: &str, seen: &FetchProgre
                 causes.push(Cause { peer: None, name: "providers".into(), message: reason.clone() });
             }
             let wait = format!("wait for one of them: {again} --wait");
+            if !causes.is_empty() && causes.iter().all(|cause| cause.message == CHANGED) {
+                return Problem::new(ErrorCode::FileChanged, format!("{name} changed while it was fetched"))
+                    .causes(causes)
+                    .next(format!("find what it is now: haul search {name}"));
+            }
             if !banned.is_empty() {
                 Problem::new(
                     ErrorCode::Corrupt,
@@ -225,5 +230,28 @@ fn file_problem(error: &FileError, again: &str) -> Problem {
         FileError::Locked(_) => Problem::new(ErrorCode::Exists, words).next("haul transfers"),
         FileError::NoFolder(_) => Problem::new(ErrorCode::Disk, words).next(format!("{again} -o FOLDER")),
         _ => Problem::new(ErrorCode::Disk, words).next(format!("then go on: {again}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::ProviderProgress;
+
+    #[test]
+    fn a_changed_file_is_named_as_the_reason_if_nothing_else_failed() {
+        let provider = |byte, trouble: &str| ProviderProgress {
+            peer: haul_core::ids::PeerId::new([byte; 32]).expect("a valid key"),
+            bytes: 7,
+            trouble: Some(trouble.into()),
+        };
+        let code = |providers| {
+            let seen = FetchProgress { done: 7, total: 9, providers, ..FetchProgress::default() };
+            let error = FetchError::NoProvider { reason: String::new(), banned: Vec::new() };
+            problem_of(&error, "a.txt", "b3:00", &seen, &Known::default()).code
+        };
+        assert_eq!(code(vec![provider(9, CHANGED)]), ErrorCode::FileChanged);
+        assert_eq!(code(vec![provider(9, CHANGED), provider(9, "is busy")]), ErrorCode::Incomplete);
+        assert_eq!(code(Vec::new()), ErrorCode::Incomplete);
     }
 }

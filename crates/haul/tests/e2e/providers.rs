@@ -1,6 +1,7 @@
 //! Several providers of one blob, of which one dies and one lies.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use haul_sim::rogue::{Behaviour, Rogue};
@@ -144,4 +145,43 @@ fn a_provider_that_stalls_is_worked_around() {
         assert!(from.iter().all(|share| share["peer"] != *stalled || share["bytes"] == 0), "{done}");
         honest.stop();
     });
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_served_is_exit_4_and_blames_nobody() {
+    let (home, reader) = (Home::new(), Home::new());
+    let share = tempfile::tempdir().unwrap();
+    let content = pattern(34, 256 * MIB);
+    write_old(&share.path().join("big.bin"), &content);
+    let server = home.start(up(&["--share", share.path().to_str().unwrap()]));
+    wait_ready(&home);
+    let daemon = reader.start(up(&["--join", &server.ticket()]));
+    let target = tempfile::tempdir().unwrap();
+    let file = target.path().join("big.bin");
+    let id = format!("b3:{}", blake3::hash(&content));
+    let arguments = ["get", "--json", &id, "-o", file.to_str().unwrap()];
+    let failed = std::thread::scope(|scope| {
+        let get = scope.spawn(|| reader.run(arguments));
+        eventually("some of it arrived", || {
+            let transfers = reader.run(["transfers", "--json"]).records("transfer");
+            transfers.iter().any(|transfer| transfer["done"].as_u64().unwrap() > MIB as u64)
+        });
+        // The same size, another byte, in its place.
+        let changing = fs::File::options().write(true).open(share.path().join("big.bin")).unwrap();
+        changing.write_all_at(b"other", content.len() as u64 / 2).unwrap();
+        drop(changing);
+        get.join().unwrap()
+    });
+    let error = failed.record("error");
+    assert_eq!(failed.code(), 4, "{error}");
+    // Its provider notices while it reads, or has withdrawn the content before it is asked for more.
+    let why = error["causes"][0]["message"].as_str().unwrap();
+    match error["code"].as_str().unwrap() {
+        "file-changed" => assert_eq!(why, "its file has changed"),
+        "incomplete" => assert_eq!(why, "does not have it any more"),
+        other => panic!("{other}: {error}"),
+    }
+    assert!(!file.exists());
+    daemon.stop();
+    server.stop();
 }
