@@ -1,5 +1,6 @@
 //! House rules as a check: what CONTRIBUTING.md asks for and no other lint sees.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,10 +34,15 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let mut broken = Vec::new();
     let mut files = Vec::new();
     rust_files(&root.join("crates"), &mut files)?;
+    let mut named = BTreeSet::new();
     for file in &files {
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         check_file(root, file, &text, &mut broken);
+        named.extend(file.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        let functions = text.lines().filter_map(|line| line.split_once("fn ")?.1.split(['(', '<']).next());
+        named.extend(functions.map(ToOwned::to_owned));
     }
+    check_tests_told(root, &named, &mut broken)?;
     check_directions(root, &mut broken)?;
     check_purity(root, &mut broken)?;
     if broken.is_empty() {
@@ -83,6 +89,20 @@ fn check_file(root: &Path, file: &Path, text: &str, broken: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// docs/testing.md names tests, or files of tests, that exist.
+fn check_tests_told(root: &Path, named: &BTreeSet<String>, broken: &mut Vec<String>) -> Result<()> {
+    let text = fs::read_to_string(root.join("docs/testing.md")).context("docs/testing.md")?;
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| line.starts_with('|')) {
+        for told in line.split('`').skip(1).step_by(2).filter(|told| told.contains("::")) {
+            let name = told.rsplit([':', '/']).next().unwrap_or(told);
+            if !named.contains(name) {
+                broken.push(format!("docs/testing.md:{}: there is no test `{told}`", number + 1));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_directions(root: &Path, broken: &mut Vec<String>) -> Result<()> {
