@@ -238,6 +238,30 @@ async fn links_that_lead_outside_are_left_out() {
     assert_eq!(left_out, ["absolute", "d/up-twice", "up"]);
 }
 
+/// A progress file that says that all is there would make haul give any bytes the name of a verified file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_unfinished_downloads_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new();
+    let link = || EntryKind::Symlink { target: b"x" };
+    let peer = lying_list(
+        &world,
+        vec![
+            entry(b"", b".a.haul-progress", link()),
+            entry(b"", b".b.haul-part", EntryKind::Directory),
+            entry(b"", b"d", EntryKind::Directory),
+            entry(b"", b"fine", link()),
+            entry(b".b.haul-part", b"inner", link()),
+            entry(b"d", b".haul-0123456789abcdef.progress~", link()),
+        ],
+    );
+    let target = folder.path().join("got");
+    let done = fetch(&world, request(&peer, "any", "", &target)).await.unwrap();
+    assert_eq!(names(&target), ["d", "fine"]);
+    assert!(names(&target.join("d")).is_empty());
+    assert_eq!(done.skipped.len(), 4, "{:?}", done.skipped);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listings_that_break_the_rules_create_nothing() {
     let empty = || EntryKind::File { size: 0, executable: false, blob: Some(BlobId::empty()) };

@@ -200,7 +200,7 @@ type Skipped = Vec<(String, String)>;
 
 async fn fetch_contents(shared: &Arc<Shared>, plan: Plan, tree: Tree) -> Result<(Tree, Skipped), FetchError> {
     let request = &shared.request;
-    let Plan { folders, small, large, links, unhashed } = plan;
+    let Plan { folders, small, large, links, unhashed, reserved } = plan;
     let providers = small::providers_for(&shared.downloader, &request.peer, &small, request.only_this).await;
     let (small, ()) = tokio::try_join!(
         small::fetch(&shared.downloader, small, providers, &tree, Arc::clone(&shared.counters)),
@@ -219,6 +219,8 @@ async fn fetch_contents(shared: &Arc<Shared>, plan: Plan, tree: Tree) -> Result<
         .iter()
         .map(|path| (path.display(), "its owner is still hashing it; get the folder again later".to_string()))
         .collect();
+    let is_ours = "haul keeps unfinished downloads under names like this".to_string();
+    skipped.extend(reserved.iter().map(|path| (path.display(), is_ours.clone())));
     let outside_links = request.outside_links;
     let (tree, outside) = blocking(move || finish_tree(tree, &links, folders, outside_links)).await??;
     skipped.extend(outside);

@@ -10,6 +10,7 @@ use haul_core::wire::peer::{PeerAnswer, PeerRequest};
 
 use super::pool::Lease;
 use super::{DirectoryRequest, FetchError};
+use crate::files::is_part_name;
 
 /// Entries of one directory download: at about 200 bytes each, 2 GiB of listing.
 const ENTRIES: usize = 10_000_000;
@@ -36,6 +37,8 @@ pub(super) struct Plan {
     pub(super) links: Vec<(SharePath, Vec<u8>, i64)>,
     /// Files whose hash is not known yet.
     pub(super) unhashed: Vec<SharePath>,
+    /// Names that downloads here are kept under: what a stranger puts there would count as what was fetched before.
+    pub(super) reserved: Vec<SharePath>,
 }
 
 impl Plan {
@@ -128,6 +131,10 @@ fn plan(entries: BTreeMap<SharePath, Listed>) -> Result<Plan, FetchError> {
         return Err(FetchError::Listing(format!("{path:?} lies in something that is not a folder")));
     }
     for (path, listed) in entries {
+        if path.components().any(is_part_name) {
+            plan.reserved.push(path);
+            continue;
+        }
         match listed {
             Listed::Folder(mtime_ns) => plan.folders.push((path, mtime_ns)),
             Listed::Link { target, mtime_ns } => plan.links.push((path, target, mtime_ns)),

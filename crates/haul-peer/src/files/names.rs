@@ -46,6 +46,13 @@ pub fn part_names(name: &OsStr) -> PartNames {
     }
 }
 
+/// Whether a name is one of these, of whatever target: nobody shares such files or may bring them along in a folder.
+pub fn is_part_name(name: &[u8]) -> bool {
+    let name = name.strip_suffix(NEW).unwrap_or(name);
+    let long = name.starts_with(b".") && (name.ends_with(PART) || name.ends_with(PROGRESS));
+    long || name.starts_with(b".haul-") && (name.ends_with(b".part") || name.ends_with(b".progress"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,9 +65,12 @@ mod tests {
         for length in [230, 239, 240, 255] {
             let names = part_names(OsStr::new(&"x".repeat(length)));
             for name in [&names.part, &names.progress, &names.new_progress] {
-                assert!(name.len() <= 255);
+                assert!(name.len() <= 255 && is_part_name(name.as_bytes()));
             }
             assert_eq!(names.part.as_bytes().starts_with(b".haul-"), length > 239);
+        }
+        for name in ["film.mkv", ".haulignore", "x.haul-part", ".part", ".haul-notes"] {
+            assert!(!is_part_name(name.as_bytes()), "{name}");
         }
     }
 }

@@ -19,6 +19,7 @@ use super::manifest::{FileItem, Key};
 use super::manifest::{Kind, Trust};
 use super::open::nanoseconds;
 use super::{FileStamp, Skipped};
+use crate::files::is_part_name;
 
 /// The only ignore file that counts.
 pub(crate) const IGNORE_FILE: &str = ".haulignore";
@@ -77,15 +78,10 @@ pub(crate) fn walk(plan: &WalkPlan<'_>, stop: &AtomicBool, found: &SyncSender<Ve
 /// Whether the walk looks at it at all. Secrets pass here as entries to be told as skipped.
 fn wanted(entry: &DirEntry, excludes: &Gitignore, private: &[PathBuf]) -> bool {
     let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-    if excludes.matched(entry.path(), is_folder).is_ignore() || is_part(entry.file_name().as_bytes()) {
+    if excludes.matched(entry.path(), is_folder).is_ignore() || is_part_name(entry.file_name().as_bytes()) {
         return false;
     }
     !(is_folder && private.iter().any(|folder| folder == entry.path()))
-}
-
-/// Unfinished downloads: `.name.haul-part`, `.haul-<16 hex>.part`.
-pub(crate) fn is_part(name: &[u8]) -> bool {
-    name.starts_with(b".") && name.ends_with(b".haul-part") || name.starts_with(b".haul-") && name.ends_with(b".part")
 }
 
 struct Visitors<'a> {

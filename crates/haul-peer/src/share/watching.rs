@@ -109,5 +109,5 @@ fn hear(shares: &Weak<Shares>, roots: &Roots, event: notify::Result<notify::Even
 
 /// Writes to downloads that are not finished change nothing that is shared.
 fn is_own(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| super::walk::is_part(name.as_bytes()))
+    path.file_name().is_some_and(|name| crate::files::is_part_name(name.as_bytes()))
 }
