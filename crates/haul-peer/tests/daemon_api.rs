@@ -132,6 +132,25 @@ async fn ready_status_and_the_socket() {
 }
 
 #[tokio::test]
+async fn what_is_no_request_is_answered_in_records_too() {
+    let index = FakeIndex::new();
+    let run = start(&index).await;
+    let large = serde_json::json!({ "query": "x".repeat(70_000) });
+    for (method, path, body, why) in [
+        ("POST", "/v1/search", large, "65536 bytes"),
+        ("POST", "/v1/transfers/99999999999999999999999/pause", Value::Null, "400"),
+        ("DELETE", "/v1/shares/%ff", Value::Null, "400"),
+        ("DELETE", "/v1/search", Value::Null, "405"),
+        ("POST", "/v1/nothing", Value::Null, "knows no POST"),
+    ] {
+        let records = run.ask(method, path, body).await;
+        let [Record::Error(error)] = records.as_slice() else { panic!("{path}: {records:?}") };
+        assert!(error.code == ErrorCode::Usage && error.message.contains(why), "{path}: {error:?}");
+    }
+    run.stop().await;
+}
+
+#[tokio::test]
 async fn one_daemon_per_home() {
     let index = FakeIndex::new();
     let folder = tempfile::tempdir().unwrap();

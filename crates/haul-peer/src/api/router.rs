@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{Method, Uri};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use serde::de::DeserializeOwned;
@@ -14,6 +15,7 @@ use super::codes::ErrorCode;
 use super::context::Context;
 use super::problem::Problem;
 use super::records::{ChangedRecord, Record};
+use super::server::BODY_BYTES;
 use super::stream::{framed_lines, lines};
 use super::{browse, find, network, shares};
 
@@ -40,6 +42,7 @@ pub fn router(context: Arc<Context>) -> Router {
         .route("/v1/transfers", get(transfers))
         .route("/v1/transfers/{id}/{action}", post(change_transfer))
         .fallback(unknown)
+        .layer(map_response(in_records))
         .with_state(context)
 }
 
@@ -49,6 +52,16 @@ pub fn refusing(problem: Problem) -> Router {
         let problem = problem.clone();
         async move { lines(|_| async move { Err(problem) }) }
     })
+}
+
+/// What axum refuses by itself, in the form of all other answers.
+async fn in_records(response: Response) -> Response {
+    let why = match response.status() {
+        status if status.is_success() => return response,
+        StatusCode::PAYLOAD_TOO_LARGE => format!("the request has more than {BODY_BYTES} bytes"),
+        status => format!("the request is not understood: {status}"),
+    };
+    lines(|_| async move { Err(Problem::new(ErrorCode::Usage, why)) })
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
