@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use haul_core::download::{RequestEnd, RequestId};
 use haul_core::ids::{BlobId, PeerId};
+use haul_core::limits::LEAF_BYTES;
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
 use haul_core::wire::{List, decode};
 use haul_net::connection::{RequestError, StreamItem};
@@ -77,7 +78,7 @@ async fn stream_leaves(
         };
         let end = match item {
             Ok(StreamItem::Data { index, bytes }) => {
-                leaves.push((index, bytes));
+                leaves.push((index, at_most_a_leaf(bytes)));
                 continue;
             }
             Ok(StreamItem::End(message)) => Ok(decode(&message).map_or(RequestEnd::Failed, |answer| end_of(&answer))),
@@ -87,6 +88,12 @@ async fn stream_leaves(
         send(asking, leaves, permits).await;
         return end;
     }
+}
+
+/// What a provider sent as a leaf or a small file. More than a leaf is wrong whatever it is, so it is not kept: frames
+/// of a mebibyte would fill the memory before they are verified.
+pub(super) fn at_most_a_leaf(bytes: Bytes) -> Bytes {
+    if bytes.len() as u64 > LEAF_BYTES { Bytes::new() } else { bytes }
 }
 
 async fn send(asking: &Asking, leaves: Vec<(u64, Bytes)>, permits: &Arc<Semaphore>) {
@@ -107,5 +114,17 @@ pub(super) fn end_of(answer: &PeerAnswer) -> RequestEnd {
         PeerAnswer::Changed => RequestEnd::Changed,
         PeerAnswer::Queued { .. } => RequestEnd::Busy,
         _ => RequestEnd::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_larger_than_a_leaf_is_kept() {
+        for (arrived, kept) in [(0, 0), (1, 1), (65_536, 65_536), (65_537, 0), (1_048_563, 0)] {
+            assert_eq!(at_most_a_leaf(vec![1; arrived].into()).len(), kept);
+        }
     }
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::blob::blocking;
 use super::listing::WantedFile;
 use super::pool::Lease;
+use super::requests::at_most_a_leaf;
 use super::{Downloader, FetchError};
 use crate::files::{FileTraits, Tree};
 
@@ -174,6 +175,7 @@ async fn fetch_batch(
         let complete = match item {
             Ok(StreamItem::Data { index, bytes }) => {
                 // A number that was not asked for, or comes twice, is dropped.
+                let bytes = at_most_a_leaf(bytes);
                 arrived.extend(batch.remove(&index).map(|(blob, group)| (blob, group, bytes)));
                 continue;
             }
