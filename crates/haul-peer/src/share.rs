@@ -39,7 +39,7 @@ pub(crate) use manifest::Key as ManifestKey;
 use manifest::{FileItem, Key, Kind, Trust};
 use open::{Root, stamp_of};
 use state::{StateDb, guarded};
-use work::Agenda;
+use work::{Agenda, StopOnDrop};
 
 /// Where the shares keep their state, and how eagerly they look for changes.
 #[derive(Clone, Debug)]
@@ -392,9 +392,10 @@ impl Shares {
         self.agenda.stop.store(false, Ordering::Relaxed);
         let shares = self.clone();
         let threads = tokio::task::spawn_blocking(move || work::work(&shares));
+        // The threads end however this does: a future that is dropped cannot wait for them.
+        let stop = StopOnDrop(&self.agenda);
         shutdown.cancelled().await;
-        self.agenda.stop.store(true, Ordering::Relaxed);
-        self.agenda.wake();
+        drop(stop);
         if threads.await.is_err() {
             tracing::error!("a thread that walks or hashes has failed; its last words are above");
         }

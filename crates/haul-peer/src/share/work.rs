@@ -197,6 +197,16 @@ impl List {
     }
 }
 
+/// Says stop when it goes.
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a Agenda);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+        self.0.wake();
+    }
+}
+
 /// Runs all threads until the agenda says stop.
 pub(crate) fn work(shares: &Arc<Shares>) {
     let agenda = &shares.agenda;
