@@ -30,15 +30,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// The tests that mean something only at a size for which an unoptimized build is too slow.
+const SCALE: &str = "binary(e2e) + binary(store_scale)";
+
 /// All tests: the suite as it is built while working, then the ones that only mean something at scale, optimized.
 fn test() -> Result<()> {
     install_strace()?;
     if has_nextest() {
         cargo(&["nextest", "run", "--workspace"])?;
-        cargo(&["nextest", "run", "--workspace", "--release", "--profile", "scale", "--run-ignored", "only"])
+        let scale = ["nextest", "run", "--release", "--profile", "scale", "--run-ignored", "only"];
+        cargo(&[&scale[..], &["-p", "haul", "-p", "haul-index", "-E", SCALE]].concat())
     } else {
         cargo(&["test", "--workspace"])?;
-        cargo(&["test", "--workspace", "--release", "--", "--ignored", "--test-threads", "1"])
+        let scale = ["test", "--release", "-p", "haul", "-p", "haul-index", "--test", "e2e", "--test", "store_scale"];
+        cargo(&[&scale[..], &["--", "--ignored", "--test-threads", "1"]].concat())
     }
 }
 
@@ -79,9 +84,9 @@ fn doc() -> Result<()> {
 
 /// Longer hunts: property tests with many more cases.
 fn nightly() -> Result<()> {
-    println!("+ PROPTEST_CASES=20000 cargo test --workspace --release");
+    println!("+ PROPTEST_CASES=20000 cargo test --workspace --release -- --include-ignored");
     let status = Command::new(env!("CARGO"))
-        .args(["test", "--workspace", "--release"])
+        .args(["test", "--workspace", "--release", "--", "--include-ignored", "--test-threads", "1"])
         .env("PROPTEST_CASES", "20000")
         .current_dir(root()?)
         .status()
