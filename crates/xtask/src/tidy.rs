@@ -43,6 +43,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         named.extend(functions.map(ToOwned::to_owned));
     }
     check_tests_told(root, &named, &mut broken)?;
+    check_map(root, &mut broken)?;
     check_directions(root, &mut broken)?;
     check_purity(root, &mut broken)?;
     if broken.is_empty() {
@@ -50,6 +51,18 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         return Ok(());
     }
     bail!("{} house rules broken:\n  {}", broken.len(), broken.join("\n  "))
+}
+
+/// Every place that the map names is there.
+fn check_map(root: &Path, broken: &mut Vec<String>) -> Result<()> {
+    let map = fs::read_to_string(root.join("ARCHITECTURE.md")).context("ARCHITECTURE.md")?;
+    let places = map.split('`').filter(|place| place.starts_with("haul") && place.contains("/src/"));
+    for place in places {
+        if !root.join("crates").join(place).exists() {
+            broken.push(format!("ARCHITECTURE.md: there is no {place}"));
+        }
+    }
+    Ok(())
 }
 
 fn check_file(root: &Path, file: &Path, text: &str, broken: &mut Vec<String>) {
