@@ -24,6 +24,8 @@
 //! | [`ids`], [`time`], [`limits`] | checked names, instants, every maximum with its reason |
 #![no_std]
 #![forbid(unsafe_code)]
+// Whatever comes from outside is decoded here: no index may be out of bounds.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 extern crate alloc;
 #[cfg(test)]
