@@ -1,8 +1,9 @@
 //! The pages of a peer for its owner: search, shares, transfers. Plain tables and forms; no script is needed.
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
 use crate::assets;
+use crate::layout::{brand, document};
 
 /// The pages in the bar, in order: address and name.
 const PAGES: [(&str, &str); 3] = [("/", "Search"), ("/shares", "Shares"), ("/transfers", "Transfers")];
@@ -183,41 +184,22 @@ pub fn notice(title: &str, text: &str, command: Option<&str>) -> String {
 }
 
 fn page(title: &str, here: &str, content: &Markup) -> String {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="robots" content="noindex";
-                title { (title) " · haul" }
-                link rel="icon" type="image/svg+xml" href=(assets::ICON.path);
-                link rel="stylesheet" href=(assets::STYLE.path);
-                link rel="stylesheet" href=(assets::PEER_STYLE.path);
-            }
-            body {
-                a.skip href="#content" { "Skip to content" }
-                header.bar {
-                    div.mark {
-                        img src=(assets::ICON.path) alt="" width="24" height="24";
-                        "haul"
-                        nav aria-label="Pages" {
-                            @for (address, name) in PAGES {
-                                @if address == here {
-                                    a href=(address) aria-current="page" { (name) }
-                                } @else {
-                                    a href=(address) { (name) }
-                                }
-                            }
-                        }
+    let bar = html! {
+        div.mark {
+            (brand())
+            nav aria-label="Pages" {
+                @for (address, name) in PAGES {
+                    @if address == here {
+                        a href=(address) aria-current="page" { (name) }
+                    } @else {
+                        a href=(address) { (name) }
                     }
                 }
-                main #content { (content) }
             }
         }
-    }
-    .into_string()
+    };
+    let styles = [assets::STYLE.path, assets::PEER_STYLE.path];
+    document(title, &styles, &bar, &html! { main #content { (content) } })
 }
 
 /// Names come from anybody: what would turn text around or hide is shown by its number.
