@@ -21,6 +21,7 @@
 //! | [`outline`] | leaf chaining values, sheets, verification against the blob id |
 //! | [`blob`] | geometry of a blob: leaves, pieces, sheets; bitfields |
 //! | [`path`] | share paths as checked bytes |
+//! | [`text`] | names from strangers as text that can be shown |
 //! | [`ids`], [`time`], [`limits`] | checked names, instants, every maximum with its reason |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -41,6 +42,7 @@ pub mod outline;
 pub mod path;
 pub mod query;
 pub mod registry;
+pub mod text;
 pub mod time;
 pub mod trust;
 pub mod wire;

@@ -1,5 +1,6 @@
 //! The pages of a peer for its owner: search, shares, transfers. Plain tables and forms; no script is needed.
 
+use haul_core::text::escape;
 use maud::{Markup, html};
 
 use crate::assets;
@@ -79,11 +80,11 @@ pub fn search(query: &str, status: Option<&str>, found: &[FoundRow]) -> String {
                     tbody {
                         @for row in found {
                             tr {
-                                th scope="row" { bdi { (visible(&row.name)) } @if row.near { " (near)" } }
+                                th scope="row" { bdi { (escape(&row.name)) } @if row.near { " (near)" } }
                                 td { (row.size) }
                                 td { (row.copies) }
-                                td { bdi { (visible(&row.place)) } }
-                                td { code { (visible(&row.command)) } }
+                                td { bdi { (escape(&row.place)) } }
+                                td { code { (escape(&row.command)) } }
                             }
                         }
                     }
@@ -114,8 +115,8 @@ pub fn shares(rows: &[ShareRow]) -> String {
                     tbody {
                         @for row in rows {
                             tr {
-                                th scope="row" { bdi { (visible(&row.name)) } }
-                                td { bdi { (visible(&row.path)) } }
+                                th scope="row" { bdi { (escape(&row.name)) } }
+                                td { bdi { (escape(&row.path)) } }
                                 td { (row.files) }
                                 td { (row.size) }
                                 td { (row.state) }
@@ -148,9 +149,9 @@ pub fn transfers(rows: &[TransferRow]) -> String {
                     tbody {
                         @for row in rows {
                             tr {
-                                th scope="row" { bdi { (visible(&row.name)) } }
+                                th scope="row" { bdi { (escape(&row.name)) } }
                                 td {
-                                    progress max="100" value=(row.percent) aria-label={ "Progress of " (visible(&row.name)) } {}
+                                    progress max="100" value=(row.percent) aria-label={ "Progress of " (escape(&row.name)) } {}
                                     " " (row.progress)
                                 }
                                 td { (row.state) }
@@ -200,23 +201,6 @@ fn page(title: &str, here: &str, content: &Markup) -> String {
     };
     let styles = [assets::STYLE.path, assets::PEER_STYLE.path];
     document(title, &styles, &bar, &html! { main #content { (content) } })
-}
-
-/// Names come from anybody: what would turn text around or hide is shown by its number.
-fn visible(text: &str) -> String {
-    let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if hides(c) {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ const FILE_LINES: usize = 800;
 const DIRECTIONS: &[(&str, &[&str])] = &[
     ("haul-core", &[]),
     ("haul-net", &["haul-core"]),
-    ("haul-web", &[]),
+    ("haul-web", &["haul-core"]),
     ("haul-index", &["haul-core", "haul-net", "haul-web"]),
     ("haul-peer", &["haul-core", "haul-net", "haul-web"]),
     ("haul", &["haul-core", "haul-net", "haul-index", "haul-peer"]),

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use haul_core::ids::PeerId;
 use haul_core::limits;
+use haul_core::text::is_deceptive;
 use haul_core::wire::Label;
 
 /// What two names that are taken for the same have in common.
@@ -41,12 +42,10 @@ fn suffixed(name: &str, digits: &str) -> Label {
     Label::from_lossy(&format!("{}~{digits}", name.get(..room.min(name.len())).unwrap_or_default()))
 }
 
-/// Replaces characters that are not seen or that reorder the text (bidi controls, zero width, tags) by `_`.
+/// Replaces characters that are not seen or that reorder the text by `_`.
 fn visible(name: &Label) -> Label {
-    let hidden = |c: char| {
-        matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-    };
+    // Joiners too: nothing tells two names apart that differ only by them.
+    let hidden = |c: char| is_deceptive(c) || matches!(c, '\u{200c}' | '\u{200d}');
     if !name.as_str().contains(hidden) {
         return name.clone();
     }

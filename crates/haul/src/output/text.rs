@@ -3,36 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+pub(crate) use haul_core::text::escape;
 use unicode_width::UnicodeWidthStr;
-
-/// Makes control characters, direction marks and invisible separators visible as `\u{…}`, so that a name from a
-/// stranger can neither move the cursor nor pretend to be another name.
-pub(crate) fn escape(name: &str) -> Cow<'_, str> {
-    if !name.contains(is_deceptive) {
-        return Cow::Borrowed(name);
-    }
-    let mut shown = String::with_capacity(name.len() + 16);
-    for letter in name.chars() {
-        match letter {
-            '\n' => shown.push_str("\\n"),
-            '\t' => shown.push_str("\\t"),
-            '\r' => shown.push_str("\\r"),
-            '\u{0}'..='\u{1f}' | '\u{7f}' => shown.push_str(&format!("\\x{:02x}", u32::from(letter))),
-            _ if is_deceptive(letter) => shown.push_str(&format!("\\u{{{:x}}}", u32::from(letter))),
-            _ => shown.push(letter),
-        }
-    }
-    Cow::Owned(shown)
-}
-
-fn is_deceptive(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter,
-            // Bidirectional marks, embeddings, overrides and isolates.
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            // Line and paragraph separators; zero-width space, word joiner, byte order mark; tag characters.
-            | '\u{2028}' | '\u{2029}' | '\u{200b}' | '\u{2060}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-}
 
 /// `39.6 GiB`, `512 B`.
 pub(crate) fn size(bytes: u64) -> String {
