@@ -103,8 +103,7 @@ pub struct Members {
 impl Members {
     /// Opens or creates the file. Also returns what was known of presence.
     pub fn open(path: &Path, authority: Arc<Authority>) -> Result<(Self, Vec<(PeerId, PresenceNote)>), LedgerError> {
-        let ledger = Ledger::open(path)?;
-        let contents = ledger.read()?;
+        let (ledger, contents) = Ledger::open(path)?;
         let mut state = State { serial: contents.serial, ..State::default() };
         for (peer, record) in contents.members {
             let member = Member::from(record);

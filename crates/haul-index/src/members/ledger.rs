@@ -120,8 +120,24 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or creates the file.
-    pub(super) fn open(path: &Path) -> Result<Self, LedgerError> {
+    /// Opens or creates the file and reads everything. redb panics on some pages that hold garbage; here that is an
+    /// error like others.
+    pub(super) fn open(path: &Path) -> Result<(Self, Contents), LedgerError> {
+        // Taken for a new file, it would admit again whoever was removed.
+        if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+            return Err(LedgerError(
+                "it is empty: put back a copy of it, or delete it if nobody was ever removed from this network".into(),
+            ));
+        }
+        std::panic::catch_unwind(|| {
+            let ledger = Self::open_tables(path)?;
+            let contents = ledger.read()?;
+            Ok((ledger, contents))
+        })
+        .unwrap_or_else(|_| Err(LedgerError("its pages are damaged: put back a copy of it".into())))
+    }
+
+    fn open_tables(path: &Path) -> Result<Self, LedgerError> {
         let database = Database::create(path)?;
         let transaction = begin(&database)?;
         {
@@ -145,7 +161,7 @@ impl Ledger {
     }
 
     /// Reads everything. A record that is not understood is an error: guessing would admit or expel somebody.
-    pub(super) fn read(&self) -> Result<Contents, LedgerError> {
+    fn read(&self) -> Result<Contents, LedgerError> {
         let transaction = self.database.begin_read()?;
         let serial = transaction.open_table(COUNTERS)?.get(SERIAL)?.map_or(0, |value| value.value());
         let mut ticket_uses = Vec::new();

@@ -221,3 +221,32 @@ fn a_file_that_is_not_ours_is_an_error() {
     std::fs::write(&path, b"not a database, but long enough to have a header of one").unwrap();
     assert!(Members::open(&path, f.authority).is_err());
 }
+
+/// A file with a page of garbage opens or is refused in words; it never ends the process.
+#[test]
+fn a_damaged_file_is_refused_in_words() {
+    let fixture = Fixture::new();
+    let secret = fixture.ticket(5, Role::Member);
+    for n in 1..5 {
+        fixture.join(n, &secret).unwrap();
+    }
+    let Fixture { dir, authority, members } = fixture;
+    drop(members);
+    let file = dir.path().join("members.redb");
+    let sound = std::fs::read(&file).unwrap();
+    let mut refused = 0;
+    for start in (0..sound.len()).step_by(4_096) {
+        let mut damaged = sound.clone();
+        let end = sound.len().min(start + 64);
+        damaged[start..end].fill(0xff);
+        std::fs::write(&file, damaged).unwrap();
+        if let Err(error) = Members::open(&file, Arc::clone(&authority)) {
+            assert!(!error.to_string().is_empty());
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "some page must matter");
+    std::fs::write(&file, []).unwrap();
+    let error = Members::open(&file, Arc::clone(&authority)).unwrap_err();
+    assert!(error.to_string().contains("it is empty"), "{error}");
+}
