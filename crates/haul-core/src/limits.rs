@@ -88,6 +88,14 @@ pub const BROWSE_ENTRIES: usize = 1_000;
 pub const QUERY_BYTES: usize = 1_024;
 /// Words and filters of a query.
 pub const QUERY_TERMS: usize = 32;
+/// Watches of one member: one per question that a person keeps, several times over.
+pub const WATCHES_PER_MEMBER: usize = 100;
+/// Watches of all members at one index: what they need in memory stays below half a gigabyte, whatever they ask.
+pub const WATCHES: usize = 20_000;
+/// Matches that wait for one member to take them, of all its watches; further ones are lost, with a mark.
+pub const MATCHES_WAITING: usize = 1_000;
+/// Names with their contents that a watch remembers as told; the oldest are forgotten, and told again if they come again.
+pub const MATCHES_REMEMBERED: usize = 2_000;
 /// One-leaf blobs in one request.
 pub const SMALL_BLOBS: usize = 1_000;
 /// Ranges of leaves in one request for pieces.

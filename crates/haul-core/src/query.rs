@@ -4,6 +4,7 @@
 //! `key:value` filters restrict: `size:>1G`, `type:video`, `ext:iso`, `peer:lab-3`, `share:films`, `path:/models`,
 //! `age:<7d`, `hash:7f4e`, `name:word` (never matches a directory part). Commas in `type:` and `ext:` mean "or".
 
+mod entry;
 mod fold;
 mod kind;
 mod near;
@@ -15,6 +16,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+pub use entry::{FoldedEntry, Origin};
 pub use fold::{fold, fold_text};
 pub use kind::FileType;
 pub use near::{near_distance, near_tolerance};

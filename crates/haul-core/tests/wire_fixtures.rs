@@ -93,6 +93,8 @@ fn index_requests() -> Vec<IndexRequest> {
         IndexRequest::Invite { uses: 50, life_ms: 86_400_000, role: Role::Member, groups: groups() },
         IndexRequest::Remove { peer: key(2) },
         IndexRequest::Leave,
+        IndexRequest::Watch { watch: 300, query: "llama -beta".to_owned() },
+        IndexRequest::Unwatch { watch: 300 },
     ]
 }
 
@@ -205,11 +207,16 @@ fn index_answers() -> Vec<IndexAnswer> {
         IndexAnswer::Left,
     ];
     answers.extend(refusals().into_iter().map(IndexAnswer::Refused));
+    answers.extend([IndexAnswer::Watching, IndexAnswer::Unwatched]);
     answers
 }
 
 fn index_pushes() -> Vec<IndexPush> {
-    vec![IndexPush::Revoked { time: Timestamp(3), revoked: vec![(key(9), 4)] }]
+    vec![
+        IndexPush::Revoked { time: Timestamp(3), revoked: vec![(key(9), 4)] },
+        IndexPush::Match { watch: 300, hits: hits().hits, missed: false },
+        IndexPush::Match { watch: 300, hits: vec![], missed: true },
+    ]
 }
 
 fn peer_requests() -> Vec<PeerRequest> {

@@ -83,6 +83,8 @@ fn least_role(request: &IndexRequest) -> Role {
         | IndexRequest::Browse { .. }
         | IndexRequest::Peers { .. }
         | IndexRequest::Stats
+        | IndexRequest::Watch { .. }
+        | IndexRequest::Unwatch { .. }
         | IndexRequest::Leave => Role::Guest,
         IndexRequest::Open { .. }
         | IndexRequest::Begin { .. }
@@ -144,6 +146,8 @@ mod tests {
             ("Invite", IndexRequest::Invite { uses: 1, life_ms: 1, role: Role::Member, groups: List::default() }),
             ("Remove", IndexRequest::Remove { peer }),
             ("Leave", IndexRequest::Leave),
+            ("Watch", IndexRequest::Watch { watch: 1, query: String::new() }),
+            ("Unwatch", IndexRequest::Unwatch { watch: 1 }),
         ]
     }
 
@@ -192,7 +196,7 @@ mod tests {
             ["Renew", "Lookup", "Search", "Browse", "Peers", "Stats"].map(|n| format!("{n} | {stranger} | {all}")),
         );
         expected.extend(["Invite", "Remove"].map(|n| format!("{n} | {stranger} | {admin}")));
-        expected.push(format!("Leave | {stranger} | {all}"));
+        expected.extend(["Leave", "Watch", "Unwatch"].map(|n| format!("{n} | {stranger} | {all}")));
         assert_eq!(table, expected);
     }
 

@@ -163,6 +163,18 @@ pub enum IndexRequest {
     },
     /// Ends the session: all entries are hidden at once.
     Leave,
+    /// Asks to be told of new entries that fit, by [`IndexPush::Match`], until Unwatch or the end of the session.
+    Watch {
+        /// Chosen by the peer, unique on this connection.
+        watch: u64,
+        /// The query language of [`crate::query`]; words count in base names only.
+        query: String,
+    },
+    /// Ends a watch. What was pushed before the answer may still be on its way.
+    Unwatch {
+        /// The watch.
+        watch: u64,
+    },
 }
 
 /// What the index answers.
@@ -229,9 +241,14 @@ pub enum IndexAnswer {
     Left,
     /// To anything: not done, and why.
     Refused(Refusal),
+    /// To Watch: from now on, matches are pushed.
+    Watching,
+    /// To Unwatch, also of a watch that is not there.
+    Unwatched,
 }
 
-/// What an index says on its own, on an open session. It may be lost: whatever it says also comes with an answer.
+/// What an index says on its own, on an open session. A list of revocations may be lost: it also comes with an answer.
+/// Matches that are lost are marked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IndexPush {
     /// A member was removed: stop serving it now. The list replaces the one that came before.
@@ -241,6 +258,17 @@ pub enum IndexPush {
         /// As in [`Welcome`].
         #[serde(deserialize_with = "super::arriving")]
         revoked: Vec<(PeerId, u64)>,
+    },
+    /// Entries that fit a watch were registered, or their share came back. Each name with one content comes once, by
+    /// the first share that has it. A file that is still hashed comes without its blob, and again with it.
+    Match {
+        /// The watch.
+        watch: u64,
+        /// The entries. `names`, `copies` and `online` of a match are 1: others are not counted.
+        #[serde(deserialize_with = "super::arriving")]
+        hits: Vec<Hit>,
+        /// Further matches are lost: there were more than could be kept for this watch. A search finds them.
+        missed: bool,
     },
 }
 

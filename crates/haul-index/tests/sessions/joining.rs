@@ -145,7 +145,7 @@ async fn removal_ends_the_session_and_tells_everybody() {
         |revoked: &[(_, u64)]| matches!(revoked, [(peer, serial)] if *peer == peer_id(3) && *serial >= member.serial);
     let pushed = tokio::time::timeout(PATIENCE, witness.inbox.next()).await.unwrap();
     let Some(Inbound::Push(bytes)) = pushed else { panic!("no push") };
-    let IndexPush::Revoked { revoked, .. } = haul_core::wire::decode(&bytes).unwrap();
+    let IndexPush::Revoked { revoked, .. } = haul_core::wire::decode(&bytes).unwrap() else { panic!("another push") };
     assert!(listed(&revoked));
     let IndexAnswer::Renewed(renewed) = witness.ask(IndexRequest::Renew).await else { panic!("not renewed") };
     assert!(listed(&renewed.revoked));

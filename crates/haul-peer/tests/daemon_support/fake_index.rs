@@ -190,6 +190,14 @@ impl FakeIndex {
                 count("leave");
                 IndexAnswer::Left
             }
+            IndexRequest::Watch { .. } => {
+                count("watch");
+                IndexAnswer::Watching
+            }
+            IndexRequest::Unwatch { .. } => {
+                count("unwatch");
+                IndexAnswer::Unwatched
+            }
         }
     }
 
