@@ -80,6 +80,14 @@ pub const SHARES_PER_PEER: usize = 1_000;
 pub const LOOKUP_KEYS: usize = 256;
 /// Providers returned for one key.
 pub const LOOKUP_PROVIDERS: usize = 256;
+/// Peers in one answer to a Locate, all blobs together: 32 for each of the most blobs, and few enough that an answer
+/// of one-byte numbers stays cheap to read.
+pub const LOCATED_PEERS: usize = 8_192;
+/// Places of one blob that a Locate counts: who fetches a file asks whether many have it, not how many exactly. (A
+/// million empty files share a blob.)
+pub const LOCATED_PLACES: u32 = 1_024;
+/// Cards in one request: as many peers as one blob is located at.
+pub const CARDS: usize = LOOKUP_PROVIDERS;
 /// Hits in one answer; more by cursor.
 pub const SEARCH_HITS: usize = 1_000;
 /// Entries in one answer to a browse or a listing.

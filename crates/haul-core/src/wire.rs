@@ -158,6 +158,19 @@ where
     Ok(lists.into_vec().into_iter().map(List::into_vec).collect())
 }
 
+/// Reads the peers of a located answer. Numbers of one byte take four in memory, so the list has a limit of its own.
+pub(crate) fn located_peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
+    List::<u32, { crate::limits::LOCATED_PEERS }>::deserialize(deserializer).map(List::into_vec)
+}
+
+/// Reads the blobs of a located answer: one per key.
+pub(crate) fn located_blobs<'de, D>(deserializer: D) -> Result<Vec<index::LocatedBlob>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    List::<index::LocatedBlob, { crate::limits::LOOKUP_KEYS }>::deserialize(deserializer).map(List::into_vec)
+}
+
 /// The name of a share, peer or group: 1 to 64 bytes of UTF-8 without control characters, `/` and `:`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(alloc::string::String);

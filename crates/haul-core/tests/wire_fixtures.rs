@@ -16,8 +16,8 @@ use haul_core::path::SharePath;
 use haul_core::time::Timestamp;
 use haul_core::trust::Role;
 use haul_core::wire::index::{
-    BlobPlaces, Hello, Hit, HitKind, Hits, IndexAnswer, IndexPush, IndexRequest, Listing, LookupKeys, Membership,
-    PeerCard, Place, Providers, Refusal, Renewed, Stats, Welcome,
+    BlobPlaces, Hello, Hit, HitKind, Hits, IndexAnswer, IndexPush, IndexRequest, Listing, Located, LocatedBlob,
+    LookupKeys, Membership, PeerCard, Place, Providers, Refusal, Renewed, Stats, Welcome,
 };
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
 use haul_core::wire::{ByteString, Label, List, decode, encode};
@@ -95,6 +95,8 @@ fn index_requests() -> Vec<IndexRequest> {
         IndexRequest::Leave,
         IndexRequest::Watch { watch: 300, query: "llama -beta".to_owned() },
         IndexRequest::Unwatch { watch: 300 },
+        IndexRequest::Locate { blobs: List::new(vec![blob()]), max: 64, away: true },
+        IndexRequest::Cards { numbers: List::new(vec![0, 300]) },
     ]
 }
 
@@ -187,7 +189,11 @@ fn index_answers() -> Vec<IndexAnswer> {
         IndexAnswer::Committed { state: state() },
         IndexAnswer::Closed,
         IndexAnswer::Renewed(Renewed { grant: Some(bytes("grant")), time: Timestamp(1), revoked: vec![] }),
-        IndexAnswer::Providers(Providers { peers: vec![card()], answers: vec![vec![places], vec![]] }),
+        IndexAnswer::Providers(Providers {
+            peers: vec![card()],
+            answers: vec![vec![places], vec![]],
+            coverage_permille: 1_000,
+        }),
         IndexAnswer::Hits(hits()),
         IndexAnswer::Listing(listing()),
         IndexAnswer::Peers { peers: vec![card()], more: true },
@@ -208,6 +214,13 @@ fn index_answers() -> Vec<IndexAnswer> {
     ];
     answers.extend(refusals().into_iter().map(IndexAnswer::Refused));
     answers.extend([IndexAnswer::Watching, IndexAnswer::Unwatched]);
+    let located = |size, total, end| LocatedBlob { size, total, end };
+    answers.push(IndexAnswer::Located(Located {
+        peers: vec![3, 300],
+        blobs: vec![located(1_000_000, 1_024, 2), located(0, 0, 2)],
+        coverage_permille: 999,
+    }));
+    answers.push(IndexAnswer::Cards { cards: vec![Some(card()), None] });
     answers
 }
 

@@ -8,6 +8,7 @@ mod browse;
 mod disk;
 mod embedded;
 mod load;
+mod locate;
 mod lookup;
 mod memory;
 mod presence;
@@ -26,7 +27,7 @@ use haul_core::path::SharePath;
 use haul_core::query::Query;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
-use haul_core::wire::index::{Hits, Listing, LookupKeys, Place};
+use haul_core::wire::index::{Hits, Listing, Located, LookupKeys, Place};
 
 pub use embedded::{EmbeddedStore, StoreSettings};
 
@@ -113,12 +114,20 @@ pub struct BlobFound {
 }
 
 /// Answer to a lookup: one list per key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Each peer once.
     pub peers: Vec<PeerId>,
     /// In the order of the keys.
     pub answers: Vec<Vec<BlobFound>>,
+    /// Share of the index that took part, in thousandths.
+    pub coverage_permille: u16,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self { peers: Vec::new(), answers: Vec::new(), coverage_permille: 1_000 }
+    }
 }
 
 /// A search, ready to run.
@@ -215,6 +224,19 @@ pub trait IndexStore: Send + Sync + 'static {
         max: usize,
         away: bool,
     ) -> impl Future<Output = Result<Found, StoreError>> + Send;
+    /// Who has these blobs, in short: each peer once per blob, those that are there first, `max` at most and
+    /// [`haul_core::limits::LOCATED_PEERS`] for all blobs together; places counted up to
+    /// [`haul_core::limits::LOCATED_PLACES`]. Peers are named by numbers of this store, from 0 without gaps, which keep
+    /// their meaning while the process runs.
+    fn locate(
+        &self,
+        asker: &Asker,
+        blobs: &[BlobId],
+        max: usize,
+        away: bool,
+    ) -> impl Future<Output = Result<Located, StoreError>> + Send;
+    /// The peers with these numbers of [`Self::locate`].
+    fn peer_ids(&self, numbers: &[u32]) -> Vec<Option<PeerId>>;
     /// Finds names.
     fn search(
         &self,

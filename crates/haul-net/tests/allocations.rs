@@ -12,8 +12,8 @@ use haul_core::path::SharePath;
 use haul_core::time::Timestamp;
 use haul_core::wire::frame::{FrameHeader, FrameKind, HEADER_BYTES};
 use haul_core::wire::index::{
-    BlobPlaces, Hello, Hit, HitKind, Hits, IndexAnswer, IndexRequest, LookupKeys, Membership, PeerCard, Place,
-    Providers, Renewed, Welcome,
+    BlobPlaces, Hello, Hit, HitKind, Hits, IndexAnswer, IndexRequest, Located, LocatedBlob, LookupKeys, Membership,
+    PeerCard, Place, Providers, Renewed, Welcome,
 };
 use haul_core::wire::peer::{LeafRange, PeerRequest};
 use haul_core::wire::{ByteString, Label, List, VERSION, decode, encode};
@@ -81,6 +81,8 @@ fn index_requests() -> Vec<Vec<u8>> {
         IndexRequest::Stats,
         IndexRequest::Remove { peer: key() },
         IndexRequest::Leave,
+        IndexRequest::Locate { blobs: List::new(vec![BlobId::empty(); limits::LOOKUP_KEYS]), max: 1, away: true },
+        IndexRequest::Cards { numbers: List::new(vec![1; limits::CARDS]) },
     ]
     .iter()
     .map(encode)
@@ -167,7 +169,11 @@ fn index_answers() -> Vec<Vec<u8>> {
     [
         IndexAnswer::Welcome(welcome),
         IndexAnswer::Renewed(Renewed { grant: Some(text(9)), time: Timestamp(1), revoked: vec![(key(), 1); 2] }),
-        IndexAnswer::Providers(Providers { peers: vec![card.clone(); 2], answers: vec![vec![places; 2]; 2] }),
+        IndexAnswer::Providers(Providers {
+            peers: vec![card.clone(); 2],
+            answers: vec![vec![places; 2]; 2],
+            coverage_permille: 1_000,
+        }),
         IndexAnswer::Hits(Hits { hits: vec![hit; 2], ..Hits::default() }),
         IndexAnswer::Peers { peers: vec![card; 2], more: false },
     ]
@@ -186,6 +192,16 @@ fn no_number_in_an_answer_is_believed() {
             check::<IndexAnswer>(&[&valid[..place], &number, &valid[place + 1..], &rest].concat());
         }
     }
+}
+
+#[test]
+fn the_largest_located_answer_decodes_within_the_bound() {
+    let answer = |peers| {
+        let blobs = vec![LocatedBlob::default(); limits::LOOKUP_KEYS];
+        encode(&IndexAnswer::Located(Located { peers: vec![1; peers], blobs, ..Located::default() }))
+    };
+    assert!(check::<IndexAnswer>(&answer(limits::LOCATED_PEERS)));
+    assert!(!check::<IndexAnswer>(&answer(limits::LOCATED_PEERS + 1)));
 }
 
 /// Arbitrary bytes, and valid ones truncated, flipped, spliced, and with a huge number written over them.

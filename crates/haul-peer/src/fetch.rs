@@ -46,6 +46,8 @@ pub struct Found {
 pub trait FindProviders: Send + Sync + 'static {
     /// Who holds the blob now. The error is a reason in words; the download goes on with those it knows.
     fn find(&self, blob: BlobId) -> BoxFuture<'_, Result<Found, String>>;
+    /// A provider that was found could not be reached: what is remembered of its addresses may be wrong.
+    fn unreachable(&self, _peer: PeerId) {}
 }
 
 /// A blob to download into a file.

@@ -9,6 +9,7 @@
 //! While there is no session, this peer goes on serving and downloading: [`Standing`] judges grants without the index.
 
 pub mod backoff;
+pub mod cards;
 mod hold;
 pub mod membership;
 pub mod session;
@@ -18,11 +19,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use haul_core::ids::{NetworkId, PeerId};
+use haul_core::ids::{BlobId, NetworkId, PeerId};
 use haul_core::time::Timestamp;
 use haul_core::trust::Ticket;
-use haul_core::wire::Label;
-use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
+use haul_core::wire::index::{IndexAnswer, IndexRequest, PeerCard, Refusal};
+use haul_core::wire::{Label, List};
 use haul_net::identity::SecretKey;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -120,6 +121,17 @@ pub enum LinkError {
     Stopping,
 }
 
+/// Who has one blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Providers {
+    /// Bytes of the blob; none if nobody has it.
+    pub size: Option<u64>,
+    /// Places where it is, up to [`haul_core::limits::LOCATED_PLACES`].
+    pub places: u32,
+    /// The peers, online ones first.
+    pub cards: Vec<PeerCard>,
+}
+
 enum Command {
     Join(Box<Ticket>, oneshot::Sender<Result<(), LinkError>>),
     Leave(oneshot::Sender<Result<(), LinkError>>),
@@ -177,22 +189,52 @@ impl IndexLink {
     /// Asks and waits for the answer. A session that opens within moments is waited for, and a question on which the
     /// session broke is asked once more: none of the questions that go through here changes anything twice.
     pub async fn ask(&self, request: &IndexRequest) -> Result<IndexAnswer, LinkError> {
+        self.on_session(|session| async move { answer_of(&session, request).await }).await
+    }
+
+    /// Who has these blobs, up to `max` peers each, online ones first; `away` ones only if asked for. Blobs beyond
+    /// [`haul_core::limits::LOOKUP_KEYS`] are not asked for.
+    pub async fn locate(&self, blobs: &[BlobId], max: u32, away: bool) -> Result<Vec<Providers>, LinkError> {
+        let request = IndexRequest::Locate { blobs: List::new(blobs.to_vec()), max, away };
+        // Numbers of peers are good for one session only, so both questions go to the same.
+        let request = &request;
+        self.on_session(|session| async move {
+            let IndexAnswer::Located(located) = answer_of(&session, request).await? else {
+                return Err(LinkError::Unexpected);
+            };
+            let cards = session.cards.of(&session, &located.peers, !away).await?;
+            let providers = located.blobs.iter().enumerate().map(|(position, blob)| Providers {
+                size: (blob.total > 0).then_some(blob.size),
+                places: blob.total,
+                cards: located.peers_of(position).iter().filter_map(|number| cards.get(number).cloned()).collect(),
+            });
+            Ok(providers.collect())
+        })
+        .await
+    }
+
+    /// A peer did not answer at the addresses of its card: the next [`Self::locate`] that finds it asks for them again.
+    pub fn forget_card(&self, peer: &PeerId) {
+        if let LinkState::Connected(session) = &*self.shared.state.borrow() {
+            session.cards.forget(peer);
+        }
+    }
+
+    /// Asks on the open session; once more on the next one if it broke meanwhile.
+    async fn on_session<T, F>(&self, ask: impl Fn(Arc<Session>) -> F) -> Result<T, LinkError>
+    where
+        F: Future<Output = Result<T, LinkError>>,
+    {
         let mut retried = false;
         loop {
             let session = self.session().await?;
-            let asked = tokio::time::timeout(ANSWER_DEADLINE, session.connection.request(request)).await;
-            let lost = match asked {
-                Ok(Ok(IndexAnswer::Refused(refusal))) => return Err(LinkError::Refused(refusal)),
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(haul_net::connection::RequestError::Closed(reason))) => reason.to_string(),
-                Ok(Err(_)) => return Err(LinkError::Unexpected),
-                Err(_) => format!("no answer within {} s", ANSWER_DEADLINE.as_secs()),
-            };
-            if retried || session.connection.close_reason().is_none() {
-                return Err(LinkError::Unreachable { since: haul_net::clock::wall_now(), reason: lost });
+            match ask(Arc::clone(&session)).await {
+                Err(LinkError::Unreachable { .. }) if !retried && session.connection.close_reason().is_some() => {
+                    retried = true;
+                    self.gone(&session).await;
+                }
+                outcome => return outcome,
             }
-            retried = true;
-            self.gone(&session).await;
         }
     }
 
@@ -293,6 +335,19 @@ impl IndexLink {
         addresses.retain(|address| seen.insert(address.clone()));
         addresses
     }
+}
+
+/// Asks on this session and waits for the answer.
+async fn answer_of(session: &Session, request: &IndexRequest) -> Result<IndexAnswer, LinkError> {
+    let asked = tokio::time::timeout(ANSWER_DEADLINE, session.connection.request(request)).await;
+    let reason = match asked {
+        Ok(Ok(IndexAnswer::Refused(refusal))) => return Err(LinkError::Refused(refusal)),
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(haul_net::connection::RequestError::Closed(reason))) => reason.to_string(),
+        Ok(Err(_)) => return Err(LinkError::Unexpected),
+        Err(_) => format!("no answer within {} s", ANSWER_DEADLINE.as_secs()),
+    };
+    Err(LinkError::Unreachable { since: haul_net::clock::wall_now(), reason })
 }
 
 fn error_of(since: Timestamp, error: &AttemptError) -> LinkError {

@@ -231,6 +231,7 @@ async fn lookup_tells_providers_and_warns_of_other_contents() {
             places(BlobId::new([1; 32]), 10, vec![place(0, "a/x"), place(1, "x")]),
             places(BlobId::new([2; 32]), 11, vec![place(1, "b/x")]),
         ]],
+        coverage_permille: 1_000,
     };
     let found = run.ask("POST", "/v1/lookup", json!({"what": "x"})).await;
     let [Record::Provider(first), .., Record::Warning(_), Record::Summary(summary)] = found.as_slice() else {
@@ -253,8 +254,11 @@ async fn nobody_reachable_is_said_per_peer() {
     let index = FakeIndex::new();
     let run = start(&index).await;
     let blob = BlobId::new([3; 32]);
-    index.script.lock().unwrap().providers =
-        Providers { peers: vec![card("nas", true)], answers: vec![vec![places(blob, 10, vec![place(0, "x")])]] };
+    index.script.lock().unwrap().providers = Providers {
+        peers: vec![card("nas", true)],
+        answers: vec![vec![places(blob, 10, vec![place(0, "x")])]],
+        coverage_permille: 1_000,
+    };
     let folder = tempfile::tempdir().unwrap();
     let failed = error(&run.ask("POST", "/v1/get", json!({"what": blob.to_string(), "output": folder.path()})).await);
     assert_eq!((failed.code, failed.exit), (ErrorCode::NoProvider, 1), "{failed:?}");
@@ -283,8 +287,11 @@ async fn unfinished_transfers_go_on_with_the_next_daemon() {
     let index = FakeIndex::new();
     let folder = tempfile::tempdir().unwrap();
     let blob = BlobId::new([4; 32]);
-    index.script.lock().unwrap().providers =
-        Providers { peers: vec![card("nas", true)], answers: vec![vec![places(blob, 10, vec![place(0, "x")])]] };
+    index.script.lock().unwrap().providers = Providers {
+        peers: vec![card("nas", true)],
+        answers: vec![vec![places(blob, 10, vec![place(0, "x")])]],
+        coverage_permille: 1_000,
+    };
     let shutdown = CancellationToken::new();
     let daemon = Daemon::start(config(&index, folder.path()), shutdown.clone()).await.unwrap();
     let body = json!({"what": blob.to_string(), "output": folder.path().join("y"), "wait": true, "background": true});

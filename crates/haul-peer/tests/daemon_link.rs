@@ -10,8 +10,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fake_index::FakeIndex;
+use haul_core::ids::BlobId;
+use haul_core::path::SharePath;
+use haul_core::time::Timestamp;
 use haul_core::wire::Label;
-use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
+use haul_core::wire::index::{BlobPlaces, IndexAnswer, IndexRequest, PeerCard, Place, Providers, Refusal};
 use haul_net::identity::SecretKey;
 use haul_peer::link::{self, IndexLink, LinkError, LinkSettings, LinkState};
 use tokio::task::JoinHandle;
@@ -151,6 +154,43 @@ async fn another_network_needs_leaving_first() {
     more.addresses = vec!["10.0.0.9:4477".into()];
     run.link.join(more).await.unwrap();
     assert_eq!(run.link.index_addresses(), ["127.0.0.1:4477", "10.0.0.9:4477"]);
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn cards_are_asked_for_once_until_they_are_old_or_wrong() {
+    let index = FakeIndex::new();
+    let blob = BlobId::new([1; 32]);
+    let card = PeerCard {
+        id: SecretKey::from_seed([9; 32]).unwrap().public(),
+        name: Label::new("nas").unwrap(),
+        addresses: vec!["127.0.0.1:1".into()],
+        online: true,
+        seen: Timestamp(1),
+        files: 0,
+        bytes: 0,
+    };
+    let place = Place { peer: 0, share: card.name.clone(), path: SharePath::default(), mtime_ns: 0, executable: false };
+    let places = BlobPlaces { blob: Some(blob), size: 10, places: vec![place], total: 5 };
+    index.script.lock().unwrap().providers =
+        Providers { peers: vec![card.clone()], answers: vec![vec![places]], coverage_permille: 1_000 };
+    let run = start(&index, &key(), None);
+    run.link.join(index.ticket()).await.unwrap();
+    let found = vec![link::Providers { size: Some(10), places: 5, cards: vec![card.clone()] }];
+    for (locates, cards) in [(1, 1), (2, 1)] {
+        assert_eq!(run.link.locate(&[blob], 8, false).await.unwrap(), found);
+        assert_eq!((index.count("locate"), index.count("cards")), (locates, cards));
+    }
+    run.link.forget_card(&card.id);
+    assert_eq!(run.link.locate(&[blob], 8, false).await.unwrap(), found);
+    assert_eq!(index.count("cards"), 2, "its address did not answer");
+    tokio::time::advance(Duration::from_secs(31)).await;
+    assert_eq!(run.link.locate(&[blob], 8, false).await.unwrap(), found);
+    assert_eq!(index.count("cards"), 3, "too old");
+    index.script.lock().unwrap().providers = Providers::default();
+    let nobody = vec![link::Providers { size: None, places: 0, cards: Vec::new() }];
+    assert_eq!(run.link.locate(&[blob], 8, false).await.unwrap(), nobody);
     run.shutdown.cancel();
     run.task.await.unwrap();
 }

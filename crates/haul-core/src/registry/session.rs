@@ -79,6 +79,8 @@ fn least_role(request: &IndexRequest) -> Role {
         | IndexRequest::Hello(_)
         | IndexRequest::Renew
         | IndexRequest::Lookup { .. }
+        | IndexRequest::Locate { .. }
+        | IndexRequest::Cards { .. }
         | IndexRequest::Search { .. }
         | IndexRequest::Browse { .. }
         | IndexRequest::Peers { .. }
@@ -148,6 +150,8 @@ mod tests {
             ("Leave", IndexRequest::Leave),
             ("Watch", IndexRequest::Watch { watch: 1, query: String::new() }),
             ("Unwatch", IndexRequest::Unwatch { watch: 1 }),
+            ("Locate", IndexRequest::Locate { blobs: List::default(), max: 1, away: false }),
+            ("Cards", IndexRequest::Cards { numbers: List::default() }),
         ]
     }
 
@@ -196,7 +200,7 @@ mod tests {
             ["Renew", "Lookup", "Search", "Browse", "Peers", "Stats"].map(|n| format!("{n} | {stranger} | {all}")),
         );
         expected.extend(["Invite", "Remove"].map(|n| format!("{n} | {stranger} | {admin}")));
-        expected.extend(["Leave", "Watch", "Unwatch"].map(|n| format!("{n} | {stranger} | {all}")));
+        expected.extend(["Leave", "Watch", "Unwatch", "Locate", "Cards"].map(|n| format!("{n} | {stranger} | {all}")));
         assert_eq!(table, expected);
     }
 

@@ -175,6 +175,20 @@ pub enum IndexRequest {
         /// The watch.
         watch: u64,
     },
+    /// Who has these blobs? Short: peers are named by number, and nothing is said of places.
+    Locate {
+        /// The blobs.
+        blobs: List<BlobId, { limits::LOOKUP_KEYS }>,
+        /// Peers per blob at most.
+        max: u32,
+        /// Peers that are away count too.
+        away: bool,
+    },
+    /// Who are the peers of a Located?
+    Cards {
+        /// Their numbers.
+        numbers: List<u32, { limits::CARDS }>,
+    },
 }
 
 /// What the index answers.
@@ -245,6 +259,15 @@ pub enum IndexAnswer {
     Watching,
     /// To Unwatch, also of a watch that is not there.
     Unwatched,
+    /// To Locate.
+    Located(Located),
+    /// To Cards: in the order of the numbers; none for a number that no member has. Those at the end that do not fit
+    /// into a frame are left out.
+    Cards {
+        /// The cards.
+        #[serde(deserialize_with = "super::arriving")]
+        cards: Vec<Option<PeerCard>>,
+    },
 }
 
 /// What an index says on its own, on an open session. A list of revocations may be lost: it also comes with an answer.
@@ -380,6 +403,48 @@ pub struct Providers {
     /// For each key its blobs: at most one for a blob key, any number for a name.
     #[serde(deserialize_with = "super::arriving_lists")]
     pub answers: Vec<Vec<BlobPlaces>>,
+    /// Share of the index that took part, in thousandths.
+    pub coverage_permille: u16,
+}
+
+/// Answer to a locate: flat, so that a blob with two peers takes a dozen bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Located {
+    /// The peers of all blobs, one blob's behind the other's, those that are online first. A peer's number stays the
+    /// same while the index's process runs.
+    #[serde(deserialize_with = "super::located_peers")]
+    pub peers: Vec<u32>,
+    /// In the order of the request.
+    #[serde(deserialize_with = "super::located_blobs")]
+    pub blobs: Vec<LocatedBlob>,
+    /// Share of the index that took part, in thousandths.
+    pub coverage_permille: u16,
+}
+
+/// What is known of one blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocatedBlob {
+    /// Bytes; 0 if nobody has it.
+    pub size: u64,
+    /// Places that the asker may see, counted up to [`limits::LOCATED_PLACES`].
+    pub total: u32,
+    /// End of its peers in [`Located::peers`]; they begin at the end of the blob before.
+    pub end: u32,
+}
+
+impl Default for Located {
+    fn default() -> Self {
+        Self { peers: Vec::new(), blobs: Vec::new(), coverage_permille: 1_000 }
+    }
+}
+
+impl Located {
+    /// The peers of the blob at this position of the request; none if the answer is malformed there.
+    pub fn peers_of(&self, position: usize) -> &[u32] {
+        let end_of = |position: usize| self.blobs.get(position).map(|blob| blob.end as usize);
+        let start = position.checked_sub(1).map_or(Some(0), end_of);
+        start.zip(end_of(position)).and_then(|(start, end)| self.peers.get(start..end)).unwrap_or_default()
+    }
 }
 
 /// Where one blob is.
@@ -504,4 +569,32 @@ pub struct Stats {
     pub lookups: u64,
     /// Milliseconds since the start.
     pub uptime_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn peers_of_a_blob_are_between_two_ends() {
+        let blob = |end| LocatedBlob { size: 1, total: 1, end };
+        let located = Located { peers: vec![7, 8, 9], blobs: vec![blob(2), blob(2), blob(3)], ..Located::default() };
+        let of = |position| located.peers_of(position);
+        assert_eq!((of(0), of(1), of(2), of(3)), (&[7, 8][..], &[][..], &[9][..], &[][..]));
+        // Ends that run backwards or out of the list name nobody.
+        let broken = Located { blobs: vec![blob(3), blob(1), blob(9)], ..located.clone() };
+        assert_eq!((broken.peers_of(1), broken.peers_of(2)), (&[][..], &[][..]));
+    }
+
+    #[test]
+    fn a_located_blob_with_two_peers_takes_a_dozen_bytes() {
+        let size = |count: usize| {
+            let blobs = (1..=count).map(|n| LocatedBlob { size: 3_000_000, total: 2, end: 2 * n as u32 }).collect();
+            let peers = (0..2 * count).map(|n| 1_000 + n as u32).collect();
+            crate::wire::encode(&IndexAnswer::Located(Located { peers, blobs, ..Located::default() })).len()
+        };
+        assert!(size(1) <= 15, "{}", size(1));
+        assert!(size(64) <= 64 * 11, "{}", size(64));
+    }
 }

@@ -52,6 +52,13 @@ async fn find<S: IndexStore>(session: &Session<S>, request: IndexRequest) -> Res
     match request {
         IndexRequest::Renew => renew(session),
         IndexRequest::Lookup { keys, max, away } => lookup(session, &keys, max, away).await,
+        IndexRequest::Locate { blobs, max, away } => {
+            let max = (max as usize).min(limits::LOOKUP_PROVIDERS);
+            Counters::add(&session.state.counters.lookups, blobs.len());
+            let located = session.state.store.locate(&session.asker, &blobs, max, away).await;
+            located.map(IndexAnswer::Located).map_err(refusal)
+        }
+        IndexRequest::Cards { numbers } => Ok(cards(session, &numbers)),
         IndexRequest::Search { query, limit, cursor, away } => search(session, &query, limit, cursor, away).await,
         IndexRequest::Browse { peer, share, path, recursive, cursor } => {
             browse(session, peer, share.as_ref(), &path, recursive, cursor.as_ref()).await
@@ -109,7 +116,11 @@ async fn lookup<S: IndexStore>(
 
 /// Puts cards to the peers, within the bytes of an answer; `total` still tells what was cut.
 fn providers<S: IndexStore>(session: &Session<S>, found: Found) -> Providers {
-    let mut answer = Providers { peers: Vec::new(), answers: Vec::with_capacity(found.answers.len()) };
+    let mut answer = Providers {
+        peers: Vec::new(),
+        answers: Vec::with_capacity(found.answers.len()),
+        coverage_permille: found.coverage_permille,
+    };
     let mut numbers: HashMap<u32, u32> = HashMap::new();
     let mut room = ANSWER_BYTES;
     for blobs in found.answers {
@@ -144,6 +155,20 @@ fn providers<S: IndexStore>(session: &Session<S>, found: Found) -> Providers {
         answer.answers.push(kept);
     }
     answer
+}
+
+/// Cards of the peers with these numbers, as many as fit.
+fn cards<S: IndexStore>(session: &Session<S>, numbers: &[u32]) -> IndexAnswer {
+    let mut cards = Vec::with_capacity(numbers.len());
+    let mut room = ANSWER_BYTES;
+    for peer in session.state.store.peer_ids(numbers) {
+        let member = peer.and_then(|peer| Some((peer, session.state.members.find(&peer)?.name)));
+        let card = member.map(|(peer, name)| session.card(peer, Some(name)));
+        let Some(left) = room.checked_sub(card.as_ref().map_or(1, card_bytes)) else { break };
+        room = left;
+        cards.push(card);
+    }
+    IndexAnswer::Cards { cards }
 }
 
 fn card_bytes(card: &PeerCard) -> usize {

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use haul_core::ids::{PeerId, ShareId};
+use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::manifest::ShareState;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
-use haul_core::wire::index::{Hits, Listing, LookupKeys};
+use haul_core::wire::index::{Hits, Listing, Located, LookupKeys};
 
 use super::disk::Disk;
 use super::load::load;
@@ -27,7 +27,7 @@ use super::{
     Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
     TransactionId,
 };
-use super::{browse, lookup, search};
+use super::{browse, locate, lookup, search};
 
 /// Bytes of the database that stay in memory by default: the pages are read once, when the store opens.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -220,6 +220,15 @@ impl IndexStore for EmbeddedStore {
 
     async fn lookup(&self, asker: &Asker, keys: &LookupKeys, max: usize, away: bool) -> Result<Found, StoreError> {
         Ok(self.ask(asker, |memory, view| lookup::lookup(memory, view, keys, max, away)))
+    }
+
+    async fn locate(&self, asker: &Asker, blobs: &[BlobId], max: usize, away: bool) -> Result<Located, StoreError> {
+        Ok(self.ask(asker, |memory, view| locate::locate(memory, view, blobs, max, away)))
+    }
+
+    fn peer_ids(&self, numbers: &[u32]) -> Vec<Option<PeerId>> {
+        let memory = self.shared.read();
+        numbers.iter().map(|number| memory.shares.peers.get(*number as usize).map(|peer| peer.id)).collect()
     }
 
     async fn search(&self, asker: &Asker, question: SearchQuestion<'_>) -> Result<Hits, StoreError> {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use haul_core::ids::{PeerId, ShareId};
+use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::manifest::ShareState;
 use haul_core::time::Moment;
 use haul_core::trust::Role;
 use haul_core::wire::Label;
-use haul_core::wire::index::{Hits, IndexAnswer, IndexRequest, Listing, LookupKeys, Membership, Refusal};
+use haul_core::wire::index::{Hits, IndexAnswer, IndexRequest, Listing, Located, LookupKeys, Membership, Refusal};
 use haul_index::store::{
     Asker, BrowseQuestion, EmbeddedStore, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer,
     StoreError, StoreStats, TransactionId,
@@ -99,6 +99,12 @@ impl IndexStore for FaultyStore {
     }
     async fn lookup(&self, asker: &Asker, keys: &LookupKeys, max: usize, away: bool) -> Result<Found, StoreError> {
         self.inner.lookup(asker, keys, max, away).await
+    }
+    async fn locate(&self, asker: &Asker, blobs: &[BlobId], max: usize, away: bool) -> Result<Located, StoreError> {
+        self.inner.locate(asker, blobs, max, away).await
+    }
+    fn peer_ids(&self, numbers: &[u32]) -> Vec<Option<PeerId>> {
+        self.inner.peer_ids(numbers)
     }
     async fn search(&self, asker: &Asker, question: SearchQuestion<'_>) -> Result<Hits, StoreError> {
         assert!(!self.faults.panic_in_search.load(Ordering::Relaxed), "planted");

@@ -4,6 +4,7 @@
 mod browsers;
 mod faults;
 mod joining;
+mod locating;
 mod presence;
 mod registering;
 mod strangers;

@@ -34,6 +34,8 @@ fn everything_but_hello() -> Vec<IndexRequest> {
         IndexRequest::Invite { uses: 1, life_ms: 1_000, role: Role::Admin, groups: List::default() },
         IndexRequest::Remove { peer },
         IndexRequest::Leave,
+        IndexRequest::Locate { blobs: List::default(), max: 1, away: true },
+        IndexRequest::Cards { numbers: List::new(vec![0]) },
     ]
 }
 
@@ -62,7 +64,7 @@ async fn a_guest_may_look_but_not_change() {
     let (member, _) = f.member(2).await;
     assert_eq!(guest.search("anything").await.total, 0);
     assert_eq!(guest.count("anything").await, 0);
-    let allowed = ["Renew", "Lookup", "Search", "Browse", "Peers", "Stats", "Leave"];
+    let allowed = ["Renew", "Lookup", "Search", "Browse", "Peers", "Stats", "Leave", "Locate", "Cards"];
     for request in everything_but_hello() {
         let text = format!("{request:?}");
         if !allowed.iter().any(|name| text.starts_with(name)) {

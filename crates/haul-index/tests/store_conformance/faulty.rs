@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
-use haul_core::ids::{PeerId, ShareId};
+use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::manifest::{Page, ShareState};
 use haul_core::time::Moment;
 use haul_core::wire::Label;
-use haul_core::wire::index::{Hit, Hits, Listing, LookupKeys};
+use haul_core::wire::index::{Hit, Hits, Listing, Located, LookupKeys};
 use haul_index::store::{
     Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
     TransactionId,
@@ -27,6 +27,9 @@ pub(crate) enum Fault {
     CountsHiddenFiles,
     ShowsAwayPeers,
     LooksUpAwayPeers,
+    LocatesPeersTwice,
+    CountsPeersForPlaces,
+    NumbersOtherPeers,
     KeepsForgottenEntries,
     LeavingHidesNothing,
     RepeatsAtTheCursor,
@@ -40,11 +43,14 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::IgnoresGroups,
         Self::CountsHiddenFiles,
         Self::ShowsAwayPeers,
         Self::LooksUpAwayPeers,
+        Self::LocatesPeersTwice,
+        Self::CountsPeersForPlaces,
+        Self::NumbersOtherPeers,
         Self::KeepsForgottenEntries,
         Self::LeavingHidesNothing,
         Self::RepeatsAtTheCursor,
@@ -251,6 +257,30 @@ impl<S: IndexStore> IndexStore for Faulty<S> {
     async fn lookup(&self, asker: &Asker, keys: &LookupKeys, max: usize, away: bool) -> Result<Found, StoreError> {
         let asker = self.asker(asker, Fault::IgnoresGroups);
         self.inner.lookup(&asker, keys, max, away || self.is(Fault::LooksUpAwayPeers)).await
+    }
+
+    async fn locate(&self, asker: &Asker, blobs: &[BlobId], max: usize, away: bool) -> Result<Located, StoreError> {
+        let asker = self.asker(asker, Fault::IgnoresGroups);
+        let away = away || self.is(Fault::LooksUpAwayPeers);
+        let mut located = self.inner.locate(&asker, blobs, max, away).await?;
+        if self.is(Fault::LocatesPeersTwice)
+            && let Some(peer) = located.peers.last().copied()
+            && let Some(blob) = located.blobs.last_mut()
+        {
+            located.peers.push(peer);
+            blob.end += 1;
+        }
+        if self.is(Fault::CountsPeersForPlaces) {
+            for position in 0..blobs.len() {
+                located.blobs[position].total = located.peers_of(position).len() as u32;
+            }
+        }
+        Ok(located)
+    }
+
+    fn peer_ids(&self, numbers: &[u32]) -> Vec<Option<PeerId>> {
+        let shift = u32::from(self.is(Fault::NumbersOtherPeers));
+        self.inner.peer_ids(&numbers.iter().map(|number| number + shift).collect::<Vec<_>>())
     }
 
     async fn search(&self, asker: &Asker, mut question: SearchQuestion<'_>) -> Result<Hits, StoreError> {

@@ -261,6 +261,26 @@ impl Model {
         best.map(|(size, rows)| found(Some(blob), size, rows)).into_iter().collect()
     }
 
+    /// Size, places, peers that are there, and peers of which everything is away.
+    pub(crate) fn locate(
+        &self,
+        groups: &[Label],
+        blob: BlobId,
+        away: bool,
+    ) -> (u64, u32, BTreeSet<PeerId>, BTreeSet<PeerId>) {
+        let Some((_, size, total, places)) = self.lookup_blob(groups, blob, away).pop() else {
+            return Default::default();
+        };
+        let rows = self.rows(groups);
+        let is_blob = |row: &&Row<'_>| match row.line.kind {
+            Kind::File { size: claimed, blob: Some(found), .. } => (found, claimed) == (blob, size),
+            _ => false,
+        };
+        let there: BTreeSet<PeerId> = rows.iter().filter(|row| row.shown).filter(is_blob).map(|row| row.peer).collect();
+        let gone = places.iter().map(|place| place.0).filter(|peer| !there.contains(peer)).collect();
+        (size, total, there, gone)
+    }
+
     pub(crate) fn lookup_name(&self, groups: &[Label], name: &[u8], away: bool) -> Vec<FoundLine> {
         let rows = self.rows(groups);
         // Files without a hash stand alone, told apart by their place.

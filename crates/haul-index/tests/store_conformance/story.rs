@@ -1,6 +1,6 @@
 //! Random stories: the same operations on a store and on the oracle, compared answer by answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use haul_core::ids::{BlobId, PeerId, ShareId};
@@ -508,10 +508,39 @@ impl<F: Factory> Story<'_, F> {
         let found = self.store().lookup(&who, &keys, 256, away).await.map_err(|error| error.to_string())?;
         let want: Vec<_> = blobs.iter().map(|blob| self.model.lookup_blob(asker, *blob, away)).collect();
         same("lookup of blobs", lines(found), want)?;
+        for max in [256, 1] {
+            self.check_locate(&who, &blobs, max, away).await?;
+        }
         let keys = LookupKeys::Names(WireList::new(NAMES.map(ByteString::from).to_vec()));
         let found = self.store().lookup(&who, &keys, 256, away).await.map_err(|error| error.to_string())?;
         let want: Vec<_> = NAMES.iter().map(|name| self.model.lookup_name(asker, name, away)).collect();
         same("lookup of names", lines(found), want)
+    }
+
+    async fn check_locate(&self, who: &Asker, blobs: &[BlobId], max: usize, away: bool) -> Told {
+        let located = self.store().locate(who, blobs, max, away).await.map_err(|error| error.to_string())?;
+        same("located blobs", (located.blobs.len(), located.coverage_permille), (blobs.len(), 1_000))?;
+        same("end", located.blobs.last().map(|last| last.end), Some(located.peers.len() as u32))?;
+        for (position, blob) in blobs.iter().enumerate() {
+            let found = located.blobs[position];
+            let (size, total, there, gone) = self.model.locate(&who.groups, *blob, away);
+            same(&format!("located {blob} away {away}"), (found.size, found.total), (size, total))?;
+            let peers = self.store().peer_ids(located.peers_of(position));
+            let Some(mut peers) = peers.into_iter().collect::<Option<Vec<PeerId>>>() else {
+                return Err(format!("a number of a peer of {blob} is unknown"));
+            };
+            // In any order, but those that are there first, and as many as asked for.
+            let first: Vec<_> = peers.drain(..max.min(there.len()).min(peers.len())).collect();
+            let check = |what, peers: Vec<PeerId>, known: &BTreeSet<PeerId>, wanted: usize| {
+                let distinct: BTreeSet<_> = peers.iter().copied().collect();
+                let right = peers.len() == wanted && distinct.len() == wanted && distinct.is_subset(known);
+                if right { Ok(()) } else { Err(format!("{what} of {blob} away {away}: {peers:?} of {known:?}")) }
+            };
+            let room = max - first.len();
+            check("peers", first, &there, max.min(there.len()))?;
+            check("away peers", peers, &gone, room.min(gone.len()))?;
+        }
+        Ok(())
     }
 
     async fn check_peer(&mut self, asker: &[Label], peer: PeerId) -> Told {

@@ -232,7 +232,7 @@ pub async fn lookup(context: &Context, request: LookupRequest, records: &Records
         total,
         exact: true,
         truncated: hits < total,
-        coverage: 1.0,
+        coverage: f64::from(providers.coverage_permille) / 1_000.0,
         contents: Some(contents.len() as u64),
         online: Some(online),
         took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),

@@ -196,7 +196,7 @@ async fn of_blob(context: &Context, blob: BlobId, what: &str, from: &[String], w
                 return Err(problem);
             };
             let answers = vec![vec![BlobPlaces { blob: Some(blob), size, places: Vec::new(), total: 0 }]];
-            Providers { peers: cards, answers }
+            Providers { peers: cards, answers, coverage_permille: 1_000 }
         }
         Err(problem) => return Err(problem),
     };

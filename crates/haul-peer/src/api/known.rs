@@ -30,6 +30,19 @@ struct Inner {
     order: VecDeque<BlobId>,
 }
 
+impl Inner {
+    fn remember(&mut self, blob: BlobId, holders: Holders) {
+        if self.blobs.insert(blob, holders).is_none() {
+            self.order.push_back(blob);
+        }
+        if self.order.len() > BLOBS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.blobs.remove(&oldest);
+        }
+    }
+}
+
 /// The memory.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -71,14 +84,16 @@ impl Known {
             if peers.is_empty() {
                 continue;
             }
-            if inner.blobs.insert(blob, Holders { size: places.size, peers }).is_none() {
-                inner.order.push_back(blob);
-            }
-            if inner.order.len() > BLOBS
-                && let Some(oldest) = inner.order.pop_front()
-            {
-                inner.blobs.remove(&oldest);
-            }
+            inner.remember(blob, Holders { size: places.size, peers });
+        }
+    }
+
+    /// Remembers who has a blob.
+    pub fn located(&self, blob: BlobId, found: &crate::link::Providers) {
+        self.peers(&found.cards);
+        let peers: Vec<PeerId> = found.cards.iter().map(|card| card.id).take(PROVIDERS).collect();
+        if let Some(size) = found.size.filter(|_| !peers.is_empty()) {
+            self.lock().remember(blob, Holders { size, peers });
         }
     }
 

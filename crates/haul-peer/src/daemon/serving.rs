@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use haul_core::ids::{BlobId, NetworkId};
-use haul_core::wire::List;
-use haul_core::wire::index::{IndexAnswer, IndexRequest, LookupKeys, PeerCard};
+use haul_core::ids::{BlobId, NetworkId, PeerId};
+use haul_core::wire::index::PeerCard;
 use haul_net::connection::{Connection, ConnectionSettings};
 use haul_net::dialer::dial;
 use haul_net::identity::SecretKey;
@@ -62,15 +61,14 @@ pub(super) struct Finder {
 impl FindProviders for Finder {
     fn find(&self, blob: BlobId) -> BoxFuture<'_, Result<Found, String>> {
         Box::pin(async move {
-            let keys = LookupKeys::Blobs(List::new(vec![blob]));
-            let request = IndexRequest::Lookup { keys, max: PROVIDERS, away: false };
-            let (size, mut providers) = match self.link.ask(&request).await {
-                Ok(IndexAnswer::Providers(answer)) => {
-                    self.known.providers(&answer);
-                    let size = answer.answers.iter().flatten().next().map(|places| places.size);
-                    (size, answer.peers)
-                }
-                Ok(_) => return Err("the index gave an answer that does not fit the question".into()),
+            let (size, mut providers) = match self.link.locate(&[blob], PROVIDERS, false).await {
+                Ok(mut located) => match located.pop() {
+                    Some(found) => {
+                        self.known.located(blob, &found);
+                        (found.size, found.cards)
+                    }
+                    None => return Err("the index gave an answer that does not fit the question".into()),
+                },
                 Err(error) => match self.known.holders(&blob) {
                     Some((size, cards)) if !cards.is_empty() => (Some(size), cards),
                     _ => return Err(error.to_string()),
@@ -79,6 +77,10 @@ impl FindProviders for Finder {
             providers.retain(|card| card.id != self.link.me());
             Ok(Found { size, providers })
         })
+    }
+
+    fn unreachable(&self, peer: PeerId) {
+        self.link.forget_card(&peer);
     }
 }
 

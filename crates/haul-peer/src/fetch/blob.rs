@@ -219,7 +219,10 @@ async fn ask_size(downloader: &Downloader, blob: BlobId, cards: &[PeerCard]) -> 
     for card in cards {
         let answer = match downloader.pool.connect(card).await {
             Ok(lease) => lease.connection().request(&PeerRequest::Bitfield { blob }).await.map_err(|e| e.to_string()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => {
+                downloader.finder.unreachable(card.id);
+                Err(error.to_string())
+            }
         };
         match answer {
             Ok(PeerAnswer::Bitfield { size, .. }) => return Ok(size),

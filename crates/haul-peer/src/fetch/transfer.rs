@@ -489,10 +489,14 @@ impl<'a> Transfer<'a> {
             });
         }
         for card in self.providers.connections_due(now) {
-            let (pool, sender) = (Arc::clone(&self.start.downloader.pool), self.sender.clone());
+            let (pool, finder) = (Arc::clone(&self.start.downloader.pool), Arc::clone(&self.start.downloader.finder));
+            let sender = self.sender.clone();
             self.tasks.spawn(async move {
                 let provider = card.id;
                 let result = pool.connect(&card).await;
+                if result.is_err() {
+                    finder.unreachable(provider);
+                }
                 let _ = sender.send(Event::Connected { provider, result }).await;
             });
         }

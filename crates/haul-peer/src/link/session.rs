@@ -17,6 +17,7 @@ use haul_net::tls::Alpn;
 use haul_net::transport::BoxTransport;
 use haul_net::trust::parse_checked;
 
+use super::cards::Cards;
 use super::standing::Word;
 use crate::register::{IndexSession, SessionEnded};
 
@@ -55,6 +56,8 @@ pub struct Session {
     pub opened: Timestamp,
     /// The address under which the index sees this peer.
     pub observed: String,
+    /// Cards of peers by their numbers in this session.
+    pub cards: Cards,
 }
 
 impl IndexSession for Arc<Session> {
@@ -210,6 +213,7 @@ impl Caller<'_> {
             certificate_bytes: welcome.certificate.0,
             opened: clock::wall_now(),
             observed: welcome.observed,
+            cards: Cards::default(),
         };
         Ok((Arc::new(session), inbox, word, Duration::from_millis(welcome.lease_ms)))
     }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use haul_core::ids::PeerId;
+use haul_core::ids::{BlobId, PeerId};
 use haul_core::time::Timestamp;
 use haul_core::trust::{Grant, IndexCertificate, MemberCertificate, Role, Ticket};
 use haul_core::wire::ByteString;
 use haul_core::wire::index::{
-    Hits, IndexAnswer, IndexRequest, Listing, Membership, PeerCard, Providers, Refusal, Renewed, Stats, Welcome,
+    Hits, IndexAnswer, IndexRequest, Listing, Located, LocatedBlob, Membership, PeerCard, Providers, Refusal, Renewed,
+    Stats, Welcome,
 };
 use haul_net::clock;
 use haul_net::connection::{Connection, ConnectionSettings, Inbound, Inbox};
@@ -163,6 +164,15 @@ impl FakeIndex {
                 count("lookup");
                 IndexAnswer::Providers(script.providers.clone())
             }
+            IndexRequest::Locate { blobs, .. } => {
+                count("locate");
+                IndexAnswer::Located(located(&script.providers, &blobs))
+            }
+            IndexRequest::Cards { numbers } => {
+                count("cards");
+                let card = |number: &u32| script.providers.peers.get(*number as usize).cloned();
+                IndexAnswer::Cards { cards: numbers.iter().map(card).collect() }
+            }
             IndexRequest::Search { .. } => {
                 count("search");
                 if script.hits.is_empty() {
@@ -244,4 +254,16 @@ impl FakeIndex {
             observed: String::new(),
         }
     }
+}
+
+/// The scripted providers as a Locate tells them; the first ones stand for every blob.
+fn located(providers: &Providers, blobs: &[BlobId]) -> Located {
+    let mut located = Located::default();
+    for _ in blobs {
+        let places = providers.answers.iter().flatten().next();
+        located.peers.extend(places.iter().flat_map(|places| &places.places).map(|place| place.peer));
+        let (size, total) = places.map_or((0, 0), |places| (places.size, places.total));
+        located.blobs.push(LocatedBlob { size, total, end: located.peers.len() as u32 });
+    }
+    located
 }

@@ -284,7 +284,11 @@ mod tests {
         let answer = |second: u8, blob: BlobId| {
             let places = vec![place(0), place(1)];
             let found = BlobPlaces { blob: Some(blob), size: 1, places, total: 2 };
-            IndexAnswer::Providers(Providers { peers: vec![card(1), card(second)], answers: vec![vec![found]] })
+            IndexAnswer::Providers(Providers {
+                peers: vec![card(1), card(second)],
+                answers: vec![vec![found]],
+                coverage_permille: 1_000,
+            })
         };
         assert!(operation.expect.check(answer(2, *blob)).is_ok());
         assert!(operation.expect.check(answer(3, *blob)).is_err());

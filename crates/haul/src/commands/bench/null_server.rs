@@ -169,7 +169,7 @@ fn typical_providers(peer: PeerId) -> IndexAnswer {
         bytes: 10_000,
     };
     let found = BlobPlaces { blob: Some(mix::file_blob(&name)), size: 30, places: vec![place], total: 1 };
-    IndexAnswer::Providers(Providers { peers: vec![card], answers: vec![vec![found]] })
+    IndexAnswer::Providers(Providers { peers: vec![card], answers: vec![vec![found]], coverage_permille: 1_000 })
 }
 
 #[cfg(test)]
