@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use haul_core::ids::PublicKey;
 use haul_core::limits;
 use haul_core::wire::DecodeError;
@@ -232,6 +233,12 @@ impl Connection {
     /// unanswered. There is no deadline here; dropping the future forgets the request.
     pub async fn request<Q: Serialize, A: DeserializeOwned>(&self, request: &Q) -> Result<A, RequestError> {
         outbound::request(self, request).await
+    }
+
+    /// The same for a message that is encoded already; gives the bytes of the answer. For whoever sends one message many
+    /// times.
+    pub async fn request_encoded(&self, request: Bytes) -> Result<Bytes, RequestError> {
+        outbound::request_encoded(self, request).await
     }
 
     /// Sends a request that is answered by a stream.

@@ -94,13 +94,16 @@ pub(super) async fn request<Q: Serialize, A: DeserializeOwned>(
     connection: &Connection,
     request: &Q,
 ) -> Result<A, RequestError> {
+    let body = request_encoded(connection, Bytes::from(wire::encode(request))).await?;
+    wire::decode(&body).map_err(RequestError::Decode)
+}
+
+/// See [`Connection::request_encoded`].
+pub(super) async fn request_encoded(connection: &Connection, request: Bytes) -> Result<Bytes, RequestError> {
     let (sender, receiver) = oneshot::channel();
     send(connection.shared(), request, Expects::Answer(sender)).await?;
     let body = receiver.await.map_err(|_| connection.shared().request_error())?;
-    if body.is_empty() {
-        return Err(RequestError::Unanswered);
-    }
-    wire::decode(&body).map_err(RequestError::Decode)
+    if body.is_empty() { Err(RequestError::Unanswered) } else { Ok(body) }
 }
 
 pub(super) async fn open_stream<Q: Serialize>(
@@ -109,7 +112,7 @@ pub(super) async fn open_stream<Q: Serialize>(
 ) -> Result<StreamReceiver, RequestError> {
     let (sender, items) = mpsc::channel(STREAM_ITEMS);
     let expects = Expects::Stream { items: sender, credit: limits::STREAM_WINDOW_BYTES as usize };
-    let id = send(connection.shared(), request, expects).await?;
+    let id = send(connection.shared(), Bytes::from(wire::encode(request)), expects).await?;
     Ok(StreamReceiver { connection: connection.clone(), id, items, owed: 0, ended: false })
 }
 
@@ -123,8 +126,7 @@ pub(super) fn push<M: Serialize>(connection: &Connection, message: &M) -> Result
     })
 }
 
-async fn send<Q: Serialize>(shared: &Arc<Shared>, request: &Q, expects: Expects) -> Result<u32, RequestError> {
-    let body = Bytes::from(wire::encode(request));
+async fn send(shared: &Arc<Shared>, body: Bytes, expects: Expects) -> Result<u32, RequestError> {
     if check_size(body.len()).is_err() {
         return Err(RequestError::TooLarge { bytes: body.len() });
     }

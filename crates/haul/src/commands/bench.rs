@@ -4,6 +4,7 @@ mod cases;
 mod cpu;
 mod disk;
 mod level;
+mod load;
 mod mix;
 mod null_server;
 mod pictures;
@@ -38,6 +39,12 @@ pub(crate) struct BenchArgs {
 pub(crate) enum BenchCommand {
     /// The student report's benchmark: searches, registrations and lookups by several peers at the same time
     Report(report::ReportArgs),
+    /// Many peers register their files at a running index (--index TICKET)
+    Register(load::RegisterArgs),
+    /// Look blobs up at an index, many at a time
+    Lookup(load::LookupArgs),
+    /// Search an index for words of its names
+    Search(load::SearchArgs),
     /// Draw the pictures of results.json files again
     Plot(PlotArgs),
     /// Be a server that another benchmark measures
@@ -58,9 +65,13 @@ pub(crate) struct PlotArgs {
 
 /// Runs it.
 pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Failure> {
+    let (index, output) = (context.global.index.as_deref(), &context.output);
     let done = match &args.command {
         BenchCommand::Plot(args) => return plot_results(args),
-        BenchCommand::Report(args) => report::run(args, context.global.index.as_deref(), &context.output).await,
+        BenchCommand::Report(args) => report::run(args, index, output).await,
+        BenchCommand::Register(args) => load::register(args, index, output).await,
+        BenchCommand::Lookup(args) => load::lookup(args, index, output).await,
+        BenchCommand::Search(args) => load::search(args, index, output).await,
         BenchCommand::Serve(args) => servers::serve(args).await,
     };
     done.map(|()| Exit::DONE).map_err(|error| {

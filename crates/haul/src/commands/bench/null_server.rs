@@ -1,6 +1,7 @@
 //! The floor under every answer: haul's TLS and framing, and nothing behind them. Requests are not even decoded; each
 //! is answered at once by as many bytes as an index answers it with.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
@@ -21,6 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use super::mix;
 
+/// Bytes that one blob takes in an answer to a Locate.
+const LOCATED_BYTES: usize = 11;
 /// Hits of a typical search of the mix.
 const HITS: usize = 6;
 
@@ -80,7 +83,7 @@ async fn answer_all(connection: Connection, mut inbox: Inbox, shutdown: Cancella
             inbound = inbox.next() => match inbound {
                 Some(Inbound::Request(request)) => {
                     let answer = answers.to(request.body());
-                    if request.answer(answer).await.is_err() {
+                    if request.answer(&*answer).await.is_err() {
                         return;
                     }
                 }
@@ -95,6 +98,8 @@ async fn answer_all(connection: Connection, mut inbox: Inbox, shutdown: Cancella
 struct Answers {
     search: (u8, IndexAnswer),
     lookup: (u8, IndexAnswer),
+    /// Its length follows from the number of blobs.
+    locate: u8,
     other: IndexAnswer,
 }
 
@@ -106,15 +111,21 @@ impl Answers {
         Self {
             search: (first_byte(&search), filler(&typical_hits(peer))),
             lookup: (first_byte(&lookup), filler(&typical_providers(peer))),
+            locate: first_byte(&IndexRequest::Locate { blobs: List::default(), max: 0, away: false }),
             other: IndexAnswer::Begun,
         }
     }
 
-    fn to(&self, request: &[u8]) -> &IndexAnswer {
+    fn to(&self, request: &[u8]) -> Cow<'_, IndexAnswer> {
         match request.first() {
-            Some(byte) if *byte == self.search.0 => &self.search.1,
-            Some(byte) if *byte == self.lookup.0 => &self.lookup.1,
-            _ => &self.other,
+            Some(byte) if *byte == self.search.0 => Cow::Borrowed(&self.search.1),
+            Some(byte) if *byte == self.lookup.0 => Cow::Borrowed(&self.lookup.1),
+            Some(byte) if *byte == self.locate => {
+                // A blob is 32 bytes of the request and, with two peers, eleven of the answer.
+                let blobs = request.len() / 32;
+                Cow::Owned(IndexAnswer::Introduced { certificate: ByteString(vec![0; 1 + blobs * LOCATED_BYTES]) })
+            }
+            _ => Cow::Borrowed(&self.other),
         }
     }
 }
@@ -186,7 +197,10 @@ mod tests {
         let answers = Answers::new(peer);
         let keys = LookupKeys::Blobs(List::new(vec![mix::file_blob("x")]));
         let lookup = wire::encode(&IndexRequest::Lookup { keys, max: 5, away: true });
-        assert_eq!(answers.to(&lookup), &answers.lookup.1);
-        assert_eq!(answers.to(&wire::encode(&IndexRequest::Leave)), &IndexAnswer::Begun);
+        assert_eq!(*answers.to(&lookup), answers.lookup.1);
+        assert_eq!(*answers.to(&wire::encode(&IndexRequest::Leave)), IndexAnswer::Begun);
+        let blobs = List::new(vec![mix::file_blob("x"); 64]);
+        let locate = wire::encode(&IndexRequest::Locate { blobs, max: 10, away: false });
+        assert!(wire::encode(&*answers.to(&locate)).len().abs_diff(64 * LOCATED_BYTES) < 8);
     }
 }

@@ -98,12 +98,7 @@ impl<'a> Report<'a> {
         let keys = (0..most).map(|_| SecretKey::generate()).collect::<Result<Vec<_>, _>>()?;
         let mut results = Results::new();
         results.machine = machine();
-        results.versions.insert("haul".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        let build = if cfg!(debug_assertions) { "debug" } else { "release" };
-        results.versions.insert("build".to_owned(), build.to_owned());
-        if let Some(commit) = commit() {
-            results.versions.insert("commit".to_owned(), commit);
-        }
+        results.versions = versions();
         let samples = SAMPLES_HEADER.to_owned();
         Ok(Self { args, output, ticket, keys, results, samples, disk: Vec::new(), levels_done: 0 })
     }
@@ -298,7 +293,19 @@ fn progress(row: &Row) -> String {
     )
 }
 
-fn machine() -> BTreeMap<String, serde_json::Value> {
+/// This program, how it was built, and from which commit.
+pub(crate) fn versions() -> BTreeMap<String, String> {
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let mut versions = BTreeMap::from([
+        ("haul".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("build".to_owned(), build.to_owned()),
+    ]);
+    versions.extend(commit().map(|commit| ("commit".to_owned(), commit)));
+    versions
+}
+
+/// CPU, cores, kernel, load.
+pub(crate) fn machine() -> BTreeMap<String, serde_json::Value> {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();

@@ -2,20 +2,21 @@
 //! until its standard input ends, which also happens when its parent dies.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
+use haul_core::wire::Label;
 use haul_index::{Index, IndexConfig, Invitation};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::null_server;
+use super::{load, null_server};
 
 /// Time for a child to answer, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,6 +33,12 @@ pub(crate) struct ServeArgs {
     /// How many peers may join
     #[arg(long)]
     uses: u32,
+    /// Groups that the ticket's holders join: bench-0, bench-1, …
+    #[arg(long, default_value_t = 0)]
+    groups: u32,
+    /// Listen here
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
 }
 
 /// What a child is.
@@ -58,18 +65,18 @@ pub(crate) struct Ready {
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let stdin = tokio::task::spawn_blocking(|| std::io::stdin().lock().read_to_end(&mut Vec::new()));
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     match args.role {
         Role::Index => {
-            let index = Index::start(IndexConfig::new(&args.state, vec![loopback]), shutdown.clone()).await?;
-            let ticket = index.invite(Invitation { uses: args.uses, ..Invitation::default() }).await?;
+            let index = Index::start(IndexConfig::new(&args.state, vec![args.listen]), shutdown.clone()).await?;
+            let groups = (0..args.groups).map(|group| Label::from_lossy(&load::group_name(group))).collect();
+            let ticket = index.invite(Invitation { uses: args.uses, groups, ..Invitation::default() }).await?;
             let address = index.addresses().first().context("the index listens nowhere")?.to_string();
             print_ready(&Ready { address, key: index.index_key().to_string(), ticket: Some(ticket.to_string()) })?;
             stdin.await??;
             index.join().await?;
         }
         Role::Null => {
-            let server = null_server::NullServer::bind(loopback)?;
+            let server = null_server::NullServer::bind(args.listen)?;
             print_ready(&Ready {
                 address: server.address()?.to_string(),
                 key: server.key().to_string(),

@@ -4,8 +4,8 @@ use anyhow::{Context as _, bail, ensure};
 use haul_core::ids::PeerId;
 use haul_core::ids::PublicKey;
 use haul_core::trust::{IndexCertificate, Ticket};
-use haul_core::wire::index::{Hello, IndexAnswer, IndexRequest, Membership};
-use haul_core::wire::{self, Label, List};
+use haul_core::wire::index::{Hello, IndexAnswer, IndexRequest, Membership, Welcome};
+use haul_core::wire::{self, ByteString, Label, List};
 use haul_net::connection::{Connection, Inbox};
 use haul_net::dialer::dial;
 use haul_net::identity::SecretKey;
@@ -18,6 +18,8 @@ pub(crate) struct Session {
     /// Nobody pushes yet; the inbox must only not go away.
     _inbox: Inbox,
     peer: PeerId,
+    /// With it the peer comes back; none for a connection without a session.
+    certificate: Option<ByteString>,
 }
 
 impl Session {
@@ -32,25 +34,43 @@ impl Session {
         };
         let certificate: IndexCertificate = haul_net::trust::parse_checked(&certificate, &ticket.network)?;
         ensure!(certificate.index == session.connection.remote(), "the index has a certificate for another key");
+        session.enter(name, Membership::Ticket(ticket.secret)).await
+    }
+
+    /// Comes back as the member that this key is: one request, as every peer does that knows its index.
+    pub(crate) async fn back(
+        address: &str,
+        index: PublicKey,
+        key: &SecretKey,
+        name: &str,
+        certificate: ByteString,
+    ) -> anyhow::Result<Self> {
+        let session = Self::connect(address, key, Some(index)).await?;
+        session.enter(name, Membership::Certificate(certificate)).await
+    }
+
+    /// Opens the session.
+    pub(crate) async fn enter(mut self, name: &str, membership: Membership) -> anyhow::Result<Self> {
         let hello = Hello {
             version: wire::VERSION,
             features: 0,
             name: Label::from_lossy(name),
-            membership: Membership::Ticket(ticket.secret),
+            membership,
             // Nobody fetches anything in this benchmark, but lookups should carry an address.
             peer_port: 4_478,
             addresses: List::default(),
         };
-        match session.ask(&IndexRequest::Hello(hello)).await? {
-            IndexAnswer::Welcome(_) => Ok(session),
+        match self.ask(&IndexRequest::Hello(hello)).await? {
+            IndexAnswer::Welcome(Welcome { certificate, .. }) => self.certificate = Some(certificate),
             other => bail!("the index does not welcome this peer: {other:?}"),
         }
+        Ok(self)
     }
 
     /// Connects without a session.
     pub(crate) async fn connect(address: &str, key: &SecretKey, expect: Option<PublicKey>) -> anyhow::Result<Self> {
         let (connection, inbox) = dial(address, key, Alpn::Index, expect).await?;
-        Ok(Self { connection, _inbox: inbox, peer: key.public() })
+        Ok(Self { connection, _inbox: inbox, peer: key.public(), certificate: None })
     }
 
     /// Ends the session: all that it registered is hidden.
@@ -71,7 +91,16 @@ impl Session {
         self.peer
     }
 
-    async fn ask(&self, request: &IndexRequest) -> anyhow::Result<IndexAnswer> {
-        Ok(self.connection.request(request).await?)
+    /// The member's certificate, once the session is open.
+    pub(crate) fn certificate(&self) -> Option<&ByteString> {
+        self.certificate.as_ref()
+    }
+
+    /// Asks; a refusal is an error.
+    pub(crate) async fn ask(&self, request: &IndexRequest) -> anyhow::Result<IndexAnswer> {
+        match self.connection.request(request).await? {
+            IndexAnswer::Refused(refusal) => bail!("refused: {refusal:?}"),
+            answer => Ok(answer),
+        }
     }
 }
