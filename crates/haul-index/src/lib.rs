@@ -9,6 +9,7 @@
 //! | [`session`] | one peer's session: decode, decide, store, answer |
 //! | [`state`] | what all sessions share |
 //! | [`presence`] | who is online, from where |
+//! | [`watches`] | standing searches: who is told of which new entries |
 //! | [`store`] | what an index keeps, in domain verbs, and its embedded implementation |
 //! | [`members`] | who belongs to the network: members, names, tickets, removals |
 //! | [`authority`] | the keys of network and index, and what they sign |
@@ -22,6 +23,7 @@ pub mod server;
 pub mod session;
 pub mod state;
 pub mod store;
+pub mod watches;
 pub mod web;
 
 pub use config::{IndexConfig, Invitation};

@@ -7,6 +7,7 @@
 mod answers;
 mod greeting;
 mod registration;
+mod watching;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::state::IndexState;
 use crate::store::{Asker, IndexStore};
 use registration::Registration;
+use watching::Watching;
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
@@ -103,6 +105,7 @@ pub(crate) struct Session<S> {
     /// When the newest grant was issued.
     granted: Mutex<Timestamp>,
     registration: Registration,
+    watching: Watching,
 }
 
 /// What a finished job leaves to do.
@@ -168,6 +171,14 @@ impl<S: IndexStore> Work<S> {
     }
 
     fn start(&mut self, inbound: InboundRequest, request: IndexRequest) {
+        // At once, so that they take effect in the order in which they came.
+        if let Some(answer) = watching::answer(&self.session, &request) {
+            if let Some(delivery) = watching::delivery(&self.session) {
+                self.jobs.push(delivery);
+            }
+            self.answer(inbound, answer);
+            return;
+        }
         match self.session.registration.lane(&request) {
             None => {
                 let session = Arc::clone(&self.session);
@@ -202,10 +213,14 @@ impl<S: IndexStore> Work<S> {
         self.jobs.push(job.boxed());
     }
 
-    /// Answers as a job too: the session goes on reading while the other side does not.
     fn refuse(&mut self, inbound: InboundRequest, refusal: Refusal) {
+        self.answer(inbound, IndexAnswer::Refused(refusal));
+    }
+
+    /// Answers as a job too: the session goes on reading while the other side does not.
+    fn answer(&mut self, inbound: InboundRequest, answer: IndexAnswer) {
         let job = async move {
-            let _ = inbound.answer(&IndexAnswer::Refused(refusal)).await;
+            let _ = inbound.answer(&answer).await;
             Done::Nothing
         };
         self.jobs.push(job.boxed());
@@ -214,6 +229,7 @@ impl<S: IndexStore> Work<S> {
     /// Hides the peer at once, while what had begun comes to its end; what waited is dropped.
     async fn finish(mut self, stop: &CancellationToken, opened_as: &OpenedAs) {
         self.lanes.clear();
+        self.session.watching.end();
         let session = Arc::clone(&self.session);
         let id = opened_as.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let leave = async {

@@ -16,6 +16,7 @@ use crate::authority::Authority;
 use crate::members::Members;
 use crate::presence::{Arrival, Presence};
 use crate::store::{IndexStore, StoreError};
+use crate::watches::Watches;
 
 /// Peers whose presence may change at the same moment; others wait for each other by chance of their keys.
 const PRESENCE_LOCKS: usize = 64;
@@ -47,6 +48,8 @@ pub struct IndexState<S> {
     pub store: S,
     /// Who is online.
     pub presence: Presence,
+    /// Standing searches.
+    pub watches: Arc<Watches>,
     /// Counts since the start.
     pub counters: Counters,
     /// When it started.
@@ -60,7 +63,8 @@ impl<S: IndexStore> IndexState<S> {
     pub fn new(authority: Arc<Authority>, members: Members, store: S, presence: Presence) -> Self {
         let presence_locks = (0..PRESENCE_LOCKS).map(|_| Mutex::new(())).collect();
         let started = clock::boot_now();
-        Self { authority, members, store, presence, counters: Counters::default(), started, presence_locks }
+        let (watches, counters) = (Arc::default(), Counters::default());
+        Self { authority, members, store, presence, watches, counters, started, presence_locks }
     }
 
     /// A member's session opens: it is present from now on, and its older connection ends.
@@ -103,6 +107,7 @@ impl<S: IndexStore> IndexState<S> {
         let state = Arc::clone(self);
         blocking(move || state.members.remove(now, peer)).await?;
         self.presence.removed(peer);
+        self.watches.end_peer(peer);
         self.perform_actions().await;
         {
             let _one_at_a_time = self.lock_presence(&peer).await;

@@ -100,6 +100,16 @@ pub struct Asker {
     pub groups: Vec<Label>,
 }
 
+/// The group that every member is in.
+const EVERYONE: &str = "everyone";
+
+impl Asker {
+    /// Whether a share with these groups is visible to this one; no groups mean everyone.
+    pub fn may_see(&self, groups: &[Label]) -> bool {
+        groups.is_empty() || groups.iter().any(|group| group.as_str() == EVERYONE || self.groups.contains(group))
+    }
+}
+
 /// Where one blob is, as a store knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobFound {

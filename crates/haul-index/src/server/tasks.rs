@@ -1,4 +1,4 @@
-//! The tasks of a running index: accepting, leases, maintenance; and the order in which they end.
+//! The tasks of a running index: accepting, leases, maintenance, watches; and the order in which they end.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use super::RunError;
 use crate::session::{self, Caller};
 use crate::state::IndexState;
 use crate::store::IndexStore;
+use crate::watches;
 use crate::web::Web;
 
 /// Time for sessions, and then for their connections, to end.
@@ -69,6 +70,7 @@ pub async fn run<S: IndexStore>(
     children.spawn(named("accept", accept.boxed()));
     children.spawn(named("lease", keep_leases(Arc::clone(&state), background.clone()).boxed()));
     children.spawn(named("maintenance", maintain(Arc::clone(&state), background.clone()).boxed()));
+    children.spawn(named("watch", keep_watch(Arc::clone(&state), background.clone()).boxed()));
     let ended_early = tokio::select! {
         () = shutdown.cancelled() => None,
         ended = children.join_next() => ended.and_then(Result::ok).or(Some("unnamed")),
@@ -76,7 +78,7 @@ pub async fn run<S: IndexStore>(
     shutdown.cancel();
 
     accepting.cancel();
-    // The accept task ends by itself; the two others wait for their token.
+    // The accept task ends by itself; the others wait for their token.
     let mut stuck = None;
     while ended_early != Some("accept") {
         match timeout(STOP_DEADLINE, children.join_next()).await {
@@ -231,6 +233,10 @@ async fn maintain<S: IndexStore>(state: Arc<IndexState<S>>, stop: CancellationTo
             }
         }
     }
+}
+
+async fn keep_watch<S: IndexStore>(state: Arc<IndexState<S>>, stop: CancellationToken) {
+    watches::run_searches(&state.watches, &state.store, &stop).await;
 }
 
 async fn keep_house<S: IndexStore>(state: &Arc<IndexState<S>>) {

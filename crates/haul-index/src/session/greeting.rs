@@ -13,6 +13,7 @@ use haul_net::connection::{Inbound, InboundRequest};
 use tokio::time::{Instant, timeout_at};
 
 use super::registration::Registration;
+use super::watching::Watching;
 use super::{Caller, OpenedAs, Session};
 use crate::members::{self, Member};
 use crate::presence::Arrival;
@@ -118,6 +119,7 @@ async fn open<S: IndexStore>(
         until: member.until,
         granted: Mutex::new(now),
         registration: Registration::default(),
+        watching: Watching::new(Arc::clone(&state.watches), id),
     };
     Ok(((session, member.role), welcome))
 }

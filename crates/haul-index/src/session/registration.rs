@@ -3,8 +3,8 @@
 //! A page or a commit that is refused ends its transaction: what was staged is dropped, later pages are refused with
 //! [`Refusal::NotOpen`], and the peer opens the share again to learn what the index has.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use haul_core::ids::ShareId;
@@ -12,9 +12,10 @@ use haul_core::limits;
 use haul_core::manifest::ShareState;
 use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
 
-use super::Session;
+use super::{Session, watching};
 use crate::state::refusal;
 use crate::store::{IndexStore, Opened, ShareOffer, TransactionId};
+use crate::watches::{ShareFacts, Staged};
 
 /// Shares and transactions of one session.
 #[derive(Debug, Default)]
@@ -24,9 +25,11 @@ pub(super) struct Registration {
 
 #[derive(Debug, Default)]
 struct Inner {
-    shares: BTreeSet<ShareId>,
+    shares: BTreeMap<ShareId, Arc<ShareFacts>>,
     /// By the peer's own numbers.
     transactions: HashMap<u64, Transaction>,
+    /// What others watch for, in pages of these transactions.
+    matches: HashMap<u64, Staged>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,14 +71,24 @@ impl Registration {
 
     /// Drops all that was staged and not committed.
     pub(super) async fn abort_all(&self, store: &impl IndexStore) {
-        let transactions = std::mem::take(&mut self.lock().transactions);
+        let transactions = {
+            let mut inner = self.lock();
+            inner.matches.clear();
+            std::mem::take(&mut inner.transactions)
+        };
         for id in transactions.into_values().filter_map(|transaction| transaction.id) {
             store.abort(id).await;
         }
     }
 
+    fn facts(&self, share: ShareId) -> Option<Arc<ShareFacts>> {
+        self.lock().shares.get(&share).cloned()
+    }
+
     fn take(&self, tx: u64) -> Option<Transaction> {
-        self.lock().transactions.remove(&tx)
+        let mut inner = self.lock();
+        inner.matches.remove(&tx);
+        inner.transactions.remove(&tx)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -108,8 +121,15 @@ async fn make<S: IndexStore>(session: &Session<S>, request: IndexRequest) -> Res
             outcome.map(|()| IndexAnswer::Staged { seq })
         }
         IndexRequest::Commit { tx, state, changes } => {
-            let id = session.registration.take(tx).and_then(|transaction| transaction.id).ok_or(Refusal::NotOpen)?;
+            let matches = session.registration.lock().matches.remove(&tx);
+            let open = session.registration.take(tx).ok_or(Refusal::NotOpen)?;
+            let id = open.id.ok_or(Refusal::NotOpen)?;
             let state = session.state.store.commit(id, state, changes).await.map_err(refusal)?;
+            if let Some(share) = session.registration.facts(open.share)
+                && let Some(matches) = matches
+            {
+                session.state.watches.committed(matches, &share, state);
+            }
             Ok(IndexAnswer::Committed { state })
         }
         IndexRequest::Close { share, forget } => close(session, share, forget).await,
@@ -118,20 +138,35 @@ async fn make<S: IndexStore>(session: &Session<S>, request: IndexRequest) -> Res
 }
 
 async fn open<S: IndexStore>(session: &Session<S>, offer: ShareOffer) -> Result<IndexAnswer, Refusal> {
+    let facts = share_facts(session, &offer);
     {
         let mut inner = session.registration.lock();
-        if !inner.shares.contains(&offer.id) && inner.shares.len() >= limits::SHARES_PER_PEER {
+        if !inner.shares.contains_key(&offer.id) && inner.shares.len() >= limits::SHARES_PER_PEER {
             return Err(Refusal::TooMuch(format!("a peer has at most {} shares", limits::SHARES_PER_PEER)));
         }
-        inner.shares.insert(offer.id);
+        inner.shares.insert(offer.id, Arc::clone(&facts));
     }
     // Whatever was staged on an older state of the share is void.
     abort_share(session, offer.id).await;
-    Ok(match session.state.store.open(session.peer, offer).await.map_err(refusal)? {
-        Opened::Same => IndexAnswer::Same,
-        Opened::Amend(from) => IndexAnswer::Amend { from },
-        Opened::Replace => IndexAnswer::Replace,
-    })
+    let state = offer.state;
+    let opened = session.state.store.open(session.peer, offer).await.map_err(refusal)?;
+    let (visible, answer) = match opened {
+        Opened::Same => (Some(state), IndexAnswer::Same),
+        Opened::Amend(from) => (Some(from), IndexAnswer::Amend { from }),
+        Opened::Replace => (None, IndexAnswer::Replace),
+    };
+    if let Some(visible) = visible {
+        session.state.watches.returned(&facts, visible);
+    }
+    Ok(answer)
+}
+
+/// The share as watches see it.
+fn share_facts<S: IndexStore>(session: &Session<S>, offer: &ShareOffer) -> Arc<ShareFacts> {
+    let name = session.state.members.find(&session.peer).map(|member| member.name);
+    // Removed just now: then nothing of it is told.
+    let name = name.unwrap_or_else(|| offer.name.clone());
+    Arc::new(ShareFacts::new(session.peer, name, offer.id, offer.name.clone(), offer.groups.clone()))
 }
 
 async fn begin<S: IndexStore>(
@@ -157,7 +192,7 @@ async fn begin<S: IndexStore>(
 }
 
 async fn page<S: IndexStore>(session: &Session<S>, tx: u64, seq: u32, bytes: Bytes) -> Result<(), Refusal> {
-    let id = {
+    let (id, share) = {
         let mut inner = session.registration.lock();
         let staged: usize = inner.transactions.values().filter(|open| open.amends).map(|open| open.staged_bytes).sum();
         let open = inner.transactions.get_mut(&tx).ok_or(Refusal::NotOpen)?;
@@ -170,9 +205,24 @@ async fn page<S: IndexStore>(session: &Session<S>, tx: u64, seq: u32, bytes: Byt
         }
         open.next_seq += 1;
         open.staged_bytes += bytes.len();
-        id
+        (id, open.share)
     };
-    session.state.store.stage(id, bytes).await.map_err(refusal)
+    session.state.store.stage(id, bytes.clone()).await.map_err(refusal)?;
+    watch_page(session, tx, share, &bytes);
+    Ok(())
+}
+
+/// Remembers until the commit who watches for what is on a page.
+fn watch_page<S: IndexStore>(session: &Session<S>, tx: u64, share: ShareId, page: &[u8]) {
+    let Some(facts) = session.registration.facts(share) else { return };
+    let mut matches = session.registration.lock().matches.remove(&tx);
+    session.state.watches.add_page(&mut matches, &facts, page, watching::now_ns());
+    let mut inner = session.registration.lock();
+    if inner.transactions.contains_key(&tx)
+        && let Some(matches) = matches
+    {
+        inner.matches.insert(tx, matches);
+    }
 }
 
 async fn close<S: IndexStore>(session: &Session<S>, share: ShareId, forget: bool) -> Result<IndexAnswer, Refusal> {

@@ -9,3 +9,4 @@ mod presence;
 mod registering;
 mod strangers;
 mod support;
+mod watching;

@@ -1,0 +1,201 @@
+//! Matches that wait for one session to take them: few, and with a mark where some were lost.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use haul_core::limits;
+use haul_core::wire::index::Hit;
+use tokio::sync::Notify;
+
+/// Matches in one message: with the longest names and paths they fill a third of a frame.
+const HITS_PER_MATCH: usize = 200;
+
+const _: () =
+    assert!(HITS_PER_MATCH * (limits::PATH_BYTES + limits::NAME_BYTES + 3 * 64 + 128) < limits::FRAME_BYTES / 2);
+
+/// Matches of one watch, ready to be pushed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The peer's number of the watch.
+    pub watch: u64,
+    /// At most as many as fit into a frame.
+    pub hits: Vec<Hit>,
+    /// Whether others were lost.
+    pub missed: bool,
+}
+
+/// Where the matches of one session wait.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    watches: BTreeMap<u64, Pending>,
+    hits: usize,
+    /// The watch that was served last: the next one has its turn.
+    last: u64,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    hits: VecDeque<Hit>,
+    missed: bool,
+}
+
+impl Mailbox {
+    /// Adds a match; false when it is lost because too many wait. Never waits.
+    pub(super) fn offer(&self, watch: u64, hit: Hit) -> bool {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return false;
+        }
+        let room = waiting.hits < limits::MATCHES_WAITING;
+        let pending = waiting.watches.entry(watch).or_default();
+        if room {
+            pending.hits.push_back(hit);
+            waiting.hits += 1;
+        } else {
+            pending.missed = true;
+        }
+        drop(waiting);
+        self.changed.notify_one();
+        room
+    }
+
+    /// Marks that matches were lost.
+    pub(super) fn miss(&self, watch: u64) {
+        let mut waiting = self.lock();
+        if !waiting.closed {
+            waiting.watches.entry(watch).or_default().missed = true;
+            drop(waiting);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Drops what waits of a watch that ended.
+    pub(super) fn forget(&self, watch: u64) {
+        let mut waiting = self.lock();
+        if let Some(pending) = waiting.watches.remove(&watch) {
+            waiting.hits -= pending.hits.len();
+        }
+    }
+
+    /// The next matches; watches take turns. None once it is closed.
+    pub async fn next(&self) -> Option<Batch> {
+        loop {
+            {
+                let mut waiting = self.lock();
+                if waiting.closed {
+                    return None;
+                }
+                if let Some(batch) = waiting.take() {
+                    return Some(batch);
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Takes back what could not be sent yet; it is the first of its watch again.
+    pub fn put_back(&self, batch: Batch) {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return;
+        }
+        waiting.hits += batch.hits.len();
+        let pending = waiting.watches.entry(batch.watch).or_default();
+        pending.missed |= batch.missed;
+        for hit in batch.hits.into_iter().rev() {
+            pending.hits.push_front(hit);
+        }
+    }
+
+    /// Takes nothing any more, and drops what waits.
+    pub fn close(&self) {
+        *self.lock() = Waiting { closed: true, ..Waiting::default() };
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn take(&mut self) -> Option<Batch> {
+        let behind = self.last.checked_add(1).and_then(|next| self.watches.range(next..).next());
+        let watch = *behind.or_else(|| self.watches.first_key_value())?.0;
+        let pending = self.watches.get_mut(&watch)?;
+        let count = pending.hits.len().min(HITS_PER_MATCH);
+        let hits: Vec<Hit> = pending.hits.drain(..count).collect();
+        let more = !pending.hits.is_empty();
+        // The mark stands behind what was kept.
+        let missed = pending.missed && !more;
+        if !more {
+            self.watches.remove(&watch);
+        }
+        self.hits -= hits.len();
+        self.last = watch;
+        Some(Batch { watch, hits, missed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::watches::tests::hit;
+
+    #[tokio::test]
+    async fn watches_take_turns_and_losses_are_marked_behind_what_was_kept() {
+        let mailbox = Mailbox::default();
+        for n in 0..limits::MATCHES_WAITING {
+            assert!(mailbox.offer(if n < 300 { 1 } else { u64::MAX }, hit(&n.to_string())));
+        }
+        assert!(!mailbox.offer(1, hit("lost")));
+        mailbox.miss(7);
+        let mut taken = Vec::new();
+        for _ in 0..7 {
+            let batch = mailbox.next().await.unwrap();
+            taken.push((batch.watch, batch.hits.len(), batch.missed));
+        }
+        let last = u64::MAX;
+        assert_eq!(
+            taken,
+            [
+                (1, 200, false),
+                (7, 0, true),
+                (last, 200, false),
+                (1, 100, true),
+                (last, 200, false),
+                (last, 200, false),
+                (last, 100, false)
+            ]
+        );
+        assert!(mailbox.offer(1, hit("room again")));
+    }
+
+    #[tokio::test]
+    async fn what_is_put_back_comes_first_again() {
+        let mailbox = Mailbox::default();
+        for name in ["a", "b"] {
+            mailbox.offer(1, hit(name));
+        }
+        let batch = mailbox.next().await.unwrap();
+        mailbox.offer(1, hit("c"));
+        mailbox.put_back(batch);
+        let again = mailbox.next().await.unwrap();
+        assert_eq!(again.hits, [hit("a"), hit("b"), hit("c")]);
+        mailbox.offer(1, hit("d"));
+        mailbox.forget(1);
+        mailbox.offer(2, hit("e"));
+        assert_eq!(mailbox.next().await.unwrap().watch, 2);
+        mailbox.close();
+        assert_eq!(mailbox.next().await, None);
+        assert!(!mailbox.offer(1, hit("f")));
+    }
+}

@@ -1,0 +1,178 @@
+//! Shares that became visible: what fits the watches is searched in the background, one search at a time and for a
+//! tenth of the time at most.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use haul_core::limits;
+use haul_core::manifest::ShareState;
+use haul_core::query::{Filter, FoldedEntry, Query, Test, fold};
+use haul_core::wire::index::Hit;
+use haul_net::clock;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{ShareFacts, Watch, Watches};
+use crate::store::{IndexStore, SearchQuestion};
+
+/// Shares that wait to be searched. A whole network that comes back after a restart is over it, and marked.
+const WAITING: usize = 1_000;
+/// Pause after a search, as a multiple of the time that it took.
+const PAUSE_FACTOR: u32 = 9;
+/// Searches follow each other for at least so long before others have their turn.
+const TURN: Duration = Duration::from_millis(1);
+/// Changes of watches are gathered for so long before the automaton is made anew.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// A share in the state in which it became visible.
+#[derive(Debug)]
+pub(super) struct Return {
+    pub(super) share: Arc<ShareFacts>,
+    pub(super) state: ShareState,
+    /// Only watches younger than this one.
+    pub(super) born_after: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Returns {
+    queue: Mutex<Queue>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Return>,
+    /// Some did not fit.
+    lost: bool,
+}
+
+impl Returns {
+    pub(super) fn add(&self, returned: Return) {
+        let mut queue = self.lock();
+        if queue.waiting.len() < WAITING {
+            queue.waiting.push_back(returned);
+        } else {
+            queue.lost = true;
+        }
+        drop(queue);
+        self.arrived.notify_one();
+    }
+
+    fn take(&self) -> (Option<Return>, bool) {
+        let mut queue = self.lock();
+        (queue.waiting.pop_front(), std::mem::take(&mut queue.lost))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Searches shares that became visible, and keeps the automaton new, until `stop`.
+pub async fn run<S: IndexStore>(watches: &Arc<Watches>, store: &S, stop: &CancellationToken) {
+    let compiling = async {
+        loop {
+            watches.stale.notified().await;
+            tokio::time::sleep(GATHER).await;
+            let watches = Arc::clone(watches);
+            if let Err(error) = tokio::task::spawn_blocking(move || watches.compile()).await {
+                tracing::error!(%error, "the watches were not arranged; they are compared one by one");
+            }
+        }
+    };
+    let searching = async {
+        loop {
+            watches.returns.arrived.notified().await;
+            loop {
+                let (returned, lost) = watches.returns.take();
+                if lost {
+                    watches.all().iter().for_each(|watch| watch.miss());
+                }
+                let Some(returned) = returned else { break };
+                search(watches, store, &returned).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = async { tokio::join!(compiling, searching); } => {}
+    }
+}
+
+async fn search<S: IndexStore>(watches: &Watches, store: &S, returned: &Return) {
+    let share = &returned.share;
+    let mut worked = Duration::ZERO;
+    for watch in watches.all() {
+        if watch.born <= returned.born_after || !watch.sees(share) || !watch.comes_new(returned) {
+            continue;
+        }
+        let begun = Instant::now();
+        search_for(&watch, store, share).await;
+        worked += begun.elapsed();
+        if worked >= TURN {
+            tokio::time::sleep(std::mem::take(&mut worked) * PAUSE_FACTOR).await;
+        }
+    }
+    tokio::time::sleep(worked * PAUSE_FACTOR).await;
+}
+
+/// Asks the store for what fits one watch in one share.
+async fn search_for<S: IndexStore>(watch: &Watch, store: &S, share: &ShareFacts) {
+    let mut query = watch.query.clone();
+    for word in &mut query.words {
+        word.name_only = true;
+    }
+    let only = |test| Filter { test, inverted: false };
+    query.filters.push(only(Test::Peer(share.peer.to_string())));
+    query.filters.push(only(Test::Share(fold(share.name.as_str().as_bytes()))));
+    let now_ns = clock::wall_now().0.saturating_mul(1_000_000).try_into().unwrap_or(i64::MAX);
+    let question =
+        SearchQuestion { query: &query, limit: limits::MATCHES_WAITING / 2, cursor: None, away: false, now_ns };
+    let found = match store.search(&watch.asker, question).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(%error, "a share that came back was not searched for a watch");
+            return watch.miss();
+        }
+    };
+    let more = found.cursor.is_some() || !found.exact;
+    let mut hits = found.hits;
+    hits.retain(|hit| hit.peer == share.peer && hit_fits(&watch.query, share, hit, now_ns));
+    for mut hit in hits {
+        (hit.names, hit.copies, hit.online) = (1, 1, 1);
+        watch.tell(hit);
+    }
+    if more {
+        watch.miss();
+    }
+}
+
+/// Near matches, and words that stand in directory parts only, are no matches.
+fn hit_fits(query: &Query, share: &ShareFacts, hit: &Hit, now_ns: i64) -> bool {
+    let path = hit.path.as_bytes();
+    let name_at = path.iter().rposition(|byte| *byte == b'/').unwrap_or_default();
+    let entry = FoldedEntry {
+        origin: &share.origin,
+        directories: &super::page::folded_parts(path.get(..name_at).unwrap_or_default()),
+        name: &fold(&hit.name),
+        kind: hit.kind,
+        size: hit.size,
+        mtime_ns: hit.mtime_ns,
+        blob: hit.blob,
+    };
+    !hit.near && query.fits(&entry, now_ns)
+}
+
+impl Watch {
+    /// Whether this watch has not searched the share in this state yet; remembers that it has.
+    fn comes_new(&self, returned: &Return) -> bool {
+        let mut seen = self.seen();
+        let share = &returned.share;
+        let words = returned.state.digest;
+        let key = seen.key((share.peer, share.id, returned.state.revision, words, &share.groups));
+        let new = !seen.contains(key);
+        seen.insert(key);
+        new
+    }
+}
