@@ -104,8 +104,8 @@ impl<'a> Walk<'a> {
             },
             _ => (0, 0),
         };
-        for row in memory.directories.node(node).children.from(start) {
-            if !self.push(&Change::Upsert(memory.entry_in(row, path))) {
+        for row in memory.children_from(node, start) {
+            if !memory.with_entry_in(row, path, |entry| self.push(&Change::Upsert(*entry))) {
                 return false;
             }
             match &mut self.last {
@@ -138,16 +138,16 @@ impl<'a> Walk<'a> {
 
     fn subdirectories(&mut self, node: u32, path: &mut Vec<u8>) -> bool {
         let memory = self.memory;
-        let subdirs = &memory.directories.node(node).subdirs;
         let name = |node: u32| memory.names.text(memory.directories.node(node).name);
-        let mut visits: Vec<(u32, bool)> = subdirs.iter().flat_map(|node| [(*node, false), (*node, true)]).collect();
-        visits.sort_unstable_by(|(a, a_below), (b, b_below)| compare((name(*a), *a_below), (name(*b), *b_below)));
-        for (child, below) in visits {
+        let mut visits: Vec<_> =
+            memory.subdirs(node).flat_map(|node| [(name(node), node, false), (name(node), node, true)]).collect();
+        visits.sort_unstable_by(|(a, _, a_below), (b, _, b_below)| compare((a, *a_below), (b, *b_below)));
+        for (name, child, below) in visits {
             let length = path.len();
             if length > 0 {
                 path.push(b'/');
             }
-            path.extend_from_slice(name(child));
+            path.extend_from_slice(&name);
             let fitted = if below {
                 self.is_behind(path) || self.subdirectories(child, path)
             } else {
@@ -172,7 +172,7 @@ impl<'a> Walk<'a> {
 
     pub(super) fn last_key(&self) -> Option<Cursor> {
         let (directory, row) = self.last.as_ref()?;
-        Some((directory.clone(), self.memory.names.text(self.memory.row(*row).name).to_vec()))
+        Some((directory.clone(), self.memory.names.text(self.memory.row(*row).name).into_owned()))
     }
 
     pub(super) fn finish(mut self, ended: bool) -> Listing {

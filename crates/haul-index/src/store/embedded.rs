@@ -126,6 +126,11 @@ impl EmbeddedStore {
         })
     }
 
+    /// Bytes of memory by what they are for, without the search index. For measurements and reports.
+    pub fn memory_use(&self) -> Vec<(&'static str, usize)> {
+        self.shared.read().bytes()
+    }
+
     pub(super) fn new_transaction(&self) -> TransactionId {
         TransactionId(self.next_transaction.fetch_add(1, Ordering::Relaxed))
     }

@@ -9,8 +9,8 @@ use haul_core::wire::Label;
 
 use super::StoreError;
 use super::disk::{Disk, PeerRecord, Reader, ShareRecord};
-use super::memory::Memory;
 use super::memory::shares::{Held, Share, Slot, SlotState};
+use super::memory::{Memory, NONE};
 
 pub(super) struct Loaded {
     pub(super) memory: Memory,
@@ -84,17 +84,16 @@ impl Reader for Loader {
 
     fn share(&mut self, peer: PeerId, share: ShareId, record: &ShareRecord) -> Result<(), StoreError> {
         let number = self.memory.shares.ensure_peer(peer, &Label::from_lossy(&peer.short()));
-        let root = self.memory.directories.add_root();
-        let slot = self.memory.shares.take_slot(Slot {
+        let slot = self.memory.take_slot(Slot {
             state: SlotState::Live,
             peer: number,
             name: record.name.clone(),
             groups: record.groups.clone(),
             open: false,
-            root,
+            root: NONE,
             files: 0,
             bytes: 0,
-        });
+        })?;
         let held = Held {
             slot,
             state: record.state,
@@ -130,15 +129,18 @@ impl Reader for Loader {
             return Ok(());
         };
         for change in page.changes() {
-            self.memory.subtract(current.slot, change.key(), &mut current.digest);
+            let digest = &mut current.digest;
             match change {
                 Change::Upsert(entry) => {
-                    self.memory.upsert(current.slot, &entry)?;
-                    current.digest.add(&entry);
+                    self.memory.upsert(current.slot, &entry, |old| digest.subtract(old))?;
+                    digest.add(&entry);
                 }
-                Change::Remove { directory, name } => self.memory.remove(current.slot, directory, name),
+                Change::Remove { directory, name } => {
+                    self.memory.remove(current.slot, directory, name, |old| digest.subtract(old));
+                }
             }
         }
+        self.memory.settle();
         Ok(())
     }
 

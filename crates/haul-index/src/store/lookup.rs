@@ -67,7 +67,7 @@ impl Answer<'_> {
     fn name(&mut self, name: &[u8]) -> Vec<BlobFound> {
         let memory = self.memory;
         let Some(number) = memory.names.find(name) else { return Vec::new() };
-        let doc = memory.names.name(number).doc;
+        let doc = memory.names.doc_of(number);
         let mut by_content: HashMap<u32, Vec<u32>> = HashMap::new();
         let mut groups = Vec::new();
         for row in memory.rows_of_doc(doc) {
@@ -75,7 +75,7 @@ impl Answer<'_> {
             if record.name != number || record.kind() != HitKind::File || !self.counts(row) {
                 continue;
             }
-            if memory.blob(record).is_some() {
+            if memory.blob(&record).is_some() {
                 by_content.entry(record.content).or_default().push(row);
             } else if groups.len() < ORDERED_ROWS {
                 groups.push(Rows { content: record.content, kept: vec![row], total: 1 });
@@ -98,7 +98,7 @@ impl Answer<'_> {
 
     /// Whether a row counts for this asker.
     fn counts(&self, row: u32) -> bool {
-        let slot = self.memory.row(row).slot();
+        let slot = self.memory.slot_of_row(row);
         if self.away { self.view.allowed.get(slot) } else { self.view.shown.get(slot) }
     }
 
@@ -119,7 +119,7 @@ impl Answer<'_> {
         let memory = self.memory;
         let view = self.view;
         let order = |a: &u32, b: &u32| {
-            let away = |row: u32| !view.shown.get(memory.row(row).slot());
+            let away = |row: u32| !view.shown.get(memory.slot_of_row(row));
             away(*a).cmp(&away(*b)).then_with(|| compare_rows(memory, *a, *b))
         };
         let max = self.max.min(self.room / PLACE_BYTES);

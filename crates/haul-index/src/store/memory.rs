@@ -1,16 +1,24 @@
 //! Everything that a question needs, in memory: rows, names, contents, directories, postings, slots.
 //!
-//! A row is one entry of one share: 40 bytes that point to its slot, directory, name and content and link it into two
-//! chains, the rows of its document and the rows of its content. Adding and removing a row costs a few look-ups
-//! whatever the size of the rest.
+//! A row is one entry of one share: 20 bytes that point to its directory, name and content. Documents and contents
+//! list their rows, directories their children, so adding and removing a row costs a few look-ups whatever the size of
+//! the rest. An entry of Debian's paths with a blob of its own takes about 98 bytes in all, the postings apart.
 
 pub(super) mod bitmap;
 pub(super) mod chunked;
 pub(super) mod contents;
 pub(super) mod directories;
+pub(super) mod hash_index;
+pub(super) mod lists;
 pub(super) mod names;
 pub(super) mod postings;
+pub(super) mod rows;
+#[cfg(test)]
+mod scale;
 pub(super) mod shares;
+#[cfg(test)]
+mod tests;
+pub(super) mod texts;
 
 use std::collections::HashMap;
 
@@ -19,73 +27,46 @@ use haul_core::manifest::{Entry, EntryKind, RegistrationDigest};
 use haul_core::wire::index::HitKind;
 
 use super::StoreError;
-use chunked::Table;
 use contents::Contents;
-use directories::{ChildAt, Directories, Node};
-use names::Names;
-use shares::{Shares, SlotState};
+use directories::{Directories, Totals};
+use lists::{At, Lists};
+use names::{NODE, Names};
+use rows::{Facts, Row, Rows};
+use shares::{Shares, Slot};
 
 /// No row, node or name.
 pub(super) const NONE: u32 = u32::MAX;
-
-/// Unused names below this many are left alone.
-const WORN_NAMES: u32 = 100_000;
-
-const SLOT_MASK: u32 = (1 << 29) - 1;
-const KIND_SHIFT: u32 = 29;
-const EXECUTABLE: u32 = 1 << 31;
-
-/// One entry of one share.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    /// Slot in bits 0-28, kind in 29-30, executable in 31.
-    slot_and_kind: u32,
-    pub(super) directory: u32,
-    pub(super) name: u32,
-    /// None for directories and links.
-    pub(super) content: u32,
-    pub(super) mtime_ns: i64,
-    in_doc: Links,
-    in_content: Links,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Links {
-    before: u32,
-    after: u32,
-}
-
-const UNLINKED: Links = Links { before: NONE, after: NONE };
-
-impl Row {
-    pub(super) fn slot(&self) -> u32 {
-        self.slot_and_kind & SLOT_MASK
-    }
-
-    pub(super) fn kind(&self) -> HitKind {
-        match self.slot_and_kind >> KIND_SHIFT & 3 {
-            0 => HitKind::File,
-            1 => HitKind::Directory,
-            _ => HitKind::Symlink,
-        }
-    }
-
-    pub(super) fn executable(&self) -> bool {
-        self.slot_and_kind & EXECUTABLE != 0
-    }
-}
 
 /// The engine.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) names: Names,
-    rows: Table<Row>,
-    free_rows: Vec<u32>,
+    rows: Rows,
+    lists: Lists,
     pub(super) contents: Contents,
     pub(super) directories: Directories,
     /// Targets of symbolic links, by row.
     targets: HashMap<u32, Box<[u8]>>,
     pub(super) shares: Shares,
+    arrival: Arrival,
+}
+
+/// Where entries arrived last: most go into the same directory as the one before.
+#[derive(Debug, Default)]
+struct Arrival {
+    /// Slot and node of `path`; none after a directory went.
+    place: Option<(u32, u32)>,
+    path: Vec<u8>,
+    /// Counted for the node alone so far, not for those above.
+    owed: Totals,
+}
+
+/// Finds entries of one slot, quickly if those of one directory follow each other. Only while nothing changes.
+#[derive(Debug, Default)]
+pub(super) struct Finder {
+    path: Vec<u8>,
+    known: bool,
+    node: Option<u32>,
 }
 
 fn full() -> StoreError {
@@ -93,162 +74,174 @@ fn full() -> StoreError {
 }
 
 impl Memory {
-    pub(super) fn row(&self, row: u32) -> &Row {
-        &self.rows[row]
+    pub(super) fn row(&self, row: u32) -> Row {
+        self.rows.get(row)
     }
 
-    /// The rows of a document.
+    /// The slot of a row, which itself is not read.
+    pub(super) fn slot_of_row(&self, row: u32) -> u32 {
+        self.rows.slot(row)
+    }
+
+    /// The rows of a document, ascending.
     pub(super) fn rows_of_doc(&self, doc: u32) -> impl Iterator<Item = u32> + '_ {
-        let mut next = self.names.doc(doc).first;
-        std::iter::from_fn(move || {
-            let row = (next != NONE).then_some(next)?;
-            next = self.rows[row].in_doc.after;
-            Some(row)
-        })
+        self.lists.iter(self.names.items(doc)).take_while(|item| *item < NODE)
     }
 
-    /// The rows of a content.
+    /// Whether a document has rows.
+    pub(super) fn has_rows(&self, doc: u32) -> bool {
+        self.rows_of_doc(doc).next().is_some()
+    }
+
+    /// The directories whose name is a document.
+    #[allow(dead_code, reason = "search shows directories next")]
+    pub(super) fn nodes_of_doc(&self, doc: u32) -> impl Iterator<Item = u32> + '_ {
+        self.lists.numbers_from(self.names.items(doc), NODE).map(|item| item & !NODE)
+    }
+
+    /// The slot of a directory.
+    #[allow(dead_code, reason = "search shows directories next")]
+    pub(super) fn slot_of_node(&self, node: u32) -> u32 {
+        self.directories.node(node).slot
+    }
+
+    /// The rows of a hashed content, ascending; files without a hash are not listed.
     pub(super) fn rows_of_content(&self, content: u32) -> impl Iterator<Item = u32> + '_ {
-        let mut next = self.contents.get(content).first;
-        std::iter::from_fn(move || {
-            let row = (next != NONE).then_some(next)?;
-            next = self.rows[row].in_content.after;
-            Some(row)
-        })
+        self.lists.iter(self.contents.rows(content))
+    }
+
+    /// The rows of a directory in the order of their names, from a place on.
+    pub(super) fn children_from(&self, node: u32, at: At) -> impl Iterator<Item = u32> + '_ {
+        self.directories.node(node).children.iter_from(&self.lists, at)
+    }
+
+    /// The subdirectories of a directory.
+    pub(super) fn subdirs(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        self.lists.iter(self.directories.subdirs(node))
     }
 
     /// Where the row of a name stands in a directory, or would.
-    pub(super) fn find_child(&self, node: u32, name: &[u8]) -> Result<ChildAt, ChildAt> {
-        self.directories.node(node).children.find(|row| self.names.text(self.rows[row].name).cmp(name))
+    pub(super) fn find_child(&self, node: u32, name: &[u8]) -> Result<At, At> {
+        let children = self.directories.node(node).children;
+        children.find(&self.lists, |row| self.names.compare(self.rows.name(row), name))
     }
 
     /// The row of a path.
     pub(super) fn find(&self, slot: u32, directory: &[u8], name: &[u8]) -> Option<u32> {
-        let node = self.directories.find(&self.names, self.shares.slot(slot).root, directory)?;
-        let at = self.find_child(node, name).ok()?;
-        self.directories.node(node).children.get(at)
+        Finder::default().find(self, slot, directory, name)
     }
 
-    /// Adds or changes an entry; returns whether it was new.
-    pub(super) fn upsert(&mut self, slot: u32, entry: &Entry<'_>) -> Result<bool, StoreError> {
-        let root = self.shares.slot(slot).root;
-        let node = self.directories.ensure(&mut self.names, root, entry.directory).ok_or_else(full)?;
-        match self.find_child(node, entry.name) {
-            Ok(at) => {
-                if let Some(row) = self.directories.node(node).children.get(at) {
-                    self.clear(row);
-                    self.fill(row, entry);
-                }
-                Ok(false)
-            }
-            Err(at) => {
-                let Some(name) = self.names.intern(entry.name) else {
-                    self.directories.prune(&mut self.names, node);
-                    return Err(full());
-                };
-                let row = self.place(Row {
-                    slot_and_kind: slot,
-                    directory: node,
-                    name,
-                    content: NONE,
-                    mtime_ns: 0,
-                    in_doc: UNLINKED,
-                    in_content: UNLINKED,
-                });
-                self.directories.node_mut(node).children.insert(at, row);
-                self.link_doc(row);
-                self.fill(row, entry);
-                Ok(true)
-            }
+    /// Takes a free slot or makes one, and makes its root.
+    pub(super) fn take_slot(&mut self, slot: Slot) -> Result<u32, StoreError> {
+        let number = self.shares.take_slot(slot);
+        if let Some(root) = self.directories.add_root(number) {
+            self.shares.slot_mut(number).root = root;
+            Ok(number)
+        } else {
+            self.shares.release_slot(number);
+            Err(full())
         }
     }
 
-    /// Removes an entry if it is there.
-    pub(super) fn remove(&mut self, slot: u32, directory: &[u8], name: &[u8]) {
-        let Some(node) = self.directories.find(&self.names, self.shares.slot(slot).root, directory) else { return };
-        let Ok(at) = self.find_child(node, name) else { return };
-        let row = self.directories.node_mut(node).children.remove(at);
-        self.drop_row(row);
-        self.directories.prune(&mut self.names, node);
+    /// Adds or changes an entry; `old` gets the one that was there. [`Self::settle`] follows after the last of many.
+    pub(super) fn upsert(
+        &mut self,
+        slot: u32,
+        entry: &Entry<'_>,
+        old: impl FnOnce(&Entry<'_>),
+    ) -> Result<(), StoreError> {
+        let node = self.arrive(slot, entry.directory)?;
+        match self.find_child(node, entry.name) {
+            Ok(at) => {
+                let Some(row) = self.children_from(node, at).next() else { return Ok(()) };
+                self.with_entry_in(row, entry.directory, old);
+                let gone = self.clear(row);
+                self.arrival.owed.subtract(gone);
+                self.fill(row, entry);
+            }
+            Err(at) => {
+                let Some(name) = self.names.intern(entry.name) else {
+                    self.prune(node);
+                    return Err(full());
+                };
+                let Some(row) = self.rows.add(slot, node, name) else {
+                    self.names.forget_unlinked(name);
+                    self.prune(node);
+                    return Err(full());
+                };
+                self.names.link(&mut self.lists, name, row);
+                self.directories.children_mut(node).insert(&mut self.lists, at, row);
+                self.fill(row, entry);
+            }
+        }
+        Ok(())
     }
 
-    /// Removes up to `limit` rows of a slot; returns whether rows are left.
+    /// Removes an entry if it is there; `old` gets it.
+    pub(super) fn remove(&mut self, slot: u32, directory: &[u8], name: &[u8], old: impl FnOnce(&Entry<'_>)) {
+        let root = self.shares.slot(slot).root;
+        let Some(node) = self.directories.find(&self.names, root, directory) else { return };
+        let Ok(at) = self.find_child(node, name) else { return };
+        let Some(row) = self.directories.children_mut(node).remove(&mut self.lists, at) else { return };
+        self.with_entry_in(row, directory, old);
+        let gone = self.clear(row);
+        self.settle();
+        self.directories.change_totals(node, |totals| totals.subtract(gone));
+        self.drop_row(row);
+        self.prune(node);
+    }
+
+    /// Brings the totals of directories up to date after entries have been added or changed.
+    pub(super) fn settle(&mut self) {
+        let owed = std::mem::take(&mut self.arrival.owed);
+        if let Some((_, node)) = self.arrival.place
+            && owed != Totals::default()
+        {
+            self.directories.change_totals(node, |totals| totals.add(owed));
+        }
+    }
+
+    /// Removes up to `limit` rows of a slot that nobody sees; returns whether rows are left. Totals of its directories
+    /// are not kept up any more.
     pub(super) fn sweep(&mut self, slot: u32, limit: usize) -> bool {
+        self.settle();
         let root = self.shares.slot(slot).root;
         let mut left = limit;
         let mut node = root;
         loop {
-            while let Some(row) = self.directories.node_mut(node).children.pop() {
+            while let Some(row) = self.directories.children_mut(node).pop(&mut self.lists) {
+                self.clear(row);
                 self.drop_row(row);
                 left -= 1;
                 if left == 0 {
                     return true;
                 }
             }
-            let Node { parent, subdirs, .. } = self.directories.node(node);
-            if let Some(child) = subdirs.last() {
-                node = *child;
+            let last = self.lists.last(self.directories.subdirs(node));
+            let child = last.and_then(|at| self.lists.iter_from(self.directories.subdirs(node), at).next());
+            if let Some(child) = child {
+                node = child;
             } else if node == root {
+                self.arrival.place = None;
                 self.directories.remove_root(root);
+                self.rows.forget_slot(slot);
                 return false;
             } else {
-                let parent = *parent;
-                self.directories.prune(&mut self.names, node);
-                // Pruning may have freed parents too; the root is never freed.
-                node = if self.directories.node(parent).subdirs.is_empty() { root } else { parent };
+                node = self.prune(node);
             }
-        }
-    }
-
-    /// Whether names that nothing uses fill so much memory that building everything anew pays.
-    pub(super) fn is_worn(&self) -> bool {
-        let unused = self.names.unused;
-        unused >= WORN_NAMES && unused > self.names.count() / 2
-    }
-
-    /// Builds everything anew without unused names. Slots keep their numbers, rows do not. About 4 s for a million
-    /// rows.
-    pub(super) fn rebuild(&mut self) {
-        let mut old = std::mem::take(self);
-        self.shares = std::mem::take(&mut old.shares);
-        for slot in 0..self.shares.slots.len() as u32 {
-            let record = self.shares.slot_mut(slot);
-            if record.state == SlotState::Free {
-                continue;
-            }
-            (record.files, record.bytes) = (0, 0);
-            let old_root = std::mem::replace(&mut record.root, self.directories.add_root());
-            if record.state != SlotState::Doomed {
-                self.copy_below(slot, &old, old_root);
-            }
-        }
-    }
-
-    fn copy_below(&mut self, slot: u32, old: &Self, node: u32) {
-        let mut path = Vec::new();
-        let mut nodes = vec![node];
-        while let Some(node) = nodes.pop() {
-            old.directories.path(&old.names, node, &mut path);
-            for row in old.directories.node(node).children.from((0, 0)) {
-                // It fitted before, with more names.
-                let fitted = self.upsert(slot, &old.entry_in(row, &path));
-                debug_assert!(fitted.is_ok(), "{fitted:?}");
-            }
-            nodes.extend(&old.directories.node(node).subdirs);
         }
     }
 
     /// Runs `with` on the entry of a row.
     pub(super) fn with_entry<R>(&self, row: u32, with: impl FnOnce(&Entry<'_>) -> R) -> R {
         let mut directory = Vec::new();
-        let record = &self.rows[row];
-        self.directories.path(&self.names, record.directory, &mut directory);
-        with(&self.entry_in(row, &directory))
+        self.directories.path(&self.names, self.rows.directory(row), &mut directory);
+        self.with_entry_in(row, &directory, with)
     }
 
-    /// The entry of a row whose directory has this path.
-    pub(super) fn entry_in<'a>(&'a self, row: u32, directory: &'a [u8]) -> Entry<'a> {
-        let record = &self.rows[row];
+    /// Runs `with` on the entry of a row whose directory has this path.
+    pub(super) fn with_entry_in<R>(&self, row: u32, directory: &[u8], with: impl FnOnce(&Entry<'_>) -> R) -> R {
+        let record = self.rows.get(row);
         let kind = match record.kind() {
             HitKind::File => {
                 let content = self.contents.get(record.content);
@@ -257,14 +250,8 @@ impl Memory {
             HitKind::Directory => EntryKind::Directory,
             HitKind::Symlink => EntryKind::Symlink { target: self.targets.get(&row).map_or(&[], |target| target) },
         };
-        Entry { directory, name: self.names.text(record.name), mtime_ns: record.mtime_ns, kind }
-    }
-
-    /// Takes the entry at a path, if any, out of a digest.
-    pub(super) fn subtract(&self, slot: u32, key: (&[u8], &[u8]), digest: &mut RegistrationDigest) {
-        if let Some(row) = self.find(slot, key.0, key.1) {
-            digest.subtract(&self.entry_in(row, key.0));
-        }
+        let name = self.names.text(record.name);
+        with(&Entry { directory, name: &name, mtime_ns: record.mtime_ns, kind })
     }
 
     /// The blob of a row.
@@ -272,173 +259,123 @@ impl Memory {
         if row.content == NONE { None } else { self.contents.get(row.content).blob() }
     }
 
-    fn place(&mut self, row: Row) -> u32 {
-        if let Some(free) = self.free_rows.pop() {
-            self.rows[free] = row;
-            free
-        } else {
-            self.rows.push(row)
+    /// The directory of a slot for an entry that arrives, made if it is missing.
+    fn arrive(&mut self, slot: u32, directory: &[u8]) -> Result<u32, StoreError> {
+        if let Some((known, node)) = self.arrival.place
+            && known == slot
+            && self.arrival.path == directory
+        {
+            return Ok(node);
         }
+        self.settle();
+        self.arrival.place = None;
+        let root = self.shares.slot(slot).root;
+        let Self { directories, names, lists, arrival, .. } = self;
+        let node = directories.ensure(names, lists, root, directory).ok_or_else(full)?;
+        arrival.path.clear();
+        arrival.path.extend_from_slice(directory);
+        arrival.place = Some((slot, node));
+        Ok(node)
     }
 
-    /// Sets what can change of an entry.
+    /// Removes a directory that holds nothing any more, and those above; returns the nearest that stays.
+    fn prune(&mut self, node: u32) -> u32 {
+        let stays = self.directories.prune(&mut self.names, &mut self.lists, node);
+        if stays != node {
+            self.arrival.place = None;
+        }
+        stays
+    }
+
+    /// Sets what can change of an entry; its directory is the one where entries arrive.
     fn fill(&mut self, row: u32, entry: &Entry<'_>) {
-        let slot = self.rows[row].slot();
-        let kind = match entry.kind {
+        let mut facts = Facts { kind: HitKind::Directory, executable: false, content: NONE, mtime_ns: entry.mtime_ns };
+        match entry.kind {
             EntryKind::File { size, executable, blob } => {
                 let content = self.contents.intern(blob, size);
-                self.rows[row].content = content;
-                self.link_content(row);
-                let record = self.shares.slot_mut(slot);
-                record.files += 1;
-                record.bytes = record.bytes.saturating_add(size);
-                u32::from(executable) * EXECUTABLE
+                self.contents.link(&mut self.lists, content, row);
+                facts = Facts { kind: HitKind::File, executable, content, ..facts };
+                let slot = self.shares.slot_mut(self.rows.slot(row));
+                slot.files += 1;
+                slot.bytes = slot.bytes.saturating_add(size);
+                self.arrival.owed.add(Totals { files: 1, bytes: size });
             }
-            EntryKind::Directory => 1 << KIND_SHIFT,
+            EntryKind::Directory => {}
             EntryKind::Symlink { target } => {
                 self.targets.insert(row, target.into());
-                2 << KIND_SHIFT
+                facts.kind = HitKind::Symlink;
             }
-        };
-        let record = &mut self.rows[row];
-        record.slot_and_kind = slot | kind;
-        record.mtime_ns = entry.mtime_ns;
+        }
+        self.rows.set(row, facts);
     }
 
-    /// Takes out what [`Self::fill`] put in.
-    fn clear(&mut self, row: u32) {
-        let record = self.rows[row];
+    /// Takes out what [`Self::fill`] put in; returns what the directory counted for it.
+    fn clear(&mut self, row: u32) -> Totals {
+        let record = self.rows.get(row);
         match record.kind() {
             HitKind::File => {
-                let size = self.contents.get(record.content).size();
-                self.unlink_content(row);
+                let bytes = self.contents.get(record.content).size();
+                self.contents.unlink(&mut self.lists, record.content, row);
                 let slot = self.shares.slot_mut(record.slot());
                 slot.files -= 1;
-                slot.bytes = slot.bytes.saturating_sub(size);
+                slot.bytes = slot.bytes.saturating_sub(bytes);
+                return Totals { files: 1, bytes };
             }
-            HitKind::Directory => {}
             HitKind::Symlink => {
                 self.targets.remove(&row);
             }
+            HitKind::Directory => {}
         }
-        self.rows[row].slot_and_kind = record.slot();
+        Totals::default()
     }
 
-    /// Frees a row that is no child of its directory any more.
+    /// Frees a row that is no child of its directory any more and has been cleared.
     fn drop_row(&mut self, row: u32) {
-        self.clear(row);
-        let record = self.rows[row];
-        let doc = self.names.name(record.name).doc;
-        self.unlink(record.in_doc, |memory, number| &mut memory.rows[number].in_doc);
-        let head = self.names.doc_mut(doc);
-        head.rows -= 1;
-        if head.first == row {
-            head.first = record.in_doc.after;
-        }
-        self.names.live_docs -= u32::from(self.names.doc(doc).rows == 0);
-        self.names.release(record.name);
-        self.free_rows.push(row);
+        self.names.unlink(&mut self.lists, self.rows.name(row), row);
+        self.rows.free(row);
     }
 
-    fn link_doc(&mut self, row: u32) {
-        let doc = self.names.name(self.rows[row].name).doc;
-        let head = self.names.doc_mut(doc);
-        let after = std::mem::replace(&mut head.first, row);
-        head.rows += 1;
-        self.names.live_docs += u32::from(self.names.doc(doc).rows == 1);
-        self.rows[row].in_doc = Links { before: NONE, after };
-        if after != NONE {
-            self.rows[after].in_doc.before = row;
-        }
-    }
-
-    fn link_content(&mut self, row: u32) {
-        let head = self.contents.get_mut(self.rows[row].content);
-        let after = std::mem::replace(&mut head.first, row);
-        head.rows += 1;
-        self.rows[row].in_content = Links { before: NONE, after };
-        if after != NONE {
-            self.rows[after].in_content.before = row;
-        }
-    }
-
-    fn unlink_content(&mut self, row: u32) {
-        let record = self.rows[row];
-        self.unlink(record.in_content, |memory, number| &mut memory.rows[number].in_content);
-        let head = self.contents.get_mut(record.content);
-        head.rows -= 1;
-        if head.first == row {
-            head.first = record.in_content.after;
-        }
-        if head.rows == 0 {
-            self.contents.release(record.content);
-        }
-        self.rows[row].content = NONE;
-    }
-
-    fn unlink(&mut self, links: Links, links_of: impl Fn(&mut Self, u32) -> &mut Links) {
-        if links.before != NONE {
-            links_of(self, links.before).after = links.after;
-        }
-        if links.after != NONE {
-            links_of(self, links.after).before = links.before;
-        }
+    /// Bytes by what they are for.
+    pub(super) fn bytes(&self) -> Vec<(&'static str, usize)> {
+        let [texts, names, name_tables] = self.names.bytes();
+        let [contents, content_table] = self.contents.bytes();
+        vec![
+            ("rows", self.rows.bytes()),
+            ("lists", self.lists.bytes()),
+            ("texts", texts),
+            ("names", names),
+            ("name tables", name_tables),
+            ("contents", contents),
+            ("content table", content_table),
+            ("directories", self.directories.bytes()),
+        ]
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::postings::Candidates;
-    use super::shares::Slot;
-    use super::*;
-    use haul_core::ids::PeerId;
-    use haul_core::wire::Label;
-
-    fn file(name: &str, size: u64) -> Entry<'_> {
-        let kind = EntryKind::File { size, executable: true, blob: Some(BlobId::new([size as u8; 32])) };
-        Entry { directory: b"a/b", name: name.as_bytes(), mtime_ns: -5, kind }
+impl Finder {
+    /// The row of a path.
+    pub(super) fn find(&mut self, memory: &Memory, slot: u32, directory: &[u8], name: &[u8]) -> Option<u32> {
+        if !self.known || self.path != directory {
+            self.node = memory.directories.find(&memory.names, memory.shares.slot(slot).root, directory);
+            self.known = true;
+            self.path.clear();
+            self.path.extend_from_slice(directory);
+        }
+        let node = self.node?;
+        let at = memory.find_child(node, name).ok()?;
+        memory.children_from(node, at).next()
     }
 
-    fn lines(memory: &Memory) -> Vec<String> {
-        (0..memory.names.doc_count())
-            .flat_map(|doc| memory.rows_of_doc(doc).collect::<Vec<_>>())
-            .map(|row| memory.with_entry(row, |entry| format!("{} {entry:?}", memory.row(row).slot())))
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
-            .collect()
-    }
-
-    #[test]
-    fn a_rebuilt_memory_holds_the_same_and_less() {
-        let mut memory = Memory::default();
-        let label = Label::new("x").unwrap();
-        let peer = memory.shares.ensure_peer(PeerId::new([9; 32]).unwrap(), &label);
-        for state in [SlotState::Live, SlotState::Doomed, SlotState::Filling] {
-            let root = memory.directories.add_root();
-            let slot =
-                Slot { state, peer, name: label.clone(), groups: Vec::new(), open: false, root, files: 0, bytes: 0 };
-            memory.shares.take_slot(slot);
+    /// Takes the entry at a path, if any, out of a digest.
+    pub(super) fn subtract(
+        &mut self,
+        memory: &Memory,
+        slot: u32,
+        key: (&[u8], &[u8]),
+        digest: &mut RegistrationDigest,
+    ) {
+        if let Some(row) = self.find(memory, slot, key.0, key.1) {
+            memory.with_entry_in(row, key.0, |entry| digest.subtract(entry));
         }
-        for number in 0..200 {
-            memory.upsert(0, &file(&format!("kept-{number}"), number)).unwrap();
-            memory.upsert(0, &file(&format!("gone-{number}"), number)).unwrap();
-            memory.upsert(1, &file(&format!("doomed-{number}"), number)).unwrap();
-            memory.upsert(2, &file(&format!("kept-{number}"), number)).unwrap();
-            memory.remove(0, b"a/b", format!("gone-{number}").as_bytes());
-        }
-        let link = Entry { name: b"link", kind: EntryKind::Symlink { target: b"there" }, ..file("", 0) };
-        memory.upsert(2, &link).unwrap();
-        let kept: Vec<String> = lines(&memory).into_iter().filter(|line| !line.starts_with("1 ")).collect();
-        assert_eq!(memory.names.unused, 200);
-        memory.rebuild();
-        assert_eq!(lines(&memory), kept);
-        assert_eq!((memory.names.unused, memory.names.live_docs), (0, 201));
-        assert_eq!(memory.shares.slot(0).files, 200);
-        assert_eq!(memory.names.postings.candidates([b"gone".as_slice()], 1_000), Candidates::Some(Vec::new()));
-        // What was doomed is still swept.
-        assert!(!memory.sweep(1, 10));
-        assert!(memory.sweep(0, 150) && !memory.sweep(0, 150));
-        assert_eq!(lines(&memory).len(), 201);
     }
 }

@@ -17,8 +17,8 @@ use haul_core::manifest::{Change, Page, RegistrationDigest, ShareState};
 
 use super::disk::{ShareRecord, Write};
 use super::embedded::{EmbeddedStore, lock};
-use super::memory::Memory;
 use super::memory::shares::{Held, Share, Slot, SlotState};
+use super::memory::{Finder, Memory, NONE};
 use super::presence::is_here;
 use super::{StoreError, TransactionId};
 
@@ -83,12 +83,12 @@ impl EmbeddedStore {
                     name: record.name.clone(),
                     groups: record.groups.clone(),
                     open: false,
-                    root: memory.directories.add_root(),
+                    root: NONE,
                     files: 0,
                     bytes: 0,
                 };
                 Kind::Replace(Filling {
-                    slot: memory.shares.take_slot(slot),
+                    slot: memory.take_slot(slot)?,
                     generation: self.new_generation(),
                     next_seq: 0,
                     waiting: Vec::new(),
@@ -345,10 +345,11 @@ fn key_hash(change: &Change<'_>) -> u64 {
 
 /// Adds a page to an unseen slot. A page that is refused has added nothing.
 fn fill(memory: &mut Memory, filling: &mut Filling, page: &Page<'_>) -> Result<(), StoreError> {
+    let mut finder = Finder::default();
     for change in page.changes() {
         match change {
             Change::Remove { .. } => return Err(StoreError::BadPage("a new list has nothing to remove".into())),
-            Change::Upsert(entry) if memory.find(filling.slot, entry.directory, entry.name).is_some() => {
+            Change::Upsert(entry) if finder.find(memory, filling.slot, entry.directory, entry.name).is_some() => {
                 return Err(twice());
             }
             Change::Upsert(_) => {}
@@ -356,18 +357,20 @@ fn fill(memory: &mut Memory, filling: &mut Filling, page: &Page<'_>) -> Result<(
     }
     for change in page.changes() {
         if let Change::Upsert(entry) = change {
-            memory.upsert(filling.slot, &entry)?;
+            memory.upsert(filling.slot, &entry, |_| ())?;
             filling.digest.add(&entry);
         }
     }
+    memory.settle();
     Ok(())
 }
 
 /// The digest that a held list would have after these pages.
 fn digest_after(memory: &Memory, held: &Held, pages: &[Bytes]) -> RegistrationDigest {
     let mut digest = held.state.digest;
+    let mut finder = Finder::default();
     for change in changes(pages) {
-        memory.subtract(held.slot, change.key(), &mut digest);
+        finder.subtract(memory, held.slot, change.key(), &mut digest);
         if let Change::Upsert(entry) = change {
             digest.add(&entry);
         }
@@ -380,11 +383,12 @@ fn apply(memory: &mut Memory, peer: PeerId, share: ShareId, pages: &[Bytes], aft
     for change in changes(pages) {
         match change {
             Change::Upsert(entry) => {
-                memory.upsert(after.slot, &entry)?;
+                memory.upsert(after.slot, &entry, |_| ())?;
             }
-            Change::Remove { directory, name } => memory.remove(after.slot, directory, name),
+            Change::Remove { directory, name } => memory.remove(after.slot, directory, name, |_| ()),
         }
     }
+    memory.settle();
     hold(memory, peer, share, after)
 }
 

@@ -14,9 +14,9 @@ use haul_core::limits;
 use haul_core::query::{MatchClass, PathTest, Query, Test, match_class};
 use haul_core::wire::index::Hits;
 
+use super::memory::Memory;
 use super::memory::postings::Candidates;
 use super::memory::shares::View;
-use super::memory::{Memory, NONE};
 use super::{SearchQuestion, StoreError};
 pub(super) use order::compare_rows;
 pub(super) use present::path_of;
@@ -94,7 +94,7 @@ fn base_names(
     collector: &mut Collector<'_>,
 ) {
     for doc in candidates(memory, query, filters) {
-        if memory.names.doc(doc).first == NONE {
+        if !memory.has_rows(doc) {
             continue;
         }
         if !budget.examine() {
@@ -143,9 +143,8 @@ fn by_hash(memory: &Memory, query: &Query) -> Option<Vec<u32>> {
     let mut docs: Vec<u32> = memory
         .contents
         .of_prefix(digits)
-        .into_iter()
         .flat_map(|content| memory.rows_of_content(content).take(WORK as usize))
-        .map(|row| memory.names.name(memory.row(row).name).doc)
+        .map(|row| memory.names.doc_of(memory.row(row).name))
         .collect();
     docs.sort_unstable();
     docs.dedup();
@@ -169,7 +168,7 @@ fn directory_parts(
                 Candidates::All => Box::new(0..memory.names.doc_count()),
             };
         for doc in docs {
-            if memory.names.doc(doc).first == NONE {
+            if !memory.has_rows(doc) {
                 continue;
             }
             if !budget.examine() {

@@ -1,5 +1,4 @@
-//! Upkeep in small steps: rows of deleted lists are swept, lists with many amendments are rewritten, names that nothing
-//! uses any more are given back.
+//! Upkeep in small steps: rows of deleted lists are swept, lists with many amendments are rewritten.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,8 +28,7 @@ impl EmbeddedStore {
         self.expire_restored();
         self.note_peers();
         loop {
-            let worked =
-                self.sweep_step() || self.drop_garbage().await? || self.rewrite_one().await? || self.rebuild_worn();
+            let worked = self.sweep_step() || self.drop_garbage().await? || self.rewrite_one().await?;
             if !worked {
                 return Ok(false);
             }
@@ -49,15 +47,6 @@ impl EmbeddedStore {
             memory.shares.doomed.retain(|doomed| *doomed != slot);
             memory.shares.release_slot(slot);
         }
-        true
-    }
-
-    /// Gives back what unused names take; everybody waits meanwhile, so it is rare.
-    fn rebuild_worn(&self) -> bool {
-        if !self.shared.read().is_worn() {
-            return false;
-        }
-        self.shared.write().rebuild();
         true
     }
 

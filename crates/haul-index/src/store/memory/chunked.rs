@@ -2,8 +2,8 @@
 
 use std::ops::{Index, IndexMut};
 
+/// Records of a chunk.
 const CHUNK: usize = 1 << 14;
-const TEXT_CHUNK: usize = 1 << 20;
 
 /// A table of records by number.
 #[derive(Debug)]
@@ -36,6 +36,11 @@ impl<T> Table<T> {
     pub(in crate::store) fn len(&self) -> u32 {
         self.len
     }
+
+    /// Bytes that the records take.
+    pub(in crate::store) fn bytes(&self) -> usize {
+        self.len as usize * size_of::<T>()
+    }
 }
 
 impl<T> Index<u32> for Table<T> {
@@ -48,39 +53,5 @@ impl<T> Index<u32> for Table<T> {
 impl<T> IndexMut<u32> for Table<T> {
     fn index_mut(&mut self, number: u32) -> &mut T {
         &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK]
-    }
-}
-
-/// Where a text stands in [`Texts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) struct TextAt {
-    start: u32,
-    pub(in crate::store) len: u16,
-}
-
-/// Texts side by side, never moved and never freed one by one.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Texts {
-    chunks: Vec<Vec<u8>>,
-}
-
-impl Texts {
-    /// Adds a text; none when 4 GiB or a length of 64 KiB are passed.
-    pub(in crate::store) fn add(&mut self, text: &[u8]) -> Option<TextAt> {
-        let len = u16::try_from(text.len()).ok()?;
-        if self.chunks.last().is_none_or(|chunk| chunk.len() + text.len() > TEXT_CHUNK) {
-            self.chunks.push(if self.chunks.is_empty() { Vec::new() } else { Vec::with_capacity(TEXT_CHUNK) });
-        }
-        let number = self.chunks.len() - 1;
-        let chunk = self.chunks.last_mut()?;
-        let start = u32::try_from(number * TEXT_CHUNK + chunk.len()).ok()?;
-        chunk.extend_from_slice(text);
-        Some(TextAt { start, len })
-    }
-
-    /// The text.
-    pub(in crate::store) fn get(&self, at: TextAt) -> &[u8] {
-        let start = at.start as usize % TEXT_CHUNK;
-        &self.chunks[at.start as usize / TEXT_CHUNK][start..start + at.len as usize]
     }
 }

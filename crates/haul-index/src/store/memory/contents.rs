@@ -1,25 +1,58 @@
-//! Contents: what several rows may share. A hashed content is (blob, size); files without a hash yet share a record per
-//! size, which says nothing about their bytes.
+//! Contents: what several rows may share. A hashed content is (blob, size) with its rows; files without a hash yet
+//! share a record per size, which says nothing about their bytes and only counts them.
+//!
+//! Contents stand in shards by the first 12 bits of their hash, so a prefix finds them; within a shard by a hash with
+//! a key of this process, so nobody can claim hashes that all meet in one place.
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 use haul_core::ids::BlobId;
 
 use super::NONE;
 use super::chunked::Table;
+use super::hash_index::{HashIndex, Key, SHARDS};
+use super::lists::{EMPTY, Lists};
 
-/// A blob's size needs 43 bits; the top bit marks a content without a hash.
-const UNHASHED: u64 = 1 << 63;
+/// A blob's size needs 43 bits; bit 47 marks a content without a hash.
+const UNHASHED: u64 = 1 << 47;
 
+/// 42 bytes without padding; numbers are little endian.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    hash: [u8; 32],
+    size: [u8; 6],
+    /// List of rows; a count for a content without a hash; the next free one in a free record.
+    rows: [u8; 4],
+}
+
+impl Record {
+    fn new(hash: [u8; 32], size: u64, rows: u32) -> Self {
+        let mut bytes = [0; 6];
+        bytes.copy_from_slice(&size.to_le_bytes()[..6]);
+        Self { hash, size: bytes, rows: rows.to_le_bytes() }
+    }
+
+    fn size(&self) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&self.size);
+        u64::from_le_bytes(bytes)
+    }
+
+    fn rows(&self) -> u32 {
+        u32::from_le_bytes(self.rows)
+    }
+
+    fn content(&self) -> Content {
+        Content { hash: self.hash, size: self.size() }
+    }
+}
+
+/// What a content says.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Content {
     hash: [u8; 32],
     size: u64,
-    /// Head of the chain of rows.
-    pub(in crate::store) first: u32,
-    /// Rows on the chain; 0 only for a free record.
-    pub(in crate::store) rows: u32,
 }
 
 impl Content {
@@ -33,85 +66,140 @@ impl Content {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::store) struct Contents {
-    records: Table<Content>,
-    free: Vec<u32>,
-    by_hash: HashTable<u32>,
+    records: Table<Record>,
+    free: u32,
+    by_hash: HashIndex,
     hasher: DefaultHashBuilder,
     /// Hashed contents with rows.
     pub(in crate::store) hashed: u64,
 }
 
-impl Contents {
-    pub(in crate::store) fn get(&self, content: u32) -> &Content {
-        &self.records[content]
+impl Default for Contents {
+    fn default() -> Self {
+        Self {
+            records: Table::default(),
+            free: NONE,
+            by_hash: HashIndex::default(),
+            hasher: DefaultHashBuilder::default(),
+            hashed: 0,
+        }
     }
+}
 
-    pub(in crate::store) fn get_mut(&mut self, content: u32) -> &mut Content {
-        &mut self.records[content]
+impl Contents {
+    pub(in crate::store) fn get(&self, content: u32) -> Content {
+        self.records[content].content()
     }
 
     /// The contents that claim this blob; more than one only if somebody claims a wrong size.
     pub(in crate::store) fn of_blob(&self, blob: &BlobId) -> Vec<u32> {
-        let hash = self.hasher.hash_one(blob.as_bytes());
         let mut found: Vec<u32> = self
             .by_hash
-            .iter_hash(hash)
-            .copied()
-            .filter(|id| self.records[*id].blob().as_ref() == Some(blob))
+            .candidates(self.key(blob.as_bytes()))
+            .filter(|id| self.get(*id).blob().as_ref() == Some(blob))
             .collect();
         found.sort_unstable();
         found
     }
 
-    /// All hashed contents whose hash starts with these hexadecimal digits.
-    pub(in crate::store) fn of_prefix(&self, digits: &str) -> Vec<u32> {
-        (0..self.records.len())
-            .filter(|id| {
-                let content = &self.records[*id];
-                content.rows > 0 && content.blob().is_some_and(|blob| hash_starts_with(&blob, digits))
-            })
-            .collect()
+    /// All hashed contents whose hash starts with these hexadecimal digits. From three digits on only one shard of
+    /// 4,096 is read.
+    pub(in crate::store) fn of_prefix<'a>(&'a self, digits: &'a str) -> impl Iterator<Item = u32> + 'a {
+        let first = digits
+            .bytes()
+            .take(3)
+            .fold(0, |shard, digit| shard << 4 | char::from(digit).to_digit(16).unwrap_or_default() as usize);
+        let width = SHARDS >> (4 * digits.len().min(3));
+        let shards = first * width..(first + 1) * width;
+        shards
+            .flat_map(|shard| self.by_hash.shard(shard))
+            .filter(move |id| self.get(*id).blob().is_some_and(|blob| hash_starts_with(&blob, digits)))
     }
 
-    /// The content, new or known; the caller links a row.
+    /// The content, new or known; the caller links a row. There are never more contents than rows.
     pub(in crate::store) fn intern(&mut self, blob: Option<BlobId>, size: u64) -> u32 {
-        let (hash, size) = if let Some(blob) = blob {
-            (*blob.as_bytes(), size)
-        } else {
-            let mut key = [0; 32];
-            key[..8].copy_from_slice(&size.to_le_bytes());
-            (key, size | UNHASHED)
+        let (hash, size) = match blob {
+            Some(blob) => (*blob.as_bytes(), size),
+            None => (unhashed(size), size | UNHASHED),
         };
-        let slot = self.hasher.hash_one(hash);
-        let known = self.by_hash.find(slot, |id| self.records[*id].hash == hash && self.records[*id].size == size);
-        if let Some(id) = known {
-            return *id;
+        let key = self.key(&hash);
+        let known = self.by_hash.find(key, |id| {
+            let record = &self.records[id];
+            record.hash == hash && record.size() == size
+        });
+        if let Some(known) = known {
+            return known;
         }
-        let record = Content { hash, size, first: NONE, rows: 0 };
-        let id = if let Some(id) = self.free.pop() {
-            self.records[id] = record;
-            id
-        } else {
+        let record = Record::new(hash, size, if blob.is_some() { EMPTY } else { 0 });
+        let id = if self.free == NONE {
             self.records.push(record)
+        } else {
+            let free = self.free;
+            self.free = self.records[free].rows();
+            self.records[free] = record;
+            free
         };
         self.hashed += u64::from(blob.is_some());
-        let Self { by_hash, records, hasher, .. } = self;
-        by_hash.insert_unique(slot, id, |id| hasher.hash_one(records[*id].hash));
+        self.by_hash.insert(key, id);
         id
     }
 
-    /// Frees a content without rows.
-    pub(in crate::store) fn release(&mut self, content: u32) {
-        let record = self.records[content];
-        let slot = self.hasher.hash_one(record.hash);
-        if let Ok(entry) = self.by_hash.find_entry(slot, |id| *id == content) {
-            entry.remove();
-            self.free.push(content);
-            self.hashed -= u64::from(record.blob().is_some());
+    /// Adds a row.
+    pub(in crate::store) fn link(&mut self, lists: &mut Lists, content: u32, row: u32) {
+        let record = &mut self.records[content];
+        let mut rows = record.rows();
+        if record.size() & UNHASHED == 0 {
+            lists.add_number(&mut rows, row);
+        } else {
+            rows += 1;
+        }
+        record.rows = rows.to_le_bytes();
+    }
+
+    /// Takes a row out; a content goes with its last one.
+    pub(in crate::store) fn unlink(&mut self, lists: &mut Lists, content: u32, row: u32) {
+        let record = &mut self.records[content];
+        let mut rows = record.rows();
+        let hashed = record.size() & UNHASHED == 0;
+        if hashed {
+            lists.remove_number(&mut rows, row);
+        } else {
+            rows -= 1;
+        }
+        record.rows = rows.to_le_bytes();
+        if rows == if hashed { EMPTY } else { 0 } {
+            let key = self.key(&self.records[content].hash);
+            self.by_hash.remove(key, content);
+            self.records[content] = Record::new([0; 32], UNHASHED, self.free);
+            self.free = content;
+            self.hashed -= u64::from(hashed);
         }
     }
+
+    /// List of the rows of a hashed content; files without a hash are not listed.
+    pub(in crate::store) fn rows(&self, content: u32) -> u32 {
+        let record = &self.records[content];
+        if record.size() & UNHASHED == 0 { record.rows() } else { EMPTY }
+    }
+
+    /// Bytes by part: records, table.
+    pub(in crate::store) fn bytes(&self) -> [usize; 2] {
+        [self.records.bytes(), self.by_hash.bytes()]
+    }
+
+    fn key(&self, hash: &[u8; 32]) -> Key {
+        let first = u16::from_be_bytes([hash[0], hash[1]]) >> 4;
+        Key::in_shard(first, self.hasher.hash_one(hash))
+    }
+}
+
+/// What stands for the hash of files without one: it differs by size, in the first bits too.
+fn unhashed(size: u64) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash[..8].copy_from_slice(&size.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    hash
 }
 
 /// Whether the hash in hexadecimal starts with these lower-case digits.
@@ -121,4 +209,73 @@ pub(in crate::store) fn hash_starts_with(blob: &BlobId, digits: &str) -> bool {
         let nibble = if at % 2 == 0 { byte >> 4 } else { byte & 15 };
         char::from_digit(u32::from(nibble), 16) == Some(char::from(digit))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// By hash and size: the content and its rows.
+    type Model = BTreeMap<(Option<[u8; 32]>, u64), (u32, Vec<u32>)>;
+
+    proptest! {
+        #[test]
+        fn contents_are_a_map_that_forgets(
+            operations in proptest::collection::vec((0u8..6, 0u64..3, any::<bool>(), 0u8..3), 0..300),
+        ) {
+            let (mut contents, mut lists) = (Contents::default(), Lists::default());
+            let mut model = Model::new();
+            for (row, (hash, size, add, kind)) in operations.into_iter().enumerate() {
+                let hash = (kind > 0).then_some([hash << 4; 32]);
+                // The largest size that a blob may have, too.
+                let size = if size == 2 { haul_core::limits::BLOB_BYTES } else { size };
+                if add {
+                    let id = contents.intern(hash.map(BlobId::new), size);
+                    contents.link(&mut lists, id, row as u32);
+                    let known = model.entry((hash, size)).or_insert((id, Vec::new()));
+                    prop_assert_eq!(known.0, id);
+                    known.1.push(row as u32);
+                } else if let Some((id, rows)) = model.get_mut(&(hash, size)) {
+                    contents.unlink(&mut lists, *id, rows.pop().unwrap());
+                    if rows.is_empty() {
+                        model.remove(&(hash, size));
+                    }
+                }
+            }
+            prop_assert_eq!(contents.hashed, model.keys().filter(|(hash, _)| hash.is_some()).count() as u64);
+            for ((hash, size), (id, rows)) in &model {
+                let content = contents.get(*id);
+                prop_assert_eq!((content.blob(), content.size()), (hash.map(BlobId::new), *size));
+                let listed: Vec<u32> = lists.iter(contents.rows(*id)).collect();
+                prop_assert_eq!(&listed, if hash.is_some() { rows } else { const { &Vec::new() } });
+            }
+            for first in 0..6u8 {
+                let expected = |prefix: &str| {
+                    let mut ids: Vec<u32> = model
+                        .iter()
+                        .filter(|((hash, _), _)| hash.is_some_and(|hash| hash_starts_with(&BlobId::new(hash), prefix)))
+                        .map(|(_, (id, _))| *id)
+                        .collect();
+                    ids.sort_unstable();
+                    ids
+                };
+                let blob = BlobId::new([first << 4; 32]);
+                for digits in 0..7 {
+                    let prefix = &blob.to_string()[3..3 + digits];
+                    let mut found: Vec<u32> = contents.of_prefix(prefix).collect();
+                    found.sort_unstable();
+                    prop_assert_eq!(found, expected(prefix));
+                }
+                prop_assert_eq!(contents.of_blob(&blob), expected(&blob.to_string()[3..]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_has_no_padding() {
+        assert_eq!(size_of::<Record>(), 42);
+    }
 }

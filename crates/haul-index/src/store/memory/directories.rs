@@ -1,102 +1,178 @@
-//! Directories: for each share a tree of nodes, each with its rows sorted by name.
+//! Directories: for each share a tree of nodes. A node knows its rows in the order of their names, its subdirectories,
+//! and how many files and bytes there are below it.
 
 use std::cmp::Ordering;
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
 use super::NONE;
 use super::chunked::Table;
-use super::names::Names;
+use super::hash_index::{HashIndex, Key};
+use super::lists::{At, EMPTY, Lists};
+use super::names::{NODE, Names};
+use super::rows::NODES;
 
-/// Rows of one directory in the order of their names, in runs so that a directory of a million files stays cheap to
-/// change.
-#[derive(Debug, Default)]
+/// Says that [`Children::first`] is a list.
+const LISTED: u32 = u32::MAX;
+
+/// Rows of one directory in the order of their names: consecutive rows, as a walk makes them, else a list.
+#[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Children {
-    runs: Vec<Vec<u32>>,
+    /// The first row, or a list.
+    first: u32,
+    /// How many rows follow each other, or [`LISTED`].
+    count: u32,
 }
 
-const RUN: usize = 1_024;
-
-/// A place in [`Children`].
-pub(in crate::store) type ChildAt = (usize, usize);
-
 impl Children {
-    /// Where a row stands or would stand. `compare` says how a row compares with the one wanted.
-    pub(in crate::store) fn find(&self, compare: impl Fn(u32) -> Ordering) -> Result<ChildAt, ChildAt> {
-        // The last row first: a walk arrives in order.
-        let Some(last) = self.runs.last().and_then(|run| run.last()) else { return Err((0, 0)) };
-        let end = self.runs.len() - 1;
-        if compare(*last) == Ordering::Less {
-            return Err((end, self.runs[end].len()));
-        }
-        let run = self.runs.partition_point(|run| run.last().is_some_and(|last| compare(*last) == Ordering::Less));
-        self.runs[run].binary_search_by(|row| compare(*row)).map(|at| (run, at)).map_err(|at| (run, at))
+    const NONE: Self = Self { first: 0, count: 0 };
+
+    pub(in crate::store) fn is_empty(self) -> bool {
+        self.count == 0 || self.first == EMPTY
     }
 
-    pub(in crate::store) fn insert(&mut self, (run, at): ChildAt, row: u32) {
-        if self.runs.is_empty() {
-            self.runs.push(Vec::new());
+    /// Where a row stands or would stand; `compare` says how a row compares with the one wanted.
+    pub(in crate::store) fn find(self, lists: &Lists, mut compare: impl FnMut(u32) -> Ordering) -> Result<At, At> {
+        let Self { first, count } = self;
+        if count == LISTED {
+            return lists.find(first, compare);
         }
-        let rows = &mut self.runs[run];
-        rows.insert(at, row);
-        if rows.len() > RUN {
-            // At the end a new run starts nearly empty, elsewhere a run is halved.
-            let keep = if at == RUN { RUN } else { RUN / 2 };
-            let rest = rows.split_off(keep);
-            self.runs.insert(run + 1, rest);
+        // The last one first: a walk arrives in order.
+        if count == 0 || compare(first + count - 1) == Ordering::Less {
+            return Err((0, count as usize));
+        }
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low.midpoint(high);
+            match compare(first + middle) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok((0, middle as usize)),
+            }
+        }
+        Err((0, low as usize))
+    }
+
+    pub(in crate::store) fn insert(&mut self, lists: &mut Lists, at: At, row: u32) {
+        let Self { first, count } = *self;
+        if count == 0 {
+            *self = Self { first: row, count: 1 };
+        } else if count != LISTED && at.1 == count as usize && row == first + count {
+            self.count += 1;
+        } else {
+            if count != LISTED {
+                let before = first..first + at.1 as u32;
+                let behind = first + at.1 as u32..first + count;
+                // Made at once: a place in a range says nothing in a list of runs.
+                let rows: Vec<u32> = before.chain([row]).chain(behind).collect();
+                *self = Self { first: lists.make(rows.into_iter()), count: LISTED };
+                return;
+            }
+            lists.insert(&mut self.first, at, row);
         }
     }
 
-    pub(in crate::store) fn remove(&mut self, (run, at): ChildAt) -> u32 {
-        let row = self.runs[run].remove(at);
-        if self.runs[run].is_empty() {
-            self.runs.remove(run);
+    pub(in crate::store) fn remove(&mut self, lists: &mut Lists, at: At) -> Option<u32> {
+        let Self { first, count } = *self;
+        if count == LISTED {
+            let removed = lists.remove(&mut self.first, at);
+            if self.first == EMPTY {
+                *self = Self::NONE;
+            }
+            return removed;
         }
-        row
+        let place = at.1 as u32;
+        if place >= count {
+            return None;
+        }
+        *self = if place == 0 {
+            Self { first: first + 1, count: count - 1 }
+        } else if place == count - 1 {
+            Self { first, count: count - 1 }
+        } else {
+            let rows: Vec<u32> = (first..first + count).filter(|row| *row != first + place).collect();
+            Self { first: lists.make(rows.into_iter()), count: LISTED }
+        };
+        Some(first + place)
     }
 
     /// Takes the last row out.
-    pub(in crate::store) fn pop(&mut self) -> Option<u32> {
-        let row = self.runs.last_mut()?.pop();
-        if self.runs.last().is_some_and(Vec::is_empty) {
-            self.runs.pop();
-        }
-        row
-    }
-
-    pub(in crate::store) fn get(&self, (run, at): ChildAt) -> Option<u32> {
-        self.runs.get(run)?.get(at).copied()
+    pub(in crate::store) fn pop(&mut self, lists: &mut Lists) -> Option<u32> {
+        let last = match self.count {
+            LISTED => lists.last(self.first)?,
+            count => (0, count.checked_sub(1)? as usize),
+        };
+        self.remove(lists, last)
     }
 
     /// The rows from a place on.
-    pub(in crate::store) fn from(&self, (run, at): ChildAt) -> impl Iterator<Item = u32> + '_ {
-        let first = self.runs.get(run).and_then(|rows| rows.get(at..)).unwrap_or_default();
-        let others = self.runs.get(run + 1..).unwrap_or_default();
-        first.iter().chain(others.iter().flatten()).copied()
-    }
-
-    pub(in crate::store) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+    pub(in crate::store) fn iter_from(self, lists: &Lists, at: At) -> impl Iterator<Item = u32> + '_ {
+        let Self { first, count } = self;
+        let (range, list) = if count == LISTED { (0..0, first) } else { (first + at.1 as u32..first + count, EMPTY) };
+        range.chain(lists.iter_from(list, at))
     }
 }
 
-#[derive(Debug)]
+/// What stands in a directory and below, of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct Totals {
+    pub(in crate::store) files: u32,
+    /// Modulo 2^64: sizes are what somebody claims.
+    pub(in crate::store) bytes: u64,
+}
+
+impl Totals {
+    pub(in crate::store) fn add(&mut self, other: Self) {
+        self.files = self.files.wrapping_add(other.files);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+
+    pub(in crate::store) fn subtract(&mut self, other: Self) {
+        self.files = self.files.wrapping_sub(other.files);
+        self.bytes = self.bytes.wrapping_sub(other.bytes);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Node {
-    /// None for a root.
+    /// None for a root; the next free one in a free record.
     pub(in crate::store) parent: u32,
     /// None for a root.
     pub(in crate::store) name: u32,
-    pub(in crate::store) subdirs: Vec<u32>,
+    pub(in crate::store) slot: u32,
     pub(in crate::store) children: Children,
+    /// List of nodes.
+    subdirs: u32,
+    files: u32,
+    /// Low and high half; one number would be aligned to eight bytes.
+    bytes: [u32; 2],
 }
 
-#[derive(Debug, Default)]
+impl Node {
+    fn totals(&self) -> Totals {
+        Totals { files: self.files, bytes: u64::from(self.bytes[1]) << 32 | u64::from(self.bytes[0]) }
+    }
+}
+
+/// All nodes.
+#[derive(Debug)]
 pub(in crate::store) struct Directories {
     nodes: Table<Node>,
-    free: Vec<u32>,
-    by_parent: HashTable<u32>,
+    free: u32,
+    by_parent: HashIndex,
     hasher: DefaultHashBuilder,
+}
+
+impl Default for Directories {
+    fn default() -> Self {
+        Self {
+            nodes: Table::default(),
+            free: NONE,
+            by_parent: HashIndex::default(),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
 }
 
 impl Directories {
@@ -104,12 +180,24 @@ impl Directories {
         &self.nodes[node]
     }
 
-    pub(in crate::store) fn node_mut(&mut self, node: u32) -> &mut Node {
-        &mut self.nodes[node]
+    pub(in crate::store) fn children_mut(&mut self, node: u32) -> &mut Children {
+        &mut self.nodes[node].children
     }
 
-    pub(in crate::store) fn add_root(&mut self) -> u32 {
-        self.place(Node { parent: NONE, name: NONE, subdirs: Vec::new(), children: Children::default() })
+    /// Files and bytes in a directory and below.
+    #[allow(dead_code, reason = "search shows directories next")]
+    pub(in crate::store) fn totals(&self, node: u32) -> Totals {
+        self.nodes[node].totals()
+    }
+
+    /// List of the subdirectories of a node.
+    pub(in crate::store) fn subdirs(&self, node: u32) -> u32 {
+        self.nodes[node].subdirs
+    }
+
+    /// A root for a slot; none when the table is full.
+    pub(in crate::store) fn add_root(&mut self, slot: u32) -> Option<u32> {
+        self.place(NONE, NONE, slot)
     }
 
     /// The node of a path below a root.
@@ -121,52 +209,71 @@ impl Directories {
         Some(node)
     }
 
-    /// The node of a path below a root, made where missing; none when the names are full.
-    pub(in crate::store) fn ensure(&mut self, names: &mut Names, root: u32, path: &[u8]) -> Option<u32> {
+    /// The node of a path below a root, made where missing; none when the tables are full.
+    pub(in crate::store) fn ensure(
+        &mut self,
+        names: &mut Names,
+        lists: &mut Lists,
+        root: u32,
+        path: &[u8],
+    ) -> Option<u32> {
+        let slot = self.nodes[root].slot;
         let mut node = root;
         for component in components(path) {
-            let known = names.find(component).and_then(|name| self.child(node, name));
-            node = if let Some(child) = known {
-                child
-            } else {
-                let name = names.intern(component)?;
-                let child = self.place(Node { parent: node, name, subdirs: Vec::new(), children: Children::default() });
-                self.nodes[node].subdirs.push(child);
-                let Self { by_parent, nodes, hasher, .. } = self;
-                by_parent.insert_unique(hasher.hash_one((node, name)), child, |child| {
-                    hasher.hash_one((nodes[*child].parent, nodes[*child].name))
-                });
-                child
+            let Some(name) = names.intern(component) else {
+                self.prune(names, lists, node);
+                return None;
             };
+            if let Some(child) = self.child(node, name) {
+                node = child;
+                continue;
+            }
+            let Some(child) = self.place(node, name, slot) else {
+                names.forget_unlinked(name);
+                self.prune(names, lists, node);
+                return None;
+            };
+            names.link(lists, name, NODE | child);
+            lists.add_number(&mut self.nodes[node].subdirs, child);
+            let key = self.key(node, name);
+            self.by_parent.insert(key, child);
+            node = child;
         }
         Some(node)
     }
 
-    /// Removes a node that holds nothing any more, and its parents that held nothing else.
-    pub(in crate::store) fn prune(&mut self, names: &mut Names, mut node: u32) {
+    /// Removes a node that holds nothing any more, and its parents that held nothing else; returns the nearest that
+    /// stays.
+    pub(in crate::store) fn prune(&mut self, names: &mut Names, lists: &mut Lists, mut node: u32) -> u32 {
         loop {
-            let Node { parent, name, subdirs, children } = &self.nodes[node];
-            let (parent, name) = (*parent, *name);
-            if parent == NONE || !subdirs.is_empty() || !children.is_empty() {
-                return;
+            let Node { parent, name, subdirs, children, .. } = self.nodes[node];
+            if parent == NONE || subdirs != EMPTY || !children.is_empty() {
+                return node;
             }
-            if let Ok(entry) = self.by_parent.find_entry(self.hasher.hash_one((parent, name)), |child| *child == node) {
-                entry.remove();
-            }
-            let siblings = &mut self.nodes[parent].subdirs;
-            // From the end: a sweep takes the last one first.
-            if let Some(at) = siblings.iter().rposition(|sibling| *sibling == node) {
-                siblings.swap_remove(at);
-            }
-            names.release(name);
-            self.free.push(node);
+            let key = self.key(parent, name);
+            self.by_parent.remove(key, node);
+            lists.remove_number(&mut self.nodes[parent].subdirs, node);
+            names.unlink(lists, name, NODE | node);
+            self.free(node);
             node = parent;
         }
     }
 
     /// Frees an empty root.
     pub(in crate::store) fn remove_root(&mut self, root: u32) {
-        self.free.push(root);
+        self.free(root);
+    }
+
+    /// Counts files and bytes in a directory and everything above it.
+    pub(in crate::store) fn change_totals(&mut self, mut node: u32, change: impl Fn(&mut Totals)) {
+        while node != NONE {
+            let record = &mut self.nodes[node];
+            let mut totals = record.totals();
+            change(&mut totals);
+            record.files = totals.files;
+            record.bytes = [totals.bytes as u32, (totals.bytes >> 32) as u32];
+            node = record.parent;
+        }
     }
 
     /// The path of a node, components joined by `/`, into `path`.
@@ -182,24 +289,40 @@ impl Directories {
             if !path.is_empty() {
                 path.push(b'/');
             }
-            path.extend_from_slice(names.text(name));
+            names.push_text(name, path);
         }
     }
 
     pub(in crate::store) fn child(&self, parent: u32, name: u32) -> Option<u32> {
-        let hash = self.hasher.hash_one((parent, name));
-        self.by_parent
-            .find(hash, |child| self.nodes[*child].parent == parent && self.nodes[*child].name == name)
-            .copied()
+        self.by_parent.find(self.key(parent, name), |child| {
+            let child = &self.nodes[child];
+            child.parent == parent && child.name == name
+        })
     }
 
-    fn place(&mut self, node: Node) -> u32 {
-        if let Some(free) = self.free.pop() {
-            self.nodes[free] = node;
-            free
-        } else {
-            self.nodes.push(node)
+    /// Bytes of all nodes, without lists.
+    pub(in crate::store) fn bytes(&self) -> usize {
+        self.nodes.bytes() + self.by_parent.bytes()
+    }
+
+    fn key(&self, parent: u32, name: u32) -> Key {
+        Key::of(self.hasher.hash_one((parent, name)))
+    }
+
+    fn place(&mut self, parent: u32, name: u32, slot: u32) -> Option<u32> {
+        let node = Node { parent, name, slot, children: Children::NONE, subdirs: EMPTY, files: 0, bytes: [0; 2] };
+        if self.free == NONE {
+            return (self.nodes.len() < NODES).then(|| self.nodes.push(node));
         }
+        let free = self.free;
+        self.free = self.nodes[free].parent;
+        self.nodes[free] = node;
+        Some(free)
+    }
+
+    fn free(&mut self, node: u32) {
+        self.nodes[node].parent = self.free;
+        self.free = node;
     }
 }
 
@@ -216,30 +339,46 @@ mod tests {
 
     proptest! {
         #[test]
-        fn children_are_a_sorted_set(operations in proptest::collection::vec((0u32..4_000, any::<bool>()), 0..4_000)) {
-            let mut children = Children::default();
+        fn children_are_a_sorted_set(
+            most in prop_oneof![Just(8u32), Just(4_000)],
+            operations in proptest::collection::vec((any::<u32>(), 0u8..4), 0..4_000),
+        ) {
+            let mut lists = Lists::default();
+            let mut children = Children::NONE;
             let mut model = BTreeSet::new();
-            for (row, insert) in operations {
-                match children.find(|other| other.cmp(&row)) {
-                    Ok(at) if !insert => { prop_assert_eq!(children.remove(at), row); }
-                    Err(at) if insert => children.insert(at, row),
+            for (row, kind) in operations {
+                // Often the next one, as from a walk.
+                let row = if kind == 0 { model.last().map_or(0, |last| last + 1) } else { row % most };
+                let insert = kind < 3;
+                match children.find(&lists, |other| other.cmp(&row)) {
+                    Ok(at) if !insert => prop_assert_eq!(children.remove(&mut lists, at), Some(row)),
+                    Err(at) if insert => children.insert(&mut lists, at, row),
                     _ => {}
                 }
                 if insert { model.insert(row); } else { model.remove(&row); }
             }
-            prop_assert_eq!(children.from((0, 0)).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+            let rows: Vec<u32> = model.iter().copied().collect();
+            prop_assert_eq!(children.iter_from(&lists, (0, 0)).collect::<Vec<_>>(), rows.clone());
             prop_assert_eq!(children.is_empty(), model.is_empty());
+            let (Ok(middle) | Err(middle)) = children.find(&lists, |other| other.cmp(&(most / 2)));
+            let behind: Vec<u32> = model.range(most / 2..).copied().collect();
+            prop_assert_eq!(children.iter_from(&lists, middle).collect::<Vec<_>>(), behind);
+            for row in rows.into_iter().rev() {
+                prop_assert_eq!(children.pop(&mut lists), Some(row));
+            }
+            prop_assert_eq!(children.pop(&mut lists), None);
         }
     }
 
     #[test]
-    fn a_walk_in_order_fills_whole_runs() {
-        let mut children = Children::default();
+    fn a_walk_in_order_costs_no_list() {
+        let mut lists = Lists::default();
+        let mut children = Children::NONE;
         for row in 0..5_000 {
-            let at = children.find(|other| other.cmp(&row)).unwrap_err();
-            children.insert(at, row);
+            let at = children.find(&lists, |other| other.cmp(&row)).unwrap_err();
+            children.insert(&mut lists, at, row);
         }
-        assert_eq!(children.runs.len(), 5);
-        assert_eq!(children.from((0, 0)).count(), 5_000);
+        assert_eq!((children.iter_from(&lists, (0, 0)).count(), lists.bytes()), (5_000, 0));
+        assert_eq!(size_of::<Node>(), 36);
     }
 }

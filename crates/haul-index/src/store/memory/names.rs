@@ -1,130 +1,404 @@
-//! Base names, each stored once, and documents: distinct folded base names, the things that a search finds first.
+//! Base names, and documents: distinct folded base names, the things that a search finds first.
 //!
-//! A name or document that nothing uses any more stays until the memory is rebuilt; the same name coming back revives
-//! it, so churn of the same files does not grow anything.
+//! A name is a number. Of a name that is its own folded form, which most are, it is the number of its document;
+//! others are variants of a document and have the top bit set. A variant that differs from its document by capitals
+//! among the first 32 letters, which most do, is only a mask of those.
+//!
+//! A document holds its items: the rows of its names, and behind them the directories. A variant goes with its last
+//! row or directory. A document stays, so that the search index may still name it, until that index has dropped it
+//! too and calls [`Names::free_doc`].
 
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 use haul_core::query::fold;
 
 use super::NONE;
-use super::chunked::{Table, TextAt, Texts};
+use super::chunked::Table;
+use super::hash_index::{HashIndex, Key};
+use super::lists::{EMPTY, Lists};
 use super::postings::Postings;
+use super::texts::{TextAt, Texts};
+
+/// Set in the number of a name that is a variant.
+const VARIANT: u32 = 1 << 31;
+/// Set in an item that is a directory's node; rows are below.
+pub(in crate::store) const NODE: u32 = 1 << 30;
+/// Set in [`Variant::doc`] if [`Variant::text`] is a mask of capitals.
+const MASKED: u32 = 1 << 31;
+/// Letters that a mask covers.
+const MASK: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Name {
+struct Doc {
+    /// None in a free record.
     text: TextAt,
-    /// The document that this name folds to.
-    pub(in crate::store) doc: u32,
-    /// Rows and directories of this name.
-    pub(in crate::store) uses: u32,
+    /// List of items; in a free record the next free one.
+    items: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Doc {
-    text: TextAt,
-    /// Head of the chain of rows.
-    pub(in crate::store) first: u32,
-    /// Rows on the chain.
-    pub(in crate::store) rows: u32,
+struct Variant {
+    text: u32,
+    doc: u32,
+    /// Rows and directories; 0 only in a free record, whose `text` is the next free one.
+    uses: u32,
 }
 
 /// All names and documents.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::store) struct Names {
     texts: Texts,
-    records: Table<Name>,
     docs: Table<Doc>,
-    by_text: HashTable<u32>,
-    by_folded: HashTable<u32>,
+    free_doc: u32,
+    variants: Table<Variant>,
+    free_variant: u32,
+    by_folded: HashIndex,
+    by_text: HashIndex,
     hasher: DefaultHashBuilder,
-    /// Names without uses.
-    pub(in crate::store) unused: u32,
     /// Documents with rows.
     pub(in crate::store) live_docs: u32,
     pub(in crate::store) postings: Postings,
 }
 
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            texts: Texts::default(),
+            docs: Table::default(),
+            free_doc: NONE,
+            variants: Table::default(),
+            free_variant: NONE,
+            by_folded: HashIndex::default(),
+            by_text: HashIndex::default(),
+            hasher: DefaultHashBuilder::default(),
+            live_docs: 0,
+            postings: Postings::default(),
+        }
+    }
+}
+
 impl Names {
     /// The number of this name, if it is known.
     pub(in crate::store) fn find(&self, text: &[u8]) -> Option<u32> {
-        self.by_text.find(self.hasher.hash_one(text), |name| self.text(*name) == text).copied()
+        let key = self.key(text);
+        if is_own_fold(text) { self.find_doc(key, text) } else { self.find_variant(key, text) }
     }
 
-    /// The number of this name, new or known; counts one use more.
+    /// The number of this name, new or known; none when the table is full. The caller links an item.
     pub(in crate::store) fn intern(&mut self, text: &[u8]) -> Option<u32> {
-        if let Some(name) = self.find(text) {
-            let record = &mut self.records[name];
-            self.unused -= u32::from(record.uses == 0);
-            record.uses += 1;
+        let key = self.key(text);
+        if is_own_fold(text) {
+            return self.intern_doc(key, text);
+        }
+        if let Some(name) = self.find_variant(key, text) {
             return Some(name);
         }
-        let at = self.texts.add(text)?;
         let folded = fold(text);
-        let doc = self.intern_doc(&folded, text, at)?;
-        let name = self.records.push(Name { text: at, doc, uses: 1 });
-        let Self { by_text, records, texts, hasher, .. } = self;
-        by_text.insert_unique(hasher.hash_one(text), name, |name| hasher.hash_one(texts.get(records[*name].text)));
-        Some(name)
+        let doc = self.intern_doc(self.key(folded.as_bytes()), folded.as_bytes())?;
+        let record = match capitals(folded.as_bytes(), text) {
+            Some(mask) => Variant { text: mask, doc: doc | MASKED, uses: 0 },
+            None => Variant { text: self.texts.add(text)?, doc, uses: 0 },
+        };
+        let number = if self.free_variant == NONE {
+            if self.variants.len() >= VARIANT - 1 {
+                return None;
+            }
+            self.variants.push(record)
+        } else {
+            let free = self.free_variant;
+            self.free_variant = self.variants[free].text;
+            self.variants[free] = record;
+            free
+        };
+        self.by_text.insert(key, number);
+        Some(VARIANT | number)
     }
 
-    /// Counts one use less.
-    pub(in crate::store) fn release(&mut self, name: u32) {
-        let record = &mut self.records[name];
-        record.uses -= 1;
-        self.unused += u32::from(record.uses == 0);
-    }
-
-    fn intern_doc(&mut self, folded: &str, text: &[u8], at: TextAt) -> Option<u32> {
-        let key = folded.as_bytes();
-        let hash = self.hasher.hash_one(key);
-        if let Some(doc) = self.by_folded.find(hash, |doc| self.texts.get(self.docs[*doc].text) == key) {
-            return Some(*doc);
+    /// Gives a row or node its name.
+    pub(in crate::store) fn link(&mut self, lists: &mut Lists, name: u32, item: u32) {
+        if name & VARIANT != 0 {
+            self.variants[name & !VARIANT].uses += 1;
         }
-        // Most names are their own folded form, and then share its bytes.
-        let at = if key == text { at } else { self.texts.add(key)? };
-        let doc = self.docs.push(Doc { text: at, first: NONE, rows: 0 });
-        self.postings.add(doc, key);
-        let Self { by_folded, docs, texts, hasher, .. } = self;
-        by_folded.insert_unique(hash, doc, |doc| hasher.hash_one(texts.get(docs[*doc].text)));
-        Some(doc)
+        let doc = self.doc_of(name);
+        let doc = &mut self.docs[doc];
+        let live = has_rows(lists, doc.items);
+        lists.add_number(&mut doc.items, item);
+        self.live_docs += u32::from(!live && item < NODE);
     }
 
-    pub(in crate::store) fn name(&self, name: u32) -> &Name {
-        &self.records[name]
+    /// Takes its name from a row or node.
+    pub(in crate::store) fn unlink(&mut self, lists: &mut Lists, name: u32, item: u32) {
+        let doc = self.doc_of(name);
+        let doc = &mut self.docs[doc];
+        lists.remove_number(&mut doc.items, item);
+        self.live_docs -= u32::from(item < NODE && !has_rows(lists, doc.items));
+        if name & VARIANT != 0 {
+            let variant = &mut self.variants[name & !VARIANT];
+            variant.uses -= 1;
+            if variant.uses == 0 {
+                self.free_variant(name);
+            }
+        }
+    }
+
+    /// Frees a name that got no item after all.
+    pub(in crate::store) fn forget_unlinked(&mut self, name: u32) {
+        if name & VARIANT != 0 && self.variants[name & !VARIANT].uses == 0 {
+            self.free_variant(name);
+        }
+    }
+
+    /// The document of a name.
+    pub(in crate::store) fn doc_of(&self, name: u32) -> u32 {
+        if name & VARIANT == 0 { name } else { self.variants[name & !VARIANT].doc & !MASKED }
     }
 
     /// The bytes of a name.
-    pub(in crate::store) fn text(&self, name: u32) -> &[u8] {
-        self.texts.get(self.records[name].text)
+    pub(in crate::store) fn text(&self, name: u32) -> Cow<'_, [u8]> {
+        match self.stored(name) {
+            (text, 0) => Cow::Borrowed(text),
+            (text, mask) => Cow::Owned(with_capitals(text, mask).collect()),
+        }
     }
 
-    pub(in crate::store) fn doc(&self, doc: u32) -> &Doc {
-        &self.docs[doc]
+    /// Appends the bytes of a name.
+    pub(in crate::store) fn push_text(&self, name: u32, to: &mut Vec<u8>) {
+        match self.stored(name) {
+            (text, 0) => to.extend_from_slice(text),
+            (text, mask) => to.extend(with_capitals(text, mask)),
+        }
     }
 
-    pub(in crate::store) fn doc_mut(&mut self, doc: u32) -> &mut Doc {
-        &mut self.docs[doc]
+    /// How the bytes of a name compare with others.
+    pub(in crate::store) fn compare(&self, name: u32, other: &[u8]) -> Ordering {
+        match self.stored(name) {
+            (text, 0) => text.cmp(other),
+            (text, mask) => with_capitals(text, mask).cmp(other.iter().copied()),
+        }
     }
 
-    /// Documents, unused ones included; they are numbered from 0.
+    /// How two names compare by their bytes.
+    pub(in crate::store) fn compare_names(&self, a: u32, b: u32) -> Ordering {
+        if a == b { Ordering::Equal } else { self.compare(a, &self.text(b)) }
+    }
+
+    /// Documents, unused and free ones included; they are numbered from 0.
     pub(in crate::store) fn doc_count(&self) -> u32 {
         self.docs.len()
     }
 
-    /// Names, unused ones included.
-    pub(in crate::store) fn count(&self) -> u32 {
-        self.records.len()
+    /// List of the rows and nodes of a document: first rows, then nodes marked by [`NODE`].
+    pub(in crate::store) fn items(&self, doc: u32) -> u32 {
+        let record = &self.docs[doc];
+        if record.text == NONE { EMPTY } else { record.items }
     }
 
-    /// The folded text.
+    /// Whether no row and no directory has a name of this document.
+    #[allow(dead_code, reason = "the search index that drops documents comes next")]
+    pub(in crate::store) fn is_unused(&self, doc: u32) -> bool {
+        self.items(doc) == EMPTY
+    }
+
+    /// Frees a document that is unused. Only the search index calls this, once it does not name the document any more.
+    #[allow(dead_code, reason = "the search index that drops documents comes next")]
+    pub(in crate::store) fn free_doc(&mut self, doc: u32) {
+        let Doc { text, items } = self.docs[doc];
+        if text == NONE || items != EMPTY {
+            return;
+        }
+        let key = self.key(self.texts.get(text));
+        self.by_folded.remove(key, doc);
+        self.texts.forget(text);
+        self.docs[doc] = Doc { text: NONE, items: self.free_doc };
+        self.free_doc = doc;
+    }
+
+    /// The folded text; empty for a free document.
     pub(in crate::store) fn folded(&self, doc: u32) -> &str {
-        std::str::from_utf8(self.texts.get(self.docs[doc].text)).unwrap_or_default()
+        let at = self.docs[doc].text;
+        if at == NONE { "" } else { std::str::from_utf8(self.texts.get(at)).unwrap_or_default() }
     }
 
     /// The folded form of a name.
     pub(in crate::store) fn folded_name(&self, name: u32) -> &str {
-        self.folded(self.records[name].doc)
+        self.folded(self.doc_of(name))
+    }
+
+    /// Bytes by part: texts, records, tables.
+    pub(in crate::store) fn bytes(&self) -> [usize; 3] {
+        let records = self.docs.bytes() + self.variants.bytes();
+        [self.texts.bytes(), records, self.by_folded.bytes() + self.by_text.bytes()]
+    }
+
+    fn key(&self, text: &[u8]) -> Key {
+        Key::of(self.hasher.hash_one(text))
+    }
+
+    fn find_doc(&self, key: Key, folded: &[u8]) -> Option<u32> {
+        self.by_folded.find(key, |doc| self.texts.get(self.docs[doc].text) == folded)
+    }
+
+    fn find_variant(&self, key: Key, text: &[u8]) -> Option<u32> {
+        let found = self.by_text.find(key, |variant| self.compare(VARIANT | variant, text).is_eq())?;
+        Some(VARIANT | found)
+    }
+
+    fn intern_doc(&mut self, key: Key, folded: &[u8]) -> Option<u32> {
+        if let Some(doc) = self.find_doc(key, folded) {
+            return Some(doc);
+        }
+        if self.free_doc == NONE && self.docs.len() >= VARIANT - 1 {
+            return None;
+        }
+        let record = Doc { text: self.texts.add(folded)?, items: EMPTY };
+        let doc = if self.free_doc == NONE {
+            self.docs.push(record)
+        } else {
+            let free = self.free_doc;
+            self.free_doc = self.docs[free].items;
+            self.docs[free] = record;
+            free
+        };
+        self.postings.add(doc, folded);
+        self.by_folded.insert(key, doc);
+        Some(doc)
+    }
+
+    fn free_variant(&mut self, name: u32) {
+        let key = self.key(&self.text(name));
+        let number = name & !VARIANT;
+        self.by_text.remove(key, number);
+        let variant = self.variants[number];
+        if variant.doc & MASKED == 0 {
+            self.texts.forget(variant.text);
+        }
+        self.variants[number] = Variant { text: self.free_variant, doc: NONE, uses: 0 };
+        self.free_variant = number;
+    }
+
+    /// The stored text of a name, and which of its letters are capitals.
+    fn stored(&self, name: u32) -> (&[u8], u32) {
+        if name & VARIANT == 0 {
+            return (self.texts.get(self.docs[name].text), 0);
+        }
+        let Variant { text, doc, .. } = self.variants[name & !VARIANT];
+        if doc & MASKED == 0 {
+            (self.texts.get(text), 0)
+        } else {
+            (self.texts.get(self.docs[doc & !MASKED].text), text)
+        }
+    }
+}
+
+fn has_rows(lists: &Lists, items: u32) -> bool {
+    lists.iter(items).next().is_some_and(|item| item < NODE)
+}
+
+/// Whether folding would change nothing, told without folding for most.
+fn is_own_fold(text: &[u8]) -> bool {
+    if text.is_ascii() { !text.iter().any(u8::is_ascii_uppercase) } else { fold(text).as_bytes() == text }
+}
+
+/// The mask that makes this text of its folded form, if one can.
+fn capitals(folded: &[u8], text: &[u8]) -> Option<u32> {
+    if folded.len() != text.len() {
+        return None;
+    }
+    let mask = text.iter().take(MASK).rev().fold(0, |mask, byte| mask << 1 | u32::from(byte.is_ascii_uppercase()));
+    with_capitals(folded, mask).eq(text.iter().copied()).then_some(mask)
+}
+
+fn with_capitals(folded: &[u8], mask: u32) -> impl Iterator<Item = u8> + '_ {
+    folded.iter().enumerate().map(
+        move |(at, byte)| {
+            if at < MASK && mask >> at & 1 == 1 { byte.to_ascii_uppercase() } else { *byte }
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            "[abAB]{1,3}".prop_map(String::into_bytes),
+            "a{30}[abAB]{1,5}".prop_map(String::into_bytes),
+            "[aÄßİ\u{308}]{1,3}".prop_map(String::into_bytes),
+            Just(b"caf\xe9".to_vec()),
+            "[aB]{280}".prop_map(String::into_bytes),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_a_map_that_forgets(
+            operations in proptest::collection::vec((name(), any::<bool>(), any::<bool>()), 0..400),
+        ) {
+            let (mut names, mut lists) = (Names::default(), Lists::default());
+            // Text -> its number and the rows of that name.
+            let mut model: BTreeMap<Vec<u8>, (u32, Vec<u32>)> = BTreeMap::new();
+            for (item, (text, add, free)) in operations.into_iter().enumerate() {
+                let item = item as u32 | if free { NODE } else { 0 };
+                if add {
+                    let number = names.intern(&text).unwrap();
+                    names.link(&mut lists, number, item);
+                    model.entry(text).or_insert((number, Vec::new())).1.push(item);
+                } else if let Some((number, items)) = model.get_mut(&text) {
+                    let number = *number;
+                    names.unlink(&mut lists, number, items.pop().unwrap());
+                    if items.is_empty() {
+                        model.remove(&text);
+                    }
+                    let doc = fold(&text).into_bytes();
+                    let doc = names.find_doc(names.key(&doc), &doc).unwrap();
+                    if free && names.is_unused(doc) {
+                        names.free_doc(doc);
+                        prop_assert_eq!(names.folded(doc), "");
+                    }
+                }
+            }
+            let mut by_doc: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+            for (text, (number, items)) in &model {
+                prop_assert_eq!(names.find(text), Some(*number));
+                prop_assert_eq!(names.text(*number).into_owned(), text.clone());
+                let mut pushed = Vec::new();
+                names.push_text(*number, &mut pushed);
+                prop_assert_eq!(&pushed, text);
+                prop_assert_eq!(names.folded_name(*number), fold(text));
+                for (other, (other_number, _)) in &model {
+                    prop_assert_eq!(names.compare(*number, other), text.cmp(other));
+                    prop_assert_eq!(names.compare_names(*number, *other_number), text.cmp(other));
+                }
+                by_doc.entry(fold(text)).or_default().extend(items);
+            }
+            let mut live = 0;
+            for (folded, mut items) in by_doc {
+                let doc = names.find(folded.as_bytes()).unwrap();
+                items.sort_unstable();
+                live += u32::from(items[0] < NODE);
+                prop_assert_eq!(lists.iter(names.items(doc)).collect::<Vec<_>>(), items);
+            }
+            prop_assert_eq!(names.live_docs, live);
+        }
+    }
+
+    #[test]
+    fn capitals_cost_a_mask_and_nothing_stays_of_a_variant() {
+        let (mut names, mut lists) = (Names::default(), Lists::default());
+        names.intern(b"readme").unwrap();
+        let texts = names.bytes()[0];
+        let variant = names.intern(b"README").unwrap();
+        names.link(&mut lists, variant, 1);
+        assert_eq!(names.text(variant).as_ref(), b"README");
+        names.unlink(&mut lists, variant, 1);
+        assert_eq!(names.find(b"README"), None);
+        assert_eq!((names.bytes()[0], names.intern(b"ReadMe")), (texts, Some(variant)));
     }
 }

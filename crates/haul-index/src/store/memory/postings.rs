@@ -22,7 +22,8 @@ impl List {
         if self.bytes.capacity() - self.bytes.len() < 5 {
             self.bytes.reserve_exact(8.max(self.bytes.len() / 4));
         }
-        let mut rest = if self.count == 0 { doc } else { doc - self.last };
+        // A number that a freed document had comes again, smaller than the last one: the step wraps.
+        let mut rest = if self.count == 0 { doc } else { doc.wrapping_sub(self.last) };
         while rest >= 0x80 {
             self.bytes.push((rest & 0x7f) as u8 | 0x80);
             rest >>= 7;
@@ -46,7 +47,7 @@ impl List {
                 }
                 shift += 7;
             }
-            doc += value;
+            doc = doc.wrapping_add(value);
             Some(doc)
         })
     }

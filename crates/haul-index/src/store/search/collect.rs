@@ -45,7 +45,7 @@ impl<'a> Collector<'a> {
                 complete = false;
                 break;
             }
-            if self.view.allowed.get(memory.row(row).slot()) {
+            if self.view.allowed.get(memory.slot_of_row(row)) {
                 rows.push((self.group(row), row));
             }
         }
@@ -68,7 +68,7 @@ impl<'a> Collector<'a> {
         let memory = self.memory;
         let Some((group, _)) = rows.first() else { return };
         let copies = rows.len() as u32;
-        let online = rows.iter().filter(|(_, row)| self.view.shown.get(memory.row(*row).slot())).count() as u32;
+        let online = rows.iter().filter(|(_, row)| self.view.shown.get(memory.slot_of_row(*row))).count() as u32;
         let len = memory.names.folded(doc).len() as u16;
         self.offer(Candidate { class, weight: copies.ilog2() as u8, len, doc, group: *group, copies, online });
     }

@@ -49,7 +49,7 @@ impl<'a> Filters<'a> {
 
     /// Whether a row counts: the asker may see it now, and every filter holds.
     pub(super) fn fit(&self, memory: &Memory, row: u32) -> bool {
-        let slot = memory.row(row).slot();
+        let slot = memory.slot_of_row(row);
         let seen = if self.away { self.view.allowed.get(slot) } else { self.view.shown.get(slot) };
         seen && (self.query.filters.is_empty() || self.row_fits(memory, row))
     }
@@ -97,7 +97,7 @@ impl<'a> Filters<'a> {
                     let name = memory.names.folded_name(record.name);
                     list.iter().any(|file_type| file_type.fits(record.kind(), name))
                 }
-                Test::Hash(digits) => memory.blob(record).is_some_and(|blob| hash_starts_with(&blob, digits)),
+                Test::Hash(digits) => memory.blob(&record).is_some_and(|blob| hash_starts_with(&blob, digits)),
                 // Tested by name, slot or directory.
                 Test::Extension(_) | Test::Peer(_) | Test::Share(_) | Test::Path(_) => return true,
             };
@@ -174,20 +174,16 @@ pub(super) fn movable(query: &Query) -> u64 {
 fn matching(memory: &Memory, node: u32, components: &[String]) -> Vec<u32> {
     let Some((first, rest)) = components.split_first() else { return vec![node] };
     memory
-        .directories
-        .node(node)
-        .subdirs
-        .iter()
-        .filter(|child| memory.names.folded_name(memory.directories.node(**child).name) == first)
-        .flat_map(|child| matching(memory, *child, rest))
+        .subdirs(node)
+        .filter(|child| memory.names.folded_name(memory.directories.node(*child).name) == first)
+        .flat_map(|child| matching(memory, child, rest))
         .collect()
 }
 
 fn collect_docs(memory: &Memory, node: u32, docs: &mut Vec<u32>) {
-    let record = memory.directories.node(node);
-    docs.extend(record.children.from((0, 0)).map(|row| memory.names.name(memory.row(row).name).doc));
-    for child in &record.subdirs {
-        collect_docs(memory, *child, docs);
+    docs.extend(memory.children_from(node, (0, 0)).map(|row| memory.names.doc_of(memory.row(row).name)));
+    for child in memory.subdirs(node) {
+        collect_docs(memory, child, docs);
     }
 }
 

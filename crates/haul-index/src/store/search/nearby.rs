@@ -5,8 +5,8 @@ use haul_core::query::{Query, near_distance, near_tolerance};
 use super::Budget;
 use super::collect::Collector;
 use super::filter::Filters;
+use crate::store::memory::Memory;
 use crate::store::memory::postings::grams;
-use crate::store::memory::{Memory, NONE};
 
 /// Postings that may be read to find names that share trigrams.
 const POSTINGS: usize = 2_000_000;
@@ -45,7 +45,7 @@ pub(super) fn search(
         budget.cut = true;
     }
     for (_, doc) in docs {
-        if memory.names.doc(doc).first == NONE {
+        if !memory.has_rows(doc) {
             continue;
         }
         if !budget.examine() {

@@ -108,12 +108,12 @@ pub(in crate::store) fn compare_rows(memory: &Memory, a: u32, b: u32) -> Orderin
     };
     slots.then_with(|| {
         if row_a.directory == row_b.directory {
-            return memory.names.text(row_a.name).cmp(memory.names.text(row_b.name));
+            return memory.names.compare_names(row_a.name, row_b.name);
         }
         let (mut path_a, mut path_b) = (Vec::new(), Vec::new());
         memory.directories.path(&memory.names, row_a.directory, &mut path_a);
         memory.directories.path(&memory.names, row_b.directory, &mut path_b);
-        path_a.cmp(&path_b).then_with(|| memory.names.text(row_a.name).cmp(memory.names.text(row_b.name)))
+        path_a.cmp(&path_b).then_with(|| memory.names.compare_names(row_a.name, row_b.name))
     })
 }
 

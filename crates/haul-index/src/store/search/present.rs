@@ -8,8 +8,8 @@ use haul_core::wire::index::Hit;
 use super::collect::group_of;
 use super::filter::Filters;
 use super::order::{Candidate, Group, compare_rows};
-use crate::store::memory::Memory;
 use crate::store::memory::shares::View;
+use crate::store::memory::{Memory, NONE};
 
 /// Rows of a content that are looked at to count its names.
 const NAMES_WORK: usize = 4_096;
@@ -59,7 +59,7 @@ fn gather(
             if !wanted.contains(&key) || !filters.fit(memory, row) || !(near || filters.words_fit(memory, row)) {
                 continue;
             }
-            let shown = view.shown.get(memory.row(row).slot());
+            let shown = view.shown.get(memory.slot_of_row(row));
             let newest = memory.row(row).mtime_ns;
             gathered
                 .entry(key)
@@ -86,7 +86,7 @@ fn count_names(memory: &Memory, view: &View, group: Group) -> u32 {
     let names: HashSet<u32> = memory
         .rows_of_content(content)
         .take(NAMES_WORK)
-        .filter(|row| view.allowed.get(memory.row(*row).slot()))
+        .filter(|row| view.allowed.get(memory.slot_of_row(*row)))
         .map(|row| memory.row(row).name)
         .collect();
     names.len() as u32
@@ -96,11 +96,11 @@ fn hit(memory: &Memory, candidate: &Candidate, found: &Gathered, names: u32, nea
     let row = memory.row(found.best);
     let slot = memory.shares.slot(row.slot());
     let peer = memory.shares.peer_of(row.slot());
-    let file = row.content != super::NONE;
+    let file = row.content != NONE;
     Hit {
         kind: row.kind(),
-        name: ByteString::from(memory.names.text(row.name)),
-        blob: memory.blob(row),
+        name: ByteString(memory.names.text(row.name).into_owned()),
+        blob: memory.blob(&row),
         size: if file { memory.contents.get(row.content).size() } else { 0 },
         mtime_ns: found.newest,
         peer: peer.id,
