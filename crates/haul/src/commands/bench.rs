@@ -24,6 +24,7 @@ use haul_peer::api::codes::ErrorCode;
 use crate::context::Context;
 use crate::errors::Failure;
 use crate::exit::Exit;
+use crate::output::Output;
 use results::Results;
 
 /// Arguments of `haul bench`.
@@ -45,6 +46,20 @@ pub(crate) enum BenchCommand {
     Lookup(load::LookupArgs),
     /// Search an index for words of its names
     Search(load::SearchArgs),
+    /// Let peers leave and return, or replace all entries again and again
+    Churn(load::ChurnArgs),
+    /// Look up while one peer registers a large share
+    Mixed(load::MixedArgs),
+    /// Connect many peers that do nothing
+    Idle(load::IdleArgs),
+    /// Count the files with a common word in their names
+    Count(load::CountArgs),
+    /// Check an index that was just restarted
+    #[command(hide = true)]
+    Verify(load::VerifyArgs),
+    /// Write the paths that a load registers
+    #[command(hide = true)]
+    Names(load::NamesArgs),
     /// Draw the pictures of results.json files again
     Plot(PlotArgs),
     /// Be a server that another benchmark measures
@@ -69,15 +84,34 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Fai
     let done = match &args.command {
         BenchCommand::Plot(args) => return plot_results(args),
         BenchCommand::Report(args) => report::run(args, index, output).await,
-        BenchCommand::Register(args) => load::register(args, index, output).await,
-        BenchCommand::Lookup(args) => load::lookup(args, index, output).await,
-        BenchCommand::Search(args) => load::search(args, index, output).await,
         BenchCommand::Serve(args) => servers::serve(args).await,
+        load => run_load(load.clone(), index.map(str::to_owned), output.clone()).await,
     };
     done.map(|()| Exit::DONE).map_err(|error| {
         let failure = Failure::new(ErrorCode::Incomplete, "the benchmark stopped at its first failure");
         error.chain().fold(failure, Failure::because)
     })
+}
+
+/// Runs a load as a task of its own: it then shares its thread with the connections that it drives, and on one core
+/// neither waits for the other to be scheduled.
+async fn run_load(load: BenchCommand, index: Option<String>, output: Output) -> anyhow::Result<()> {
+    let task = async move {
+        let (index, output) = (index.as_deref(), &output);
+        match &load {
+            BenchCommand::Register(args) => load::register(args, index, output).await,
+            BenchCommand::Lookup(args) => load::lookup(args, index, output).await,
+            BenchCommand::Search(args) => load::search(args, index, output).await,
+            BenchCommand::Churn(args) => load::churn(args, index, output).await,
+            BenchCommand::Mixed(args) => load::mixed(args, index, output).await,
+            BenchCommand::Idle(args) => load::idle(args, index, output).await,
+            BenchCommand::Count(args) => load::count(args, index, output).await,
+            BenchCommand::Verify(args) => load::verify(args, index, output).await,
+            BenchCommand::Names(args) => load::names(args),
+            BenchCommand::Report(_) | BenchCommand::Plot(_) | BenchCommand::Serve(_) => Ok(()),
+        }
+    };
+    tokio::spawn(task).await.map_err(anyhow::Error::from)?
 }
 
 fn plot_results(args: &PlotArgs) -> Result<Exit, Failure> {

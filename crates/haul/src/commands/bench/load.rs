@@ -2,10 +2,15 @@
 //! the server's CPU time. `bench/index` runs them beside other programs.
 
 mod checks;
+mod churn;
+mod count;
 mod crowd;
 mod gauge;
+mod idle;
 mod keys;
 mod lookup;
+mod mixed;
+mod names;
 mod oracle;
 mod outcome;
 mod pace;
@@ -17,6 +22,8 @@ mod registering;
 mod returning;
 mod search;
 mod timing;
+mod turnover;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,10 +39,16 @@ use outcome::Outcome;
 use paths::Paths;
 use population::Population;
 
+pub(crate) use churn::{ChurnArgs, run as churn};
+pub(crate) use count::{CountArgs, run as count};
+pub(crate) use idle::{IdleArgs, run as idle};
 pub(crate) use lookup::{LookupArgs, run as lookup};
+pub(crate) use mixed::{MixedArgs, run as mixed};
+pub(crate) use names::{NamesArgs, run as names};
 pub(crate) use register::{RegisterArgs, run as register};
 pub(crate) use registering::group_name;
 pub(crate) use search::{SearchArgs, run as search};
+pub(crate) use verify::{VerifyArgs, run as verify};
 
 /// The crowd that registers.
 const PEERS: &str = "peer";
@@ -97,6 +110,16 @@ impl Setting {
         let askers = Door::new(ticket, Arc::clone(&population), ASKERS);
         let checker = Arc::new(Checker::new(Arc::clone(&population), Arc::clone(&paths), &peers)?);
         Ok(Self { population, paths, peers, askers, checker })
+    }
+}
+
+impl Setting {
+    /// The same after so many turnovers.
+    fn after(&self, turn: u64) -> anyhow::Result<Self> {
+        let population = Arc::new(self.population.after(turn));
+        let checker = Checker::new(Arc::clone(&population), Arc::clone(&self.paths), &self.peers)?;
+        let (paths, peers, askers) = (Arc::clone(&self.paths), self.peers.clone(), self.askers.clone());
+        Ok(Self { population, paths, peers, askers, checker: Arc::new(checker) })
     }
 }
 

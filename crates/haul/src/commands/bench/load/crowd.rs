@@ -60,6 +60,11 @@ impl Door {
         Self { ticket, population, crowd }
     }
 
+    /// The ticket that all join with.
+    pub(crate) fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
     /// The key of a peer.
     pub(crate) fn key(&self, number: u32) -> anyhow::Result<SecretKey> {
         SecretKey::from_seed(self.population.key_seed(self.crowd, number)).context("a seed that makes no key")

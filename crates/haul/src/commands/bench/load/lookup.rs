@@ -10,17 +10,17 @@ use haul_core::limits;
 use haul_core::wire;
 use haul_core::wire::index::IndexAnswer;
 use haul_net::identity::SecretKey;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::super::session::Session;
 use super::checks::{Asked, Checker};
 use super::crowd::Renewals;
 use super::gauge::Gauge;
 use super::keys::{KeyChoice, Keys};
-use super::population::Population;
+use super::pace::{self, wait_until};
 use super::returning::bring_back;
 use super::timing::Histogram;
-use super::{LoadArgs, Setting, pace};
+use super::{LoadArgs, Setting};
 use crate::output::Output;
 
 /// Arguments of `haul bench lookup`.
@@ -53,7 +53,7 @@ pub(crate) struct LookupArgs {
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     warm_up: f64,
     /// Different requests, made beforehand and sent in turn
-    #[arg(long, value_name = "N", default_value_t = 32_768)]
+    #[arg(long, value_name = "N", default_value_t = POOL)]
     pool: usize,
     /// Ask a null server (bench serve null) instead: ADDRESS@KEY; its answers cannot be checked
     #[arg(long, value_name = "ADDRESS@KEY")]
@@ -61,19 +61,27 @@ pub(crate) struct LookupArgs {
 }
 
 /// Requests, encoded once, with what must come back.
-struct Pool {
+pub(super) struct Pool {
     requests: Vec<(bytes::Bytes, Vec<Asked>)>,
 }
 
+/// Different requests unless somebody says otherwise.
+const POOL: usize = 32_768;
+
 impl Pool {
-    fn new(args: &LookupArgs, checker: &Checker, population: &Population) -> Self {
-        let mut keys = Keys::new(args.load.seed, args.keys, population.files(), args.hot);
+    fn new(mut keys: Keys, batch: usize, count: usize, checker: &Checker) -> Self {
         let one = |_| {
-            let files: Vec<u64> = (0..args.batch).map(|_| keys.next_file()).collect();
+            let files: Vec<u64> = (0..batch).map(|_| keys.next_file()).collect();
             let (request, asked) = checker.locate(&files);
             (bytes::Bytes::from(wire::encode(&request)), asked)
         };
-        Self { requests: (0..args.pool.max(1)).map(one).collect() }
+        Self { requests: (0..count.max(1)).map(one).collect() }
+    }
+
+    /// Asks for all blobs alike.
+    pub(super) fn uniform(seed: u64, batch: usize, setting: &Setting) -> Self {
+        let keys = Keys::new(seed, KeyChoice::Uniform, setting.population.files(), None);
+        Self::new(keys, batch, POOL, &setting.checker)
     }
 
     fn get(&self, number: usize) -> Option<&(bytes::Bytes, Vec<Asked>)> {
@@ -92,7 +100,8 @@ pub(crate) async fn run(args: &LookupArgs, index: Option<&str>, output: &Output)
     outcome.parameter("in_flight", args.in_flight);
     outcome.parameter("rate", args.rate);
     outcome.parameter("null", args.null.is_some());
-    let pool = Arc::new(Pool::new(args, &setting.checker, &setting.population));
+    let keys = Keys::new(args.load.seed, args.keys, setting.population.files(), args.hot);
+    let pool = Pool::new(keys, usize::from(args.batch), args.pool, &setting.checker);
     let _peers = if args.load.with_peers { Some(bring_back(&setting, args.load.groups).await?) } else { None };
     let (askers, _renewals) = if let Some(null) = &args.null {
         (strangers(null, args.connections).await?, None)
@@ -101,10 +110,10 @@ pub(crate) async fn run(args: &LookupArgs, index: Option<&str>, output: &Output)
         let renewals = Renewals::start(&members);
         (members.into_iter().map(|member| Arc::new(member.into_session())).collect(), Some(renewals))
     };
-    let run = Run { pool, checker: Arc::clone(&setting.checker), askers, args };
-    run.measure(Duration::from_secs_f64(args.warm_up)).await.context("warming up")?;
+    let load = Load::new(pool, &setting.checker, askers, args.null.is_none());
+    measure(&load, args, args.warm_up).await.context("warming up")?;
     let gauge = Gauge::start(args.load.server_pid);
-    let (latencies, answer_bytes) = run.measure(Duration::from_secs_f64(args.seconds)).await?;
+    let (latencies, answer_bytes) = measure(&load, args, args.seconds).await?;
     let spent = gauge.spent();
     let requests = latencies.count() as f64;
     outcome.cost("requests", requests, &spent);
@@ -125,31 +134,51 @@ pub(super) async fn strangers(null: &str, count: u32) -> anyhow::Result<Vec<Arc<
     Ok(askers)
 }
 
-struct Run<'a> {
+async fn measure(load: &Load, args: &LookupArgs, seconds: f64) -> anyhow::Result<Measured> {
+    let length = Duration::from_secs_f64(seconds);
+    let Some(rate) = args.rate else { return load.closed_loop(usize::from(args.in_flight), length).await };
+    let mut all = (Histogram::default(), 0);
+    for answer in load.open_loop(rate, length, args.load.seed, None).await? {
+        all.0.add(answer.nanos);
+        all.1 += answer.bytes;
+    }
+    Ok(all)
+}
+
+/// Connections and what they ask.
+pub(super) struct Load {
     pool: Arc<Pool>,
     checker: Arc<Checker>,
     askers: Vec<Arc<Session>>,
-    args: &'a LookupArgs,
+    checked: bool,
 }
 
 /// Latencies of requests, and bytes of their answers.
 type Measured = (Histogram, u64);
 
-impl Run<'_> {
-    async fn measure(&self, length: Duration) -> anyhow::Result<Measured> {
-        match self.args.rate {
-            Some(rate) => self.open_loop(rate, length).await,
-            None => self.closed_loop(length).await,
-        }
+/// An answer of an open loop.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    /// When its request was due, from the start.
+    pub(super) due: Duration,
+    /// From then to the checked answer.
+    pub(super) nanos: u64,
+    bytes: u64,
+}
+
+impl Load {
+    /// Answers are compared with the population if `compare`.
+    pub(super) fn new(pool: Pool, checker: &Arc<Checker>, askers: Vec<Arc<Session>>, compare: bool) -> Self {
+        Self { pool: Arc::new(pool), checker: Arc::clone(checker), askers, checked: compare }
     }
 
     /// Each connection keeps so many requests unanswered until the time is over.
-    async fn closed_loop(&self, length: Duration) -> anyhow::Result<Measured> {
+    async fn closed_loop(&self, in_flight: usize, length: Duration) -> anyhow::Result<Measured> {
         let end = Instant::now() + length;
         let step = self.pool.requests.len() / self.askers.len().max(1);
         let tasks = self.askers.iter().enumerate().map(|(number, asker)| {
             let worker = self.worker(asker);
-            let (first, in_flight) = (number * step, usize::from(self.args.in_flight));
+            let first = number * step;
             tokio::spawn(async move {
                 let lanes = (0..in_flight).map(|lane| worker.lane(first + lane, in_flight, end));
                 try_join_all(lanes).await
@@ -162,41 +191,46 @@ impl Run<'_> {
         Ok(all)
     }
 
-    /// Requests are sent when they are due, whether others are answered or not.
-    async fn open_loop(&self, rate: f64, length: Duration) -> anyhow::Result<Measured> {
-        let times = pace::schedule(self.args.load.seed, rate, length);
+    /// Requests are sent when they are due, whether others are answered or not. Once `stop` says so no more are sent.
+    pub(super) async fn open_loop(
+        &self,
+        rate: f64,
+        length: Duration,
+        seed: u64,
+        stop: Option<watch::Receiver<bool>>,
+    ) -> anyhow::Result<Vec<Answered>> {
+        let times = pace::schedule(seed, rate, length);
         let (done, mut answers) = mpsc::unbounded_channel();
         let start = Instant::now();
-        let sent = times.len();
-        for (number, at) in times.into_iter().enumerate() {
-            let due = start + at;
-            // The clock of the runtime is coarse: what is due within a millisecond is sent at once, late by less than
-            // its own latency counts.
-            if due > Instant::now() {
-                tokio::time::sleep_until(due.into()).await;
+        let mut sent = 0;
+        for (number, due) in times.into_iter().enumerate() {
+            let at = start + due;
+            wait_until(at).await;
+            if stop.as_ref().is_some_and(|stop| *stop.borrow()) {
+                break;
             }
-            let asker = self.askers.get(number % self.askers.len().max(1)).context("no connection")?;
-            let (worker, done) = (self.worker(asker), done.clone());
+            let session = self.askers.get(number % self.askers.len().max(1)).context("no connection")?;
+            let (worker, done) = (self.worker(session), done.clone());
             tokio::spawn(async move {
                 let answer = worker.ask(number).await;
-                let _ = done.send(answer.map(|bytes| (due.elapsed().as_nanos() as u64, bytes)));
+                let nanos = at.elapsed().as_nanos() as u64;
+                let _ = done.send(answer.map(|bytes| Answered { due, nanos, bytes }));
             });
+            sent += 1;
         }
         drop(done);
-        let mut all = (Histogram::default(), 0);
+        let mut all = Vec::with_capacity(sent);
         while let Some(answer) = answers.recv().await {
-            let (nanos, bytes) = answer?;
-            all.0.add(nanos);
-            all.1 += bytes;
+            all.push(answer?);
         }
-        ensure!(all.0.count() as usize == sent, "{} answers to {sent} requests", all.0.count());
+        ensure!(all.len() == sent, "{} answers to {sent} requests", all.len());
         Ok(all)
     }
 
     fn worker(&self, asker: &Arc<Session>) -> Worker {
         Worker {
             session: Arc::clone(asker),
-            checked: self.args.null.is_none(),
+            checked: self.checked,
             pool: Arc::clone(&self.pool),
             checker: Arc::clone(&self.checker),
         }

@@ -1,6 +1,6 @@
 //! When requests of an open-loop load are due: fixed before the first one is sent, whatever the server does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::keys::Dice;
 
@@ -19,6 +19,21 @@ pub(crate) fn schedule(seed: u64, per_second: f64, length: Duration) -> Vec<Dura
     }
 }
 
+/// The runtime's clock ticks in milliseconds: so long before its time a request stays awake.
+const AWAKE: Duration = Duration::from_millis(3);
+
+/// Waits until `at` to the microsecond: sleeps at first, then lets others work until it is time.
+pub(crate) async fn wait_until(at: Instant) {
+    if let Some(early) = at.checked_sub(AWAKE)
+        && early > Instant::now()
+    {
+        tokio::time::sleep_until(early.into()).await;
+    }
+    while at > Instant::now() {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +47,14 @@ mod tests {
         // Bursts and gaps: nearly 1 in e gaps is longer than the mean.
         let long = times.windows(2).filter(|pair| pair[1] > pair[0] + Duration::from_micros(100)).count();
         assert!((0.33..0.41).contains(&(long as f64 / times.len() as f64)));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_before_its_time() {
+        for at in [Duration::ZERO, Duration::from_micros(300), Duration::from_millis(5)] {
+            let due = Instant::now() + at;
+            wait_until(due).await;
+            assert!(Instant::now() >= due);
+        }
     }
 }

@@ -16,6 +16,8 @@ const FALLOFF: f64 = 0.5;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Population {
     seed: u64,
+    /// How often all contents have been replaced.
+    turn: u64,
     peers: u32,
     /// Files that one peer owns.
     block: u32,
@@ -38,7 +40,12 @@ impl Population {
         let block = ((f64::from(files_per_peer) / copies).round() as u32).max(1);
         let first = if most > 1.0 { (copies - 1.0) / (most - 1.0) } else { 0.0 };
         let counts = weights.iter().map(|weight| (first * weight * f64::from(block)).round() as u32).collect();
-        Ok(Self { seed, peers, block, copied: counts })
+        Ok(Self { seed, turn: 0, peers, block, copied: counts })
+    }
+
+    /// The same peers and names after so many turnovers: every file has other content.
+    pub(crate) fn after(&self, turn: u64) -> Self {
+        Self { turn, ..self.clone() }
     }
 
     /// Peers.
@@ -91,10 +98,11 @@ impl Population {
 
     /// The blob of a file.
     pub(crate) fn blob(&self, file: u64) -> BlobId {
-        let mut text = [0; 20];
+        let mut text = [0; 28];
         text[..4].copy_from_slice(b"blob");
         text[4..12].copy_from_slice(&self.seed.to_le_bytes());
-        text[12..].copy_from_slice(&file.to_le_bytes());
+        text[12..20].copy_from_slice(&self.turn.to_le_bytes());
+        text[20..].copy_from_slice(&file.to_le_bytes());
         BlobId::new(*blake3::hash(&text).as_bytes())
     }
 
@@ -175,6 +183,8 @@ mod tests {
         let two = Population::new(2, 2, 10, 1.0).unwrap();
         assert_ne!(one.blob(0), one.blob(1));
         assert_ne!(one.blob(0), two.blob(0));
+        assert_ne!(one.blob(0), one.after(1).blob(0));
+        assert_eq!(one.share(1), one.after(1).share(1));
         assert_ne!(one.key_seed("peer", 0), one.key_seed("asker", 0));
         assert!(Population::size(&one.blob(3)) < 1 << 24);
     }

@@ -104,6 +104,11 @@ pub(crate) fn cut(seed: u64, each: usize, population: &Population, paths: &Paths
     cases
 }
 
+/// The most frequent words of names.
+pub(crate) fn common_words(seed: u64, population: &Population, paths: &Paths) -> Vec<String> {
+    Cutter { population, paths }.common_words(seed)
+}
+
 struct Cutter<'a> {
     population: &'a Population,
     paths: &'a Paths,

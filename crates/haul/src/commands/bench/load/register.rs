@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueHint};
+use futures_util::future::BoxFuture;
 use futures_util::stream;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use haul_core::manifest::ShareState;
 use haul_core::wire::index::IndexAnswer;
 
@@ -100,7 +101,8 @@ impl Registration<'_> {
         let prepared: Vec<Prepared> = members.iter().map(prepare).collect();
         outcome.figure("page_bytes", prepared.iter().map(Prepared::page_bytes).sum::<u64>() as f64);
         let gauge = Gauge::start(self.args.load.server_pid);
-        let all = members.iter().zip(prepared).map(|(member, prepared)| self.register(member, prepared));
+        let all = members.iter().zip(prepared);
+        let all: Vec<BoxFuture<'_, _>> = all.map(|(member, own)| self.register(member, own).boxed()).collect();
         stream::iter(all).buffer_unordered(self.args.at_once.max(1)).try_collect::<Vec<()>>().await?;
         let acknowledged = gauge.spent();
         let entries = self.setting.population.entries() as f64;
@@ -194,7 +196,8 @@ pub(super) async fn check_all(
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

@@ -38,6 +38,16 @@ impl Offer {
         Self { share: prepared.share(), group: prepared.group(), state: prepared.state() }
     }
 
+    /// In this state.
+    pub(crate) fn of(share: ShareId, group: Option<Label>, state: ShareState) -> Self {
+        Self { share, group, state }
+    }
+
+    /// The share.
+    pub(crate) fn share(&self) -> ShareId {
+        self.share
+    }
+
     /// The request.
     pub(crate) fn request(&self) -> IndexRequest {
         let groups = List::new(self.group.iter().cloned().collect());

@@ -19,10 +19,11 @@ use super::gauge::Gauge;
 use super::keys::Dice;
 use super::lookup::strangers;
 use super::oracle::Truth;
+use super::pace::{self, wait_until};
 use super::queries::{CLASSES, Case, Class};
 use super::returning::{Churn, bring_back};
 use super::timing::Histogram;
-use super::{LoadArgs, Outcome, Setting, oracle, pace, queries};
+use super::{LoadArgs, Outcome, Setting, oracle, queries};
 use crate::output::Output;
 
 /// Arguments of `haul bench search`.
@@ -264,9 +265,7 @@ async fn open_loop(
     let (start, expected) = (Instant::now(), times.len());
     for (at, number) in times.into_iter().zip(order.iter().cycle()) {
         let due = start + at;
-        if due > Instant::now() {
-            tokio::time::sleep_until(due.into()).await;
-        }
+        wait_until(due).await;
         let (case, request) = set.cases.get(*number).zip(set.requests.get(*number)).context("no such query")?;
         let (session, request, class, done) = (Arc::clone(session), request.clone(), case.class, done.clone());
         tokio::spawn(async move {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::null_server::NullServer;
 use crate::args::{Cli, Command, Global};
-use crate::commands::bench::{BenchArgs, BenchCommand};
+use crate::commands::bench::BenchArgs;
 use crate::output::Output;
 
 fn loopback() -> SocketAddr {
@@ -29,13 +29,8 @@ async fn index(state: &Path) -> (RunningIndex, String) {
 async fn bench(ticket: &str, out: &Path, words: &str) -> anyhow::Result<serde_json::Value> {
     let line = ["haul", "bench"].into_iter().chain(words.split_whitespace());
     let Some(Command::Bench(BenchArgs { command })) = Cli::try_parse_from(line)?.command else { panic!("bench") };
-    let (index, output) = (Some(ticket), Output::new(&Global { quiet: true, ..Global::default() }));
-    match &command {
-        BenchCommand::Register(args) => super::register(args, index, &output).await?,
-        BenchCommand::Lookup(args) => super::lookup(args, index, &output).await?,
-        BenchCommand::Search(args) => super::search(args, index, &output).await?,
-        _ => panic!("{words}"),
-    }
+    let output = Output::new(&Global { quiet: true, ..Global::default() });
+    super::super::run_load(command, Some(ticket.to_owned()), output).await?;
     Ok(serde_json::from_slice(&std::fs::read(out.join("results.json"))?)?)
 }
 
@@ -71,6 +66,13 @@ async fn what_is_registered_is_looked_up_and_found_exactly() {
     let quick = "--seconds 0.05 --warm-up 0.01 --pool 10 --connections 2 --in-flight 2 --batch 8 --with-peers";
     let looked = bench(&ticket, &out, &format!("lookup {load} {quick}")).await.unwrap();
     assert!(figure(&looked, "lookups_count") > 8.0);
+    let counted = bench(&ticket, &out, &format!("count {load} --near 480 --times 3 --with-peers")).await.unwrap();
+    assert!(figure(&counted, "counted") > 100.0);
+    // The index runs in this process since before the journal was written, so all of it is there.
+    let words = format!("verify {load} --samples 20 --since 0 --patience 1e12 --journal {}", journal.display());
+    let verified = bench(&ticket, &out, &format!("{words} --journal-seed 1 --with-peers")).await.unwrap();
+    let count = |name| figure(&verified, name) as u64;
+    assert_eq!((count("acknowledged_same"), count("first_pass_wrong"), count("first_pass_exact")), (12, 0, 40));
     index.join().await.unwrap();
 }
 
@@ -96,5 +98,32 @@ async fn lookups_of_absent_peers_are_noticed_and_the_null_server_is_not_checked(
     assert!(searched.unwrap()["latencies"]["client_all"]["count"].as_u64().unwrap() > 0);
     shutdown.cancel();
     running.await.unwrap();
+    index.join().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_come_and_go_and_everything_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let (index, ticket) = index(&directory.path().join("index")).await;
+    let out = directory.path().join("out");
+    let load = format!("--peers 12 --files-per-peer 60 --out {} --server-pid {}", out.display(), std::process::id());
+    let figure = |results: &serde_json::Value, name: &str| results["figures"][name].as_f64().unwrap();
+    let replaced = bench(&ticket, &out, &format!("churn {load} --turnovers 2")).await.unwrap();
+    assert_eq!(replaced["samples"]["memory_after_each_turnover_bytes_per_entry"].as_array().unwrap().len(), 3);
+    assert_eq!(figure(&replaced, "checked_lookups") as u64, 500);
+    let directory = tempfile::tempdir().unwrap();
+    index.join().await.unwrap();
+
+    let (index, ticket) = super::tests::index(&directory.path().join("index")).await;
+    bench(&ticket, &out, &format!("register {load} --checks 1")).await.unwrap();
+    let churned = bench(&ticket, &out, &format!("churn {load} --events 5 --reopenings 5")).await.unwrap();
+    assert_eq!(churned["latencies"]["until_invisible"]["count"], 5);
+    assert!((40.0..512.0).contains(&figure(&churned, "return_frame_bytes_up")));
+    let words = format!("mixed {load} --with-peers --rate 300 --seconds 0.2 --entries 12000 --connections 2");
+    let mixed = bench(&ticket, &out, &words).await.unwrap();
+    assert!(figure(&mixed, "registration_s") > 0.0);
+    assert!(mixed["latencies"]["calm"]["count"].as_u64().unwrap() > 20);
+    let idle = bench(&ticket, &out, &format!("idle {load} --seconds 0.1")).await.unwrap();
+    assert_eq!(figure(&idle, "still_connected") as u64, 12);
     index.join().await.unwrap();
 }

@@ -1,0 +1,193 @@
+//! `haul bench verify`: after a restart, how soon an index answers, how soon exactly, and whether anything that it
+//! acknowledged is lost.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, ValueHint};
+use haul_core::manifest::ShareState;
+use haul_core::wire;
+use haul_core::wire::index::IndexAnswer;
+
+use super::crowd::{Door, Member};
+use super::keys::Dice;
+use super::population::Population;
+use super::registering::{Held, held};
+use super::returning::{Offer, bring_back};
+use super::{LoadArgs, Outcome, PEERS, Setting};
+use crate::output::Output;
+
+/// Pause between attempts to connect.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// Arguments of `haul bench verify`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Entries that are looked up and searched in each pass
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    samples: u32,
+    /// Give up if not all is exact after this many seconds
+    #[arg(long, value_name = "S", default_value_t = 90.0)]
+    patience: f64,
+    /// When the index was started, seconds since 1970
+    #[arg(long, value_name = "UNIX_SECONDS")]
+    since: f64,
+    /// The journal of a registration that was cut off (register --journal): all of it must be there
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "journal_seed")]
+    journal: Option<PathBuf>,
+    /// The seed of that registration, which had the same number of peers
+    #[arg(long, value_name = "N")]
+    journal_seed: Option<u64>,
+}
+
+/// Answers of one pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pass {
+    exact: u32,
+    marked: u32,
+    wrong: u32,
+}
+
+/// Runs it.
+pub(crate) async fn run(args: &VerifyArgs, index: Option<&str>, output: &Output) -> anyhow::Result<()> {
+    let setting = Setting::new(&args.load, index)?;
+    let mut outcome = args.load.outcome("verify", &setting.population);
+    outcome.parameter("samples", args.samples);
+    let files = sampled(&setting, args);
+    let asker = loop {
+        match setting.askers.enter(0).await {
+            Ok(asker) => break asker,
+            Err(error) if since(args)? > args.patience => return Err(error.context("the index does not answer")),
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
+    };
+    outcome.figure("connected_s", since(args)?);
+    let _peers = if args.load.with_peers { Some(bring_back(&setting, args.load.groups).await?) } else { None };
+    let (mut passes, mut first_good) = (0_u32, None);
+    loop {
+        let pass = pass(&setting, &asker, &files).await?;
+        passes += 1;
+        let now = since(args)?;
+        if passes == 1 {
+            outcome.figure("first_pass_s", now);
+            outcome.figure("first_pass_exact", f64::from(pass.exact));
+            outcome.figure("first_pass_marked", f64::from(pass.marked));
+            outcome.figure("first_pass_wrong", f64::from(pass.wrong));
+        }
+        if pass.wrong == 0 && first_good.is_none() {
+            first_good = Some(now);
+        }
+        if pass.wrong == 0 && pass.marked == 0 {
+            outcome.figure("all_exact_s", now);
+            break;
+        }
+        ensure!(now < args.patience, "after {now:.1} s not all answers are exact: {pass:?}");
+    }
+    outcome.figure("right_or_marked_s", first_good.unwrap_or_default());
+    outcome.figure("passes", f64::from(passes));
+    if let (Some(journal), Some(seed)) = (&args.journal, args.journal_seed) {
+        check_journal(&fs::read_to_string(journal)?, seed, &setting, args, &mut outcome).await?;
+    }
+    args.load.finish(&outcome, output)
+}
+
+fn since(args: &VerifyArgs) -> anyhow::Result<f64> {
+    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64() - args.since)
+}
+
+/// Files whose names can be searched, so that each is looked up and searched.
+fn sampled(setting: &Setting, args: &VerifyArgs) -> Vec<u64> {
+    let mut dice = Dice::new(args.load.seed ^ 0x7e57);
+    let throws = (0..u64::from(args.samples) * 20).map(|_| dice.below(setting.population.files()));
+    throws.filter(|file| setting.checker.is_searchable(*file)).take(args.samples as usize).collect()
+}
+
+async fn pass(setting: &Setting, asker: &Member, files: &[u64]) -> anyhow::Result<Pass> {
+    let (checker, mut pass) = (&setting.checker, Pass::default());
+    let mut count = |right: bool, marked: bool| match (right, marked) {
+        (true, _) => pass.exact += 1,
+        (false, true) => pass.marked += 1,
+        (false, false) => pass.wrong += 1,
+    };
+    for file in files {
+        let (request, expected) = checker.locate(&[*file]);
+        let answer = asker.session().ask(&request).await?;
+        let marked = matches!(&answer, IndexAnswer::Located(located) if located.coverage_permille < 1_000);
+        count(checker.check(asker.session(), &expected, answer).await.is_ok(), marked);
+        match asker.session().ask(&checker.search_for(*file)).await? {
+            IndexAnswer::Hits(hits) => {
+                let marked = !hits.exact || hits.coverage_permille < 1_000;
+                count(checker.found(*file, &hits).is_ok(), marked);
+            }
+            other => bail!("not an answer to Search: {other:?}"),
+        }
+    }
+    Ok(pass)
+}
+
+/// The newest acknowledged state of each peer.
+fn newest(journal: &str) -> anyhow::Result<BTreeMap<u32, ShareState>> {
+    let mut states = BTreeMap::new();
+    // The last line may have been cut off with its writer; what it says was acknowledged all the same, but cannot be
+    // read.
+    for line in journal.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let (peer, state) = line.trim_end().split_once(' ').context("a line of the journal has two fields")?;
+        let bytes = (0..state.len()).step_by(2).map(|at| {
+            let digits = state.get(at..at + 2).context("a state has two digits for each byte")?;
+            Ok(u8::from_str_radix(digits, 16)?)
+        });
+        states.insert(peer.parse()?, wire::decode(&bytes.collect::<anyhow::Result<Vec<u8>>>()?)?);
+    }
+    Ok(states)
+}
+
+/// Every peer of the journal comes back and offers its newest acknowledged state: the index has that or a newer one.
+async fn check_journal(
+    journal: &str,
+    seed: u64,
+    setting: &Setting,
+    args: &VerifyArgs,
+    outcome: &mut Outcome,
+) -> anyhow::Result<()> {
+    let states = newest(journal)?;
+    let population = Population::new(seed, args.load.peers, args.load.files_per_peer, args.load.copies);
+    let population = std::sync::Arc::new(population.map_err(|reason| anyhow::anyhow!(reason))?);
+    let door = Door::new(setting.peers.ticket().clone(), population.clone(), PEERS);
+    let (mut same, mut newer, mut lost) = (0_u32, 0_u32, 0_u32);
+    for (peer, state) in &states {
+        let member = door.enter(*peer).await?;
+        let offer = Offer::of(population.share(*peer), super::registering::group(*peer, args.load.groups), *state);
+        match held(&member.session().ask(&offer.request()).await?)? {
+            Held::Same => same += 1,
+            Held::Other(found) if found.revision > state.revision => newer += 1,
+            Held::Other(_) | Held::Nothing => lost += 1,
+        }
+    }
+    outcome.figure("acknowledged_peers", states.len() as f64);
+    outcome.figure("acknowledged_same", f64::from(same));
+    outcome.figure("acknowledged_newer", f64::from(newer));
+    outcome.figure("acknowledged_lost", f64::from(lost));
+    ensure!(lost == 0, "{lost} of {} acknowledged shares are lost", states.len());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_newest_complete_line_of_each_peer_counts() {
+        let state = |revision| ShareState { revision, ..ShareState::default() };
+        let line =
+            |peer: u32, revision| format!("{peer} {}\n", super::super::register::hex(&wire::encode(&state(revision))));
+        let text = line(1, 1) + &line(2, 1) + &line(1, 2) + line(2, 9).trim_end();
+        assert_eq!(newest(&text).unwrap(), BTreeMap::from([(1, state(2)), (2, state(1))]));
+        assert!(newest("1 zz\n").is_err() && newest("1\n").is_err());
+    }
+}
