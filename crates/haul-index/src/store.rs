@@ -9,6 +9,7 @@ mod disk;
 mod embedded;
 mod load;
 mod locate;
+mod log;
 mod lookup;
 mod memory;
 mod presence;
@@ -192,6 +193,8 @@ pub struct StoreStats {
     pub blobs: u64,
     /// Distinct names in the search index.
     pub names: u64,
+    /// Bytes of its files on this machine.
+    pub disk_bytes: u64,
 }
 
 /// The index's memory. Two implementations (embedded, cluster) pass one conformance suite.

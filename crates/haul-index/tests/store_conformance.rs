@@ -32,8 +32,7 @@ impl Factory for Embedded {
     type Store = EmbeddedStore;
 
     fn open(&self) -> EmbeddedStore {
-        let settings =
-            StoreSettings { boot_id: [1; 16], now: std::sync::Arc::new(|| Moment(1_000)), ..StoreSettings::default() };
+        let settings = StoreSettings { boot_id: [1; 16], now: std::sync::Arc::new(|| Moment(1_000)) };
         EmbeddedStore::open_with(self.dir.path(), settings).unwrap()
     }
 }

@@ -164,11 +164,7 @@ async fn what_was_not_committed_is_gone_after_a_restart() {
 
 fn settings(boot: u8, now: &Arc<AtomicU64>) -> StoreSettings {
     let now = Arc::clone(now);
-    StoreSettings {
-        boot_id: [boot; 16],
-        now: Arc::new(move || Moment(now.load(Ordering::Relaxed))),
-        ..StoreSettings::default()
-    }
+    StoreSettings { boot_id: [boot; 16], now: Arc::new(move || Moment(now.load(Ordering::Relaxed))) }
 }
 
 #[tokio::test]
@@ -277,20 +273,14 @@ async fn a_damaged_list_is_asked_for_again() {
         connect(&store, ShareState::default()).await;
         commit(&store, None, &mut digest).await
     };
-    for damage in [900, 1] {
-        {
-            let database = redb::Database::open(dir.path().join("index.redb")).unwrap();
-            let pages = redb::TableDefinition::<(u64, u64), &[u8]>::new("pages");
-            let write = database.begin_write().unwrap();
-            {
-                let mut pages = write.open_table(pages).unwrap();
-                let mut page = pages.pop_first().unwrap().unwrap().1.value().to_vec();
-                // Somewhere in an entry, then the length of the first directory's name.
-                page[damage] ^= 1;
-                pages.insert((0, 0), page.as_slice()).unwrap();
-            }
-            write.commit().unwrap();
-        }
+    let log = dir.path().join("00000001.log");
+    let healthy = std::fs::read(&log).unwrap();
+    let directory = healthy.windows(11).position(|bytes| bytes == b"commit-0001").unwrap();
+    // Somewhere in an entry, then the length of the first directory's name.
+    for damage in [directory + 900, directory - 1] {
+        let mut damaged = healthy.clone();
+        damaged[damage] ^= 1;
+        std::fs::write(&log, damaged).unwrap();
         let store = EmbeddedStore::open(dir.path()).unwrap();
         assert_eq!(total(&store, "file-00001", true).await, 0);
         assert_eq!(connect(&store, state).await, Opened::Replace);

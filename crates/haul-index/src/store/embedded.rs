@@ -29,14 +29,9 @@ use super::{
 };
 use super::{browse, locate, lookup, search};
 
-/// Bytes of the database that stay in memory by default: the pages are read once, when the store opens.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
-
 /// What a test or an operator may set.
 #[derive(Clone)]
 pub struct StoreSettings {
-    /// Bytes of pages that the database keeps in memory.
-    pub cache_bytes: usize,
     /// Names the boot of this machine.
     pub boot_id: [u8; 16],
     /// Reads the boot clock.
@@ -45,13 +40,13 @@ pub struct StoreSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { cache_bytes: CACHE_BYTES, boot_id: boot_id(), now: Arc::new(boot_now) }
+        Self { boot_id: boot_id(), now: Arc::new(boot_now) }
     }
 }
 
 impl fmt::Debug for StoreSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreSettings").field("cache_bytes", &self.cache_bytes).finish_non_exhaustive()
+        f.debug_struct("StoreSettings").field("boot_id", &self.boot_id).finish_non_exhaustive()
     }
 }
 
@@ -89,6 +84,7 @@ impl Shared {
 pub struct EmbeddedStore {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Writer,
+    pub(super) disk: Arc<Disk>,
     pub(super) settings: StoreSettings,
     pub(super) transactions: Mutex<HashMap<TransactionId, Arc<Mutex<Transaction>>>>,
     next_transaction: AtomicU64,
@@ -110,17 +106,19 @@ impl EmbeddedStore {
 
     /// As [`Self::open`], with settings.
     pub fn open_with(dir: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
-        let disk = Arc::new(Disk::open(dir, settings.cache_bytes)?);
-        let loaded = load(&disk, &settings.boot_id, (settings.now)())?;
-        let writer = Writer::start(disk)?;
+        let (disk, catalog) = Disk::open(dir)?;
+        let disk = Arc::new(disk);
+        let loaded = load(&disk, catalog, &settings.boot_id, (settings.now)())?;
+        let writer = Writer::start(Arc::clone(&disk))?;
         Ok(Self {
             shared: Arc::new(Shared { memory: RwLock::new(loaded.memory) }),
             writer,
+            disk,
             settings,
             transactions: Mutex::default(),
             next_transaction: AtomicU64::new(1),
             next_generation: AtomicU64::new(loaded.next_generation),
-            garbage: Mutex::new(loaded.unused_generations),
+            garbage: Mutex::default(),
             noted: Mutex::new(None),
             restored_until: AtomicU64::new(loaded.restored_until),
         })
@@ -270,6 +268,7 @@ impl IndexStore for EmbeddedStore {
         let mut stats = StoreStats {
             blobs: memory.contents.hashed,
             names: u64::from(memory.names.live_docs),
+            disk_bytes: self.disk.bytes(),
             ..StoreStats::default()
         };
         let held = memory.shares.peers.iter().flat_map(|peer| peer.shares.values()).filter_map(|share| share.held);

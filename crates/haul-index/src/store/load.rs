@@ -1,35 +1,37 @@
 //! Opening: the memory is rebuilt from the pages on disk, and every list is checked against its digest.
 
-use std::collections::HashMap;
-
 use haul_core::ids::{PeerId, ShareId};
-use haul_core::manifest::{Change, Page, RegistrationDigest, ShareState};
+use haul_core::manifest::{Change, Page, RegistrationDigest};
 use haul_core::time::Moment;
 use haul_core::wire::Label;
 
 use super::StoreError;
-use super::disk::{Disk, PeerRecord, Reader, ShareRecord};
+use super::disk::{Disk, ShareRecord};
+use super::log::catalog::Catalog;
 use super::memory::shares::{Held, Share, Slot, SlotState};
 use super::memory::{Memory, NONE};
 
 pub(super) struct Loaded {
     pub(super) memory: Memory,
     pub(super) next_generation: u64,
-    pub(super) unused_generations: Vec<u64>,
     pub(super) restored_until: u64,
 }
 
 /// Reads everything. Peers whose lease from this boot still runs count as connected until it ends.
-pub(super) fn load(disk: &Disk, boot_id: &[u8; 16], now: Moment) -> Result<Loaded, StoreError> {
-    let mut loader = Loader { memory: Memory::default(), records: HashMap::new(), current: None };
-    let (next_generation, unused_generations) = disk.read(&mut loader)?;
-    let Loader { mut memory, records, .. } = loader;
+pub(super) fn load(disk: &Disk, catalog: Catalog, boot_id: &[u8; 16], now: Moment) -> Result<Loaded, StoreError> {
+    let mut memory = Memory::default();
+    for (peer, record) in &catalog.peers {
+        memory.shares.ensure_peer(*peer, &record.name);
+    }
+    for ((peer, share), record) in &catalog.shares {
+        load_share(&mut memory, disk, *peer, *share, record)?;
+    }
     let mut restored_until = u64::MAX;
     for peer in &mut memory.shares.peers {
         // What was just read need not be written again.
         peer.dirty = false;
     }
-    for (id, record) in records {
+    for (id, record) in catalog.peers {
         // All zeros is no boot: nothing says that the clock is the same.
         if record.boot_id != *boot_id || *boot_id == [0; 16] || record.lease_end <= now.0 {
             continue;
@@ -52,109 +54,84 @@ pub(super) fn load(disk: &Disk, boot_id: &[u8; 16], now: Moment) -> Result<Loade
         }
         memory.shares.refresh_peer(number);
     }
-    Ok(Loaded { memory, next_generation, unused_generations, restored_until })
+    Ok(Loaded { memory, next_generation: catalog.next_generation, restored_until })
 }
 
-struct Current {
+/// Reads the list of one share. A list that is not what it was when it was committed is left out.
+fn load_share(
+    memory: &mut Memory,
+    disk: &Disk,
     peer: PeerId,
     share: ShareId,
+    record: &ShareRecord,
+) -> Result<(), StoreError> {
+    let number = memory.shares.ensure_peer(peer, &Label::from_lossy(&peer.short()));
+    let slot = memory.take_slot(Slot {
+        state: SlotState::Live,
+        peer: number,
+        name: record.name.clone(),
+        groups: record.groups.clone(),
+        open: false,
+        root: NONE,
+        files: 0,
+        bytes: 0,
+    })?;
+    let digest = load_pages(memory, disk, slot, record)?;
+    let complete = digest == Some(record.state.digest);
+    let held = Held {
+        slot,
+        state: record.state,
+        generation: record.generation,
+        next_seq: record.next_seq,
+        base_bytes: record.base_bytes,
+        amended_bytes: record.amended_bytes,
+    };
+    if !complete {
+        // The peer still has its list: forget ours, and it sends everything again.
+        tracing::error!(%share, "the pages of a share do not add up to its digest; dropping them");
+        memory.shares.doom(slot);
+    }
+    let loaded = Share {
+        name: record.name.clone(),
+        groups: record.groups.clone(),
+        held: complete.then_some(held),
+        open: false,
+        usable: true,
+        changing: std::sync::Arc::default(),
+    };
+    memory.shares.peers[number as usize].shares.insert(share, loaded);
+    Ok(())
+}
+
+/// Applies the pages of a share; returns their digest, or none if one of them cannot be used.
+fn load_pages(
+    memory: &mut Memory,
+    disk: &Disk,
     slot: u32,
-    state: ShareState,
-    digest: RegistrationDigest,
-    /// A page of it is no page any more.
-    broken: bool,
-}
-
-struct Loader {
-    memory: Memory,
-    records: HashMap<PeerId, PeerRecord>,
-    current: Option<Current>,
-}
-
-fn damaged(what: &str) -> StoreError {
-    StoreError::Storage(format!("the index's files are damaged: {what}"))
-}
-
-impl Reader for Loader {
-    fn peer(&mut self, peer: PeerId, record: PeerRecord) -> Result<(), StoreError> {
-        self.memory.shares.ensure_peer(peer, &record.name);
-        self.records.insert(peer, record);
-        Ok(())
-    }
-
-    fn share(&mut self, peer: PeerId, share: ShareId, record: &ShareRecord) -> Result<(), StoreError> {
-        let number = self.memory.shares.ensure_peer(peer, &Label::from_lossy(&peer.short()));
-        let slot = self.memory.take_slot(Slot {
-            state: SlotState::Live,
-            peer: number,
-            name: record.name.clone(),
-            groups: record.groups.clone(),
-            open: false,
-            root: NONE,
-            files: 0,
-            bytes: 0,
-        })?;
-        let held = Held {
-            slot,
-            state: record.state,
-            generation: record.generation,
-            next_seq: record.next_seq,
-            base_bytes: record.base_bytes,
-            amended_bytes: record.amended_bytes,
+    record: &ShareRecord,
+) -> Result<Option<RegistrationDigest>, StoreError> {
+    let mut digest = RegistrationDigest::default();
+    for page in disk.pages(record.generation, record.next_seq) {
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::error!(%error, "a page of the index's log is lost");
+                return Ok(None);
+            }
         };
-        let share_record = Share {
-            name: record.name.clone(),
-            groups: record.groups.clone(),
-            held: Some(held),
-            open: false,
-            usable: true,
-            changing: std::sync::Arc::default(),
-        };
-        self.memory.shares.peers[number as usize].shares.insert(share, share_record);
-        self.current = Some(Current {
-            peer,
-            share,
-            slot,
-            state: record.state,
-            digest: RegistrationDigest::default(),
-            broken: false,
-        });
-        Ok(())
-    }
-
-    fn page(&mut self, page: &[u8]) -> Result<(), StoreError> {
-        let current = self.current.as_mut().ok_or_else(|| damaged("a page without a share"))?;
-        let Ok(page) = Page::check(page) else {
-            current.broken = true;
-            return Ok(());
-        };
+        let Ok(page) = Page::check(&page) else { return Ok(None) };
         for change in page.changes() {
-            let digest = &mut current.digest;
             match change {
                 Change::Upsert(entry) => {
-                    self.memory.upsert(current.slot, &entry, |old| digest.subtract(old))?;
+                    memory.upsert(slot, &entry, |old| digest.subtract(old))?;
                     digest.add(&entry);
                 }
                 Change::Remove { directory, name } => {
-                    self.memory.remove(current.slot, directory, name, |old| digest.subtract(old));
+                    memory.remove(slot, directory, name, |old| digest.subtract(old));
                 }
             }
         }
-        self.memory.settle();
-        Ok(())
+        memory.settle();
     }
-
-    fn share_end(&mut self) -> Result<(), StoreError> {
-        let Some(current) = self.current.take() else { return Ok(()) };
-        if current.broken || current.digest != current.state.digest {
-            // The peer still has its list: forget ours, and it sends everything again.
-            tracing::error!(share = %current.share, "the pages of a share do not add up to its digest; dropping them");
-            self.memory.shares.doom(current.slot);
-            let peer = self.memory.shares.peer_mut(&current.peer);
-            if let Some(share) = peer.and_then(|peer| peer.shares.get_mut(&current.share)) {
-                share.held = None;
-            }
-        }
-        Ok(())
-    }
+    Ok(Some(digest))
 }

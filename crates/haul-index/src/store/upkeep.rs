@@ -28,7 +28,10 @@ impl EmbeddedStore {
         self.expire_restored();
         self.note_peers();
         loop {
-            let worked = self.sweep_step() || self.drop_garbage().await? || self.rewrite_one().await?;
+            let worked = self.sweep_step()
+                || self.drop_garbage().await?
+                || self.rewrite_one().await?
+                || self.clean_step().await?;
             if !worked {
                 return Ok(false);
             }

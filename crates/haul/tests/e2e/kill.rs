@@ -92,9 +92,9 @@ fn a_killed_index_keeps_what_it_acknowledged() {
     }
     let (index_home, peer_home) = (Home::new(), Home::new());
     let log = data.path().join("../strace-index.log");
-    let database = index_home.path().join("state/index/store/index.redb");
+    let segment = index_home.path().join("state/index/store/00000001.log");
     let arguments = ["index", "--json", "--index-listen", "127.0.0.1:0"];
-    let mut index = index_home.start_command(killed_at("fdatasync", Some(&database), 6, &log, &arguments));
+    let mut index = index_home.start_command(killed_at("fdatasync", Some(&segment), 4, &log, &arguments));
     let ticket = index.ticket();
     let address = index.ready["index_addr"].as_str().unwrap().to_owned();
     let peer = peer_home.start([
