@@ -252,6 +252,12 @@ impl Disk {
         Ok(Open { segment, file, offset, written: offset, limit })
     }
 
+    /// Where the next group goes in the newest segment.
+    #[cfg(test)]
+    pub(super) fn end(&self) -> Option<u64> {
+        lock(&self.tail).open.as_ref().map(|open| open.offset)
+    }
+
     /// Bytes after which a segment is full.
     pub(super) fn segment_bytes(&self) -> u64 {
         self.segment_bytes

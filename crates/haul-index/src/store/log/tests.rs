@@ -87,7 +87,7 @@ impl Model {
     }
 
     /// Everything in it is as it is in one of the others.
-    fn is_part_of(&self, others: [&Self; 2]) -> bool {
+    fn is_part_of(&self, others: &[Self]) -> bool {
         self.shares.iter().all(|(key, share)| others.iter().any(|other| other.shares.get(key) == Some(share)))
             && self.peers.iter().all(|(key, peer)| others.iter().any(|other| other.peers.get(key) == Some(peer)))
     }
@@ -123,8 +123,8 @@ struct World {
     dir: TempDir,
     disk: Option<Disk>,
     model: Model,
-    /// Before the last group.
-    before: Model,
+    /// Before each group.
+    before: Vec<Model>,
     next_generation: u64,
 }
 
@@ -132,7 +132,7 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (disk, _) = open(dir.path());
-        Self { dir, disk: Some(disk), model: Model::default(), before: Model::default(), next_generation: 0 }
+        Self { dir, disk: Some(disk), model: Model::default(), before: Vec::new(), next_generation: 0 }
     }
 
     fn disk(&self) -> &Disk {
@@ -146,7 +146,7 @@ impl World {
 
     fn write(&mut self, writes: &[Write]) {
         self.disk().write(writes).unwrap();
-        self.before = self.model.clone();
+        self.before.push(self.model.clone());
     }
 
     fn act(&mut self, act: &Act) {
@@ -246,6 +246,10 @@ proptest! {
         }
         world.reopen();
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn a_kill_between_the_steps_of_cleaning_loses_nothing(acts in prop::collection::vec(act(), 30..60)) {
