@@ -4,6 +4,7 @@
 //! Contents stand in shards by the first 12 bits of their hash, so a prefix finds them; within a shard by a hash with
 //! a key of this process, so nobody can claim hashes that all meet in one place.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use hashbrown::DefaultHashBuilder;
@@ -14,37 +15,42 @@ use super::chunked::Table;
 use super::hash_index::{HashIndex, Key, SHARDS};
 use super::lists::{EMPTY, Lists};
 
-/// A blob's size needs 43 bits; bit 47 marks a content without a hash.
-const UNHASHED: u64 = 1 << 47;
+/// Marks the size of a content without a hash.
+const UNHASHED: u64 = 1 << 63;
+/// The same mark in a record.
+const UNHASHED_BIT: u64 = 1 << 39;
+/// Says in a record that the size is among [`Contents::large`]: half a tebibyte less a byte, or more.
+const LARGE: u64 = UNHASHED_BIT - 1;
 
-/// 42 bytes without padding; numbers are little endian.
+/// 41 bytes without padding; numbers are little endian.
 #[derive(Clone, Copy, Debug)]
 struct Record {
     hash: [u8; 32],
-    size: [u8; 6],
+    size: [u8; 5],
     /// List of rows; a count for a content without a hash; the next free one in a free record.
     rows: [u8; 4],
 }
 
 impl Record {
     fn new(hash: [u8; 32], size: u64, rows: u32) -> Self {
-        let mut bytes = [0; 6];
-        bytes.copy_from_slice(&size.to_le_bytes()[..6]);
+        let short = (size & !UNHASHED).min(LARGE) | if size & UNHASHED == 0 { 0 } else { UNHASHED_BIT };
+        let mut bytes = [0; 5];
+        bytes.copy_from_slice(&short.to_le_bytes()[..5]);
         Self { hash, size: bytes, rows: rows.to_le_bytes() }
     }
 
-    fn size(&self) -> u64 {
+    fn short_size(&self) -> u64 {
         let mut bytes = [0; 8];
-        bytes[..6].copy_from_slice(&self.size);
+        bytes[..5].copy_from_slice(&self.size);
         u64::from_le_bytes(bytes)
+    }
+
+    fn is_hashed(&self) -> bool {
+        self.short_size() & UNHASHED_BIT == 0
     }
 
     fn rows(&self) -> u32 {
         u32::from_le_bytes(self.rows)
-    }
-
-    fn content(&self) -> Content {
-        Content { hash: self.hash, size: self.size() }
     }
 }
 
@@ -72,6 +78,8 @@ pub(in crate::store) struct Contents {
     free: u32,
     by_hash: HashIndex,
     hasher: DefaultHashBuilder,
+    /// Sizes that a record has no room for, by content.
+    large: HashMap<u32, u64>,
     /// Hashed contents with rows.
     pub(in crate::store) hashed: u64,
 }
@@ -83,6 +91,7 @@ impl Default for Contents {
             free: NONE,
             by_hash: HashIndex::default(),
             hasher: DefaultHashBuilder::default(),
+            large: HashMap::new(),
             hashed: 0,
         }
     }
@@ -90,7 +99,32 @@ impl Default for Contents {
 
 impl Contents {
     pub(in crate::store) fn get(&self, content: u32) -> Content {
-        self.records[content].content()
+        let record = &self.records[content];
+        let short = record.short_size();
+        let size =
+            if short & LARGE == LARGE { self.large.get(&content).copied().unwrap_or_default() } else { short & LARGE };
+        Content { hash: record.hash, size: if record.is_hashed() { size } else { size | UNHASHED } }
+    }
+
+    /// The contents that claim each of these blobs, with the number of the blob. The records of all are fetched
+    /// before the first is compared, and so are the slots of the table: misses of the cache overlap.
+    pub(in crate::store) fn of_blobs(&self, blobs: &[BlobId]) -> Vec<(usize, u32)> {
+        let keys: Vec<Key> = blobs.iter().map(|blob| self.key(blob.as_bytes())).collect();
+        self.by_hash.touch(&keys);
+        let mut found = Vec::with_capacity(blobs.len());
+        for (number, key) in keys.iter().enumerate() {
+            found.extend(self.by_hash.candidates(*key).map(|content| (number, content)));
+        }
+        let read = found.iter().fold(0, |sum: u8, (_, content)| {
+            let record = &self.records[*content];
+            sum ^ record.hash[0] ^ record.rows[3]
+        });
+        std::hint::black_box(read);
+        found.retain(|(number, content)| {
+            let record = &self.records[*content];
+            record.is_hashed() && record.hash == *blobs[*number].as_bytes()
+        });
+        found
     }
 
     /// The contents that claim this blob; more than one only if somebody claims a wrong size.
@@ -126,8 +160,8 @@ impl Contents {
         };
         let key = self.key(&hash);
         let known = self.by_hash.find(key, |id| {
-            let record = &self.records[id];
-            record.hash == hash && record.size() == size
+            let content = self.get(id);
+            content.hash == hash && content.size == size
         });
         if let Some(known) = known {
             return known;
@@ -141,6 +175,9 @@ impl Contents {
             self.records[free] = record;
             free
         };
+        if size & !UNHASHED >= LARGE {
+            self.large.insert(id, size & !UNHASHED);
+        }
         self.hashed += u64::from(blob.is_some());
         self.by_hash.insert(key, id);
         id
@@ -150,7 +187,7 @@ impl Contents {
     pub(in crate::store) fn link(&mut self, lists: &mut Lists, content: u32, row: u32) {
         let record = &mut self.records[content];
         let mut rows = record.rows();
-        if record.size() & UNHASHED == 0 {
+        if record.is_hashed() {
             lists.add_number(&mut rows, row);
         } else {
             rows += 1;
@@ -162,7 +199,7 @@ impl Contents {
     pub(in crate::store) fn unlink(&mut self, lists: &mut Lists, content: u32, row: u32) {
         let record = &mut self.records[content];
         let mut rows = record.rows();
-        let hashed = record.size() & UNHASHED == 0;
+        let hashed = record.is_hashed();
         if hashed {
             lists.remove_number(&mut rows, row);
         } else {
@@ -172,6 +209,7 @@ impl Contents {
         if rows == if hashed { EMPTY } else { 0 } {
             let key = self.key(&self.records[content].hash);
             self.by_hash.remove(key, content);
+            self.large.remove(&content);
             self.records[content] = Record::new([0; 32], UNHASHED, self.free);
             self.free = content;
             self.hashed -= u64::from(hashed);
@@ -181,7 +219,7 @@ impl Contents {
     /// List of the rows of a hashed content; files without a hash are not listed.
     pub(in crate::store) fn rows(&self, content: u32) -> u32 {
         let record = &self.records[content];
-        if record.size() & UNHASHED == 0 { record.rows() } else { EMPTY }
+        if record.is_hashed() { record.rows() } else { EMPTY }
     }
 
     /// Bytes by part: records, table.
@@ -231,7 +269,7 @@ mod tests {
             for (row, (hash, size, add, kind)) in operations.into_iter().enumerate() {
                 let hash = (kind > 0).then_some([hash << 4; 32]);
                 // The largest size that a blob may have, too.
-                let size = if size == 2 { haul_core::limits::BLOB_BYTES } else { size };
+                let size = [0, LARGE - 1, haul_core::limits::BLOB_BYTES][size as usize];
                 if add {
                     let id = contents.intern(hash.map(BlobId::new), size);
                     contents.link(&mut lists, id, row as u32);
@@ -276,6 +314,6 @@ mod tests {
 
     #[test]
     fn a_record_has_no_padding() {
-        assert_eq!(size_of::<Record>(), 42);
+        assert_eq!(size_of::<Record>(), 41);
     }
 }

@@ -1,6 +1,6 @@
 //! Hash tables from keys that stand elsewhere to their numbers, six bytes a slot.
 //!
-//! A slot is 16 bits of the key's hash (the tag) and the number. 4,096 shards grow one by one, each by an eighth, so
+//! A slot is 16 bits of the key's hash (the tag) and the number. 4,096 shards grow one by one, each by a sixteenth, so
 //! nothing ever doubles and no growth takes long: ten million numbers are shards of 2,400, moved in a few microseconds.
 //! Within a shard slots stand in the order of their tags, each at or behind its home `tag * capacity / 65536`, with no
 //! gap between home and slot. So a tag that is not there is noticed as early as one that is, and a shard may be filled
@@ -11,10 +11,14 @@ use super::NONE;
 const SHARD_BITS: u32 = 12;
 /// Shards of every table.
 pub(in crate::store) const SHARDS: usize = 1 << SHARD_BITS;
-/// Slots that a shard starts with.
-const FIRST: usize = 4;
-/// Slots kept free behind the last home, for a run that ends there.
+/// Slots of a page. Shards grow page by page out of one supply: blocks of many sizes would leave holes behind.
+const PAGE: usize = 32;
+/// Pages of a chunk of the supply.
+const CHUNK: usize = 256;
+/// Slots behind the last home, for a run that ends there. If they do not suffice, a page more is taken.
 const TAIL: usize = 8;
+/// Most slots stand less than so many behind their home.
+const NEAR: usize = 8;
 
 /// What is kept of a key's hash.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +65,9 @@ impl Slot {
 
 #[derive(Clone, Debug, Default)]
 struct Shard {
-    slots: Vec<Slot>,
+    /// Its pages in order.
+    pages: Vec<u32>,
+    /// Homes; there are a few slots more behind the last one.
     capacity: u32,
     used: u32,
 }
@@ -71,62 +77,8 @@ impl Shard {
         (usize::from(tag) * self.capacity as usize) >> 16
     }
 
-    fn run(&self, tag: u16) -> &[Slot] {
-        self.slots.get(self.home(tag)..).unwrap_or_default()
-    }
-
-    fn insert(&mut self, tag: u16, number: u32) {
-        if self.used as usize * 10 >= self.capacity as usize * 9 {
-            self.resize(self.capacity as usize + self.capacity as usize / 8 + FIRST);
-        }
-        let home = self.home(tag);
-        let run = self.slots.get(home..).unwrap_or_default();
-        let at = home + run.iter().take_while(|slot| !slot.is_empty() && slot.tag <= tag).count();
-        let rest = self.slots.get(at..).unwrap_or_default();
-        let end = at + rest.iter().take_while(|slot| !slot.is_empty()).count();
-        if end == self.slots.len() {
-            if self.slots.len() == self.slots.capacity() {
-                self.slots.reserve_exact(TAIL);
-            }
-            self.slots.push(Slot::EMPTY);
-        }
-        self.slots.copy_within(at..end, at + 1);
-        self.slots[at] = Slot::new(tag, number);
-        self.used += 1;
-    }
-
-    fn remove(&mut self, tag: u16, number: u32) -> bool {
-        let wanted = Slot::new(tag, number);
-        let run = self.run(tag).iter().take_while(|slot| !slot.is_empty() && slot.tag <= tag);
-        let Some(at) = run.copied().position(|slot| slot == wanted) else { return false };
-        let at = self.home(tag) + at;
-        // What stands behind moves up as far as its home allows.
-        let moved = (at + 1..self.slots.len())
-            .take_while(|next| !self.slots[*next].is_empty() && self.home(self.slots[*next].tag) < *next)
-            .count();
-        self.slots.copy_within(at + 1..at + 1 + moved, at);
-        self.slots[at + moved] = Slot::EMPTY;
-        while self.slots.len() > self.capacity as usize && self.slots.last().is_some_and(|slot| slot.is_empty()) {
-            self.slots.pop();
-        }
-        self.used -= 1;
-        if self.used * 2 < self.capacity && self.capacity as usize > 4 * FIRST {
-            self.resize(self.used as usize * 5 / 4 + FIRST);
-        }
-        true
-    }
-
-    fn resize(&mut self, capacity: usize) {
-        self.capacity = capacity as u32;
-        let mut slots = Vec::with_capacity(capacity + TAIL);
-        for slot in std::mem::take(&mut self.slots) {
-            if !slot.is_empty() {
-                slots.resize(slots.len().max(self.home(slot.tag)), Slot::EMPTY);
-                slots.push(slot);
-            }
-        }
-        slots.resize(slots.len().max(capacity), Slot::EMPTY);
-        self.slots = slots;
+    fn slots(&self) -> usize {
+        self.pages.len() * PAGE
     }
 }
 
@@ -134,23 +86,36 @@ impl Shard {
 #[derive(Debug)]
 pub(in crate::store) struct HashIndex {
     shards: Box<[Shard]>,
+    chunks: Vec<Vec<[Slot; PAGE]>>,
+    free: Vec<u32>,
+    /// The slots of a shard while it grows.
+    moving: Vec<Slot>,
 }
 
 impl Default for HashIndex {
     fn default() -> Self {
-        Self { shards: vec![Shard::default(); SHARDS].into_boxed_slice() }
+        let shards = vec![Shard::default(); SHARDS].into_boxed_slice();
+        Self { shards, chunks: Vec::new(), free: Vec::new(), moving: Vec::new() }
     }
 }
 
 impl HashIndex {
     /// The numbers that may stand for a key; few others among them.
     pub(in crate::store) fn candidates(&self, key: Key) -> impl Iterator<Item = u32> + '_ {
-        self.shards[usize::from(key.shard)]
-            .run(key.tag)
-            .iter()
-            .take_while(move |slot| !slot.is_empty() && slot.tag <= key.tag)
-            .filter(move |slot| slot.tag == key.tag)
-            .map(|slot| slot.number())
+        let shard = &self.shards[usize::from(key.shard)];
+        let mut at = shard.home(key.tag);
+        std::iter::from_fn(move || {
+            loop {
+                let slot = self.get(shard, at)?;
+                if slot.is_empty() || slot.tag > key.tag {
+                    return None;
+                }
+                at += 1;
+                if slot.tag == key.tag {
+                    return Some(slot.number());
+                }
+            }
+        })
     }
 
     /// The number of a key; `is_it` compares.
@@ -158,26 +123,146 @@ impl HashIndex {
         self.candidates(key).find(|number| is_it(*number))
     }
 
+    /// Reads where the slots of these keys start, all at once: [`Self::candidates`] then finds them in the cache.
+    pub(in crate::store) fn touch(&self, keys: &[Key]) {
+        let places = keys.iter().map(|key| {
+            let shard = &self.shards[usize::from(key.shard)];
+            let home = shard.home(key.tag);
+            let page = shard.pages.get(home / PAGE).copied();
+            page.map_or((0, usize::MAX), |page| (home % PAGE, page as usize))
+        });
+        let places: Vec<(usize, usize)> = places.collect();
+        let read = places.iter().fold(0, |sum: u16, (at, page)| {
+            let page = self.chunks.get(page / CHUNK).and_then(|chunk| chunk.get(page % CHUNK));
+            sum ^ page.map_or(0, |page| page[*at].tag ^ page[(at + NEAR).min(PAGE - 1)].tag)
+        });
+        std::hint::black_box(read);
+    }
+
     /// Adds the number of a key that is not there yet.
     pub(in crate::store) fn insert(&mut self, key: Key, number: u32) {
-        self.shards[usize::from(key.shard)].insert(key.tag, number);
+        let Key { shard, tag } = key;
+        let record = &self.shards[usize::from(shard)];
+        if record.used as usize * 10 >= record.capacity as usize * 9 {
+            self.resize(shard, record.pages.len() + 1 + record.pages.len() / 16);
+        }
+        let record = &self.shards[usize::from(shard)];
+        let mut at = record.home(tag);
+        while self.get(record, at).is_some_and(|slot| !slot.is_empty() && slot.tag <= tag) {
+            at += 1;
+        }
+        // Each makes room by pushing the next one on.
+        let mut pushed = Slot::new(tag, number);
+        while !pushed.is_empty() {
+            pushed = self.replace(shard, at, pushed);
+            at += 1;
+        }
+        self.shards[usize::from(shard)].used += 1;
     }
 
     /// Takes a number out; false if it was not there.
     pub(in crate::store) fn remove(&mut self, key: Key, number: u32) -> bool {
-        self.shards[usize::from(key.shard)].remove(key.tag, number)
+        let Key { shard, tag } = key;
+        let wanted = Slot::new(tag, number);
+        let record = &self.shards[usize::from(shard)];
+        let mut at = record.home(tag);
+        loop {
+            match self.get(record, at) {
+                Some(slot) if slot == wanted => break,
+                Some(slot) if !slot.is_empty() && slot.tag <= tag => at += 1,
+                _ => return false,
+            }
+        }
+        // What stands behind moves up as far as its home allows.
+        loop {
+            let record = &self.shards[usize::from(shard)];
+            let next = self.get(record, at + 1).filter(|slot| !slot.is_empty() && record.home(slot.tag) <= at);
+            self.replace(shard, at, next.unwrap_or(Slot::EMPTY));
+            if next.is_none() {
+                break;
+            }
+            at += 1;
+        }
+        let record = &mut self.shards[usize::from(shard)];
+        record.used -= 1;
+        if record.used as usize * 10 < record.capacity as usize * 7 && record.pages.len() > 1 {
+            let pages = (record.used as usize * 8 / 7 + TAIL).div_ceil(PAGE);
+            self.resize(shard, pages);
+        }
+        true
     }
 
     /// All numbers of a shard.
     pub(in crate::store) fn shard(&self, shard: usize) -> impl Iterator<Item = u32> + '_ {
-        let slots = self.shards.get(shard).map(|shard| shard.slots.as_slice()).unwrap_or_default();
-        slots.iter().filter(|slot| !slot.is_empty()).map(|slot| slot.number())
+        let pages = self.shards.get(shard).map(|shard| shard.pages.as_slice()).unwrap_or_default();
+        pages.iter().flat_map(|page| self.page(*page)).filter(|slot| !slot.is_empty()).map(|slot| slot.number())
     }
 
     /// Bytes of the tables.
     pub(in crate::store) fn bytes(&self) -> usize {
-        let slots: usize = self.shards.iter().map(|shard| shard.slots.capacity() * size_of::<Slot>()).sum();
-        slots + SHARDS * size_of::<Shard>()
+        let slots: usize = self.chunks.iter().map(|chunk| chunk.len() * size_of::<[Slot; PAGE]>()).sum();
+        let lists: usize = self.shards.iter().map(|shard| shard.pages.capacity() * size_of::<u32>()).sum();
+        slots + lists + SHARDS * size_of::<Shard>()
+    }
+
+    fn page(&self, page: u32) -> &[Slot; PAGE] {
+        &self.chunks[page as usize / CHUNK][page as usize % CHUNK]
+    }
+
+    fn get(&self, shard: &Shard, at: usize) -> Option<Slot> {
+        let page = shard.pages.get(at / PAGE)?;
+        Some(self.page(*page)[at % PAGE])
+    }
+
+    /// Sets a slot and returns what stood there; behind the last one there is always another.
+    fn replace(&mut self, shard: u16, at: usize, slot: Slot) -> Slot {
+        if at >= self.shards[usize::from(shard)].slots() {
+            let page = self.take_page();
+            self.shards[usize::from(shard)].pages.push(page);
+        }
+        let page = self.shards[usize::from(shard)].pages[at / PAGE] as usize;
+        std::mem::replace(&mut self.chunks[page / CHUNK][page % CHUNK][at % PAGE], slot)
+    }
+
+    /// Moves a shard to so many pages, its old ones among them.
+    fn resize(&mut self, shard: u16, pages: usize) {
+        let mut moving = std::mem::take(&mut self.moving);
+        let mut own = std::mem::take(&mut self.shards[usize::from(shard)].pages);
+        moving.clear();
+        for page in &own {
+            let page = &mut self.chunks[*page as usize / CHUNK][*page as usize % CHUNK];
+            moving.extend(page.iter().copied().filter(|slot| !slot.is_empty()));
+            page.fill(Slot::EMPTY);
+        }
+        self.free.extend(own.drain(pages.min(own.len())..));
+        own.reserve_exact(pages - own.len());
+        while own.len() < pages {
+            own.push(self.take_page());
+        }
+        let record = &mut self.shards[usize::from(shard)];
+        record.pages = own;
+        record.capacity = (record.slots() - TAIL) as u32;
+        let mut next = 0;
+        for slot in moving.drain(..) {
+            next = self.shards[usize::from(shard)].home(slot.tag).max(next);
+            self.replace(shard, next, slot);
+            next += 1;
+        }
+        self.moving = moving;
+    }
+
+    /// A page of empty slots.
+    fn take_page(&mut self) -> u32 {
+        if let Some(free) = self.free.pop() {
+            return free;
+        }
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.chunks.push(if self.chunks.is_empty() { Vec::new() } else { Vec::with_capacity(CHUNK) });
+        }
+        let number = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[number];
+        chunk.push([Slot::EMPTY; PAGE]);
+        (number * CHUNK + chunk.len() - 1) as u32
     }
 }
 
@@ -188,15 +273,19 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn check(shard: &Shard) {
-        let used: Vec<(usize, Slot)> =
-            shard.slots.iter().copied().enumerate().filter(|(_, slot)| !slot.is_empty()).collect();
+    fn check(table: &HashIndex, shard: u16) {
+        let shard = &table.shards[usize::from(shard)];
+        let slots: Vec<Slot> = shard.pages.iter().flat_map(|page| *table.page(*page)).collect();
+        let used: Vec<(usize, Slot)> = slots.iter().copied().enumerate().filter(|(_, slot)| !slot.is_empty()).collect();
         assert_eq!(used.len(), shard.used as usize);
         assert!(used.windows(2).all(|pair| pair[0].1.tag <= pair[1].1.tag));
         for (at, slot) in used {
             let home = shard.home(slot.tag);
-            assert!(home <= at && shard.slots[home..at].iter().all(|slot| !slot.is_empty()));
+            assert!(home <= at && slots[home..at].iter().all(|slot| !slot.is_empty()));
         }
+        let pages: BTreeSet<u32> =
+            table.shards.iter().flat_map(|shard| &shard.pages).chain(&table.free).copied().collect();
+        assert_eq!(pages.len(), table.chunks.iter().map(Vec::len).sum::<usize>(), "each page belongs to somebody");
     }
 
     proptest! {
@@ -221,7 +310,7 @@ mod tests {
                     model.remove(&(tag, number));
                 }
             }
-            check(&table.shards[7]);
+            check(&table, 7);
             let mut all: Vec<u32> = table.shard(7).collect();
             all.sort_unstable();
             let mut expected: Vec<u32> = model.iter().map(|(_, number)| *number).collect();
@@ -233,16 +322,18 @@ mod tests {
     #[test]
     fn a_table_is_full_to_nine_tenths_and_shrinks() {
         let mut table = HashIndex::default();
-        let hash = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let key = |number: u32| Key::in_shard(3, u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20);
         for number in 0..200_000 {
-            table.insert(Key::in_shard(3, hash(number) >> 20), number);
+            table.insert(key(number), number);
         }
+        check(&table, 3);
         let shard = &table.shards[3];
-        check(shard);
-        assert!(f64::from(shard.used) / shard.slots.capacity() as f64 > 0.78);
+        assert!(f64::from(shard.used) / shard.slots() as f64 > 0.82);
+        table.touch(&(0..1_000).map(key).collect::<Vec<_>>());
         for number in 0..200_000 {
-            assert!(table.remove(Key::in_shard(3, hash(number) >> 20), number));
+            assert!(table.remove(key(number), number));
         }
-        assert!(table.shards[3].slots.capacity() < 100);
+        check(&table, 3);
+        assert_eq!(table.shards[3].pages.len(), 1);
     }
 }

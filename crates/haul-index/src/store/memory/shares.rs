@@ -99,6 +99,8 @@ pub(in crate::store) struct Shares {
     pub(in crate::store) peers: Vec<Peer>,
     by_id: HashMap<PeerId, u32>,
     pub(in crate::store) slots: Vec<Slot>,
+    /// Peers by slot, once more: a lookup reads nothing else of a slot.
+    owners: Vec<u32>,
     pub(in crate::store) doomed: Vec<u32>,
     free: Vec<u32>,
     views: HashMap<Vec<Label>, Arc<View>>,
@@ -145,17 +147,25 @@ impl Shares {
         &mut self.slots[slot as usize]
     }
 
+    /// The number of the peer whose slot it is.
+    pub(in crate::store) fn owner(&self, slot: u32) -> u32 {
+        self.owners[slot as usize]
+    }
+
     pub(in crate::store) fn peer_of(&self, slot: u32) -> &Peer {
         &self.peers[self.slot(slot).peer as usize]
     }
 
     /// Takes a free slot or makes one; nobody sees it yet.
     pub(in crate::store) fn take_slot(&mut self, slot: Slot) -> u32 {
+        let owner = slot.peer;
         let number = if let Some(number) = self.free.pop() {
             self.slots[number as usize] = slot;
+            self.owners[number as usize] = owner;
             number
         } else {
             self.slots.push(slot);
+            self.owners.push(owner);
             self.slots.len() as u32 - 1
         };
         self.refresh(number);
