@@ -12,9 +12,11 @@ mod locate;
 mod log;
 mod lookup;
 mod memory;
+mod merge;
 mod presence;
 mod registration;
 mod search;
+mod trigrams;
 mod upkeep;
 mod writer;
 
@@ -31,6 +33,7 @@ use haul_core::wire::Label;
 use haul_core::wire::index::{Hits, Listing, Located, LookupKeys, Place};
 
 pub use embedded::{EmbeddedStore, StoreSettings};
+pub use trigrams::SearchSettings;
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +157,8 @@ pub struct SearchQuestion<'a> {
     pub away: bool,
     /// Wall clock in nanoseconds since 1970, for `age:`.
     pub now_ns: i64,
+    /// Every hit is counted, however many there are.
+    pub exact: bool,
 }
 
 /// A directory to list.
@@ -195,6 +200,8 @@ pub struct StoreStats {
     pub names: u64,
     /// Bytes of its files on this machine.
     pub disk_bytes: u64,
+    /// Bytes of the search index in memory, without the names themselves.
+    pub search_bytes: u64,
 }
 
 /// The index's memory. Two implementations (embedded, cluster) pass one conformance suite.

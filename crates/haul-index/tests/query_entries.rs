@@ -146,7 +146,8 @@ async fn searched(store: &EmbeddedStore, query: &Query) -> Told {
         word.name_only = true;
     }
     let asker = Asker { peer: peer(3), groups: Vec::new() };
-    let question = SearchQuestion { query: &query, limit: 1_000, cursor: None, away: false, now_ns: NOW_NS };
+    let question =
+        SearchQuestion { query: &query, limit: 1_000, cursor: None, away: false, now_ns: NOW_NS, exact: false };
     let found = store.search(&asker, question).await.unwrap();
     assert!(found.cursor.is_none());
     let fitting = found.hits.into_iter().filter(|hit| !hit.near);

@@ -67,7 +67,7 @@ async fn commit(store: &EmbeddedStore, base: Option<ShareState>, digest: &mut Re
 
 async fn total(store: &EmbeddedStore, text: &str, away: bool) -> u64 {
     let query = parse(text).unwrap();
-    let question = SearchQuestion { query: &query, limit: 1, cursor: None, away, now_ns: 0 };
+    let question = SearchQuestion { query: &query, limit: 1, cursor: None, away, now_ns: 0, exact: false };
     store.search(&asker(), question).await.unwrap().total
 }
 
@@ -164,7 +164,8 @@ async fn what_was_not_committed_is_gone_after_a_restart() {
 
 fn settings(boot: u8, now: &Arc<AtomicU64>) -> StoreSettings {
     let now = Arc::clone(now);
-    StoreSettings { boot_id: [boot; 16], now: Arc::new(move || Moment(now.load(Ordering::Relaxed))) }
+    let now = Arc::new(move || Moment(now.load(Ordering::Relaxed)));
+    StoreSettings { boot_id: [boot; 16], now, ..StoreSettings::default() }
 }
 
 #[tokio::test]
@@ -231,7 +232,8 @@ async fn limits_are_refused() {
         assert_eq!(opened.is_ok(), number + 1 < limits::SHARES_PER_PEER, "{number}");
     }
     let query = parse("file").unwrap();
-    let question = SearchQuestion { query: &query, limit: 1, cursor: Some(b"xyz"), away: false, now_ns: 0 };
+    let question =
+        SearchQuestion { query: &query, limit: 1, cursor: Some(b"xyz"), away: false, now_ns: 0, exact: false };
     assert!(matches!(store.search(&asker(), question).await, Err(StoreError::BadCursor)));
     assert!(matches!(EmbeddedStore::open(dir.path()), Err(StoreError::Storage(_))), "opened twice");
 }

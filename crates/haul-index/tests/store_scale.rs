@@ -192,7 +192,7 @@ async fn run() {
         "conproterx",
     ] {
         let query = parse(text).unwrap();
-        let question = SearchQuestion { query: &query, limit: 50, cursor: None, away: false, now_ns: 0 };
+        let question = SearchQuestion { query: &query, limit: 50, cursor: None, away: false, now_ns: 0, exact: false };
         let mut times: Vec<u64> = Vec::new();
         let mut hits = None;
         for _ in 0..5 {

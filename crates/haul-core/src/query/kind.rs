@@ -64,6 +64,12 @@ impl FileType {
         }
     }
 
+    /// The extensions of which a name of this type must have one; none for kinds of entries.
+    pub fn needs_extension(self) -> Option<&'static [&'static str]> {
+        let extensions = self.extensions();
+        (!extensions.is_empty()).then_some(extensions)
+    }
+
     fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::File | Self::Directory | Self::Link => &[],

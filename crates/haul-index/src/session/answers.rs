@@ -191,7 +191,7 @@ async fn search<S: IndexStore>(
     let mut limit = (limit as usize).min(limits::SEARCH_HITS);
     let mut hits: Hits;
     loop {
-        let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns };
+        let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns, exact: false };
         hits = session.state.store.search(&session.asker, question).await.map_err(refusal)?;
         // Only the store can make the cursor of a shorter answer, so hits with very long paths are asked for again.
         if limit <= 1 || hits_bytes(&hits) <= ANSWER_BYTES {

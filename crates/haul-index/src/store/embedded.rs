@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,14 @@ use haul_core::manifest::ShareState;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
 use haul_core::wire::index::{Hits, Listing, Located, LookupKeys};
+use tokio::task::JoinHandle;
 
 use super::disk::Disk;
 use super::load::load;
 use super::memory::Memory;
 use super::memory::shares::View;
 use super::registration::Transaction;
+use super::trigrams::SearchSettings;
 use super::writer::Writer;
 use super::{
     Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
@@ -36,11 +38,13 @@ pub struct StoreSettings {
     pub boot_id: [u8; 16],
     /// Reads the boot clock.
     pub now: Arc<dyn Fn() -> Moment + Send + Sync>,
+    /// How the search index grows.
+    pub search: SearchSettings,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { boot_id: boot_id(), now: Arc::new(boot_now) }
+        Self { boot_id: boot_id(), now: Arc::new(boot_now), search: SearchSettings::default() }
     }
 }
 
@@ -67,6 +71,8 @@ fn boot_id() -> [u8; 16] {
 #[derive(Debug)]
 pub(super) struct Shared {
     memory: RwLock<Memory>,
+    /// The store is going away: background work ends.
+    pub(super) closing: AtomicBool,
 }
 
 impl Shared {
@@ -95,6 +101,8 @@ pub struct EmbeddedStore {
     pub(super) noted: Mutex<Option<Moment>>,
     /// End of the earliest lease that was taken over from before the start; [`u64::MAX`] if there is none.
     pub(super) restored_until: AtomicU64,
+    /// The merge of search segments that runs.
+    pub(super) merging: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl EmbeddedStore {
@@ -108,10 +116,11 @@ impl EmbeddedStore {
     pub fn open_with(dir: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
         let (disk, catalog) = Disk::open(dir)?;
         let disk = Arc::new(disk);
-        let loaded = load(&disk, catalog, &settings.boot_id, (settings.now)())?;
+        let mut loaded = load(&disk, catalog, &settings.boot_id, (settings.now)())?;
+        loaded.memory.names.trigrams.configure(settings.search);
         let writer = Writer::start(Arc::clone(&disk))?;
         Ok(Self {
-            shared: Arc::new(Shared { memory: RwLock::new(loaded.memory) }),
+            shared: Arc::new(Shared { memory: RwLock::new(loaded.memory), closing: AtomicBool::new(false) }),
             writer,
             disk,
             settings,
@@ -121,6 +130,7 @@ impl EmbeddedStore {
             garbage: Mutex::default(),
             noted: Mutex::new(None),
             restored_until: AtomicU64::new(loaded.restored_until),
+            merging: Mutex::new(None),
         })
     }
 
@@ -141,19 +151,38 @@ impl EmbeddedStore {
         (self.settings.now)()
     }
 
-    /// Runs a question on the memory as the asker sees it.
-    fn ask<R>(&self, asker: &Asker, question: impl FnOnce(&Memory, &View) -> R) -> R {
+    /// Somebody who asks.
+    pub(super) fn asking(&self, asker: &Asker) -> Asking<'_> {
         self.expire_restored();
         let mut groups = asker.groups.clone();
         groups.sort_unstable();
         groups.dedup();
+        Asking { shared: &self.shared, groups }
+    }
+
+    /// Runs a question on the memory as the asker sees it.
+    fn ask<R>(&self, asker: &Asker, question: impl FnOnce(&Memory, &View) -> R) -> R {
+        self.asking(asker).look(question)
+    }
+}
+
+/// Somebody who asks: looks at the memory as a member of some groups may see it, as often as a question needs.
+pub(super) struct Asking<'a> {
+    shared: &'a Shared,
+    /// Sorted.
+    groups: Vec<Label>,
+}
+
+impl Asking<'_> {
+    /// Runs something while nobody changes the memory.
+    pub(super) fn look<R>(&self, with: impl FnOnce(&Memory, &View) -> R) -> R {
         loop {
             let memory = self.shared.read();
-            if let Some(view) = memory.shares.cached_view(&groups) {
-                return question(&memory, &view);
+            if let Some(view) = memory.shares.cached_view(&self.groups) {
+                return with(&memory, &view);
             }
             drop(memory);
-            self.shared.write().shares.make_view(groups.clone());
+            self.shared.write().shares.make_view(self.groups.clone());
         }
     }
 }
@@ -164,6 +193,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
         let records = self.take_peer_notes();
         if !records.is_empty() {
             self.writer.offer(records);
@@ -236,7 +266,7 @@ impl IndexStore for EmbeddedStore {
 
     async fn search(&self, asker: &Asker, question: SearchQuestion<'_>) -> Result<Hits, StoreError> {
         let start = Instant::now();
-        let mut hits = self.ask(asker, |memory, view| search::search(memory, view, &question))?;
+        let mut hits = search::search(&self.asking(asker), &question)?;
         hits.index_us = start.elapsed().as_micros() as u64;
         Ok(hits)
     }
@@ -269,6 +299,7 @@ impl IndexStore for EmbeddedStore {
             blobs: memory.contents.hashed,
             names: u64::from(memory.names.live_docs),
             disk_bytes: self.disk.bytes(),
+            search_bytes: memory.names.trigrams.bytes() as u64,
             ..StoreStats::default()
         };
         let held = memory.shares.peers.iter().flat_map(|peer| peer.shares.values()).filter_map(|share| share.held);

@@ -10,6 +10,7 @@ use super::disk::{Disk, ShareRecord};
 use super::log::catalog::Catalog;
 use super::memory::shares::{Held, Share, Slot, SlotState};
 use super::memory::{Memory, NONE};
+use super::merge::index_all;
 
 pub(super) struct Loaded {
     pub(super) memory: Memory,
@@ -20,12 +21,14 @@ pub(super) struct Loaded {
 /// Reads everything. Peers whose lease from this boot still runs count as connected until it ends.
 pub(super) fn load(disk: &Disk, catalog: Catalog, boot_id: &[u8; 16], now: Moment) -> Result<Loaded, StoreError> {
     let mut memory = Memory::default();
+    memory.names.trigrams.set_loading();
     for (peer, record) in &catalog.peers {
         memory.shares.ensure_peer(*peer, &record.name);
     }
     for ((peer, share), record) in &catalog.shares {
         load_share(&mut memory, disk, *peer, *share, record)?;
     }
+    index_all(&mut memory);
     let mut restored_until = u64::MAX;
     for peer in &mut memory.shares.peers {
         // What was just read need not be written again.

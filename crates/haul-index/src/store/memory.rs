@@ -1,4 +1,4 @@
-//! Everything that a question needs, in memory: rows, names, contents, directories, postings, slots.
+//! Everything that a question needs, in memory: rows, names, contents, directories, slots.
 //!
 //! A row is one entry of one share: 20 bytes that point to its directory, name and content. Documents and contents
 //! list their rows, directories their children, so adding and removing a row costs a few look-ups whatever the size of
@@ -11,7 +11,6 @@ pub(super) mod directories;
 pub(super) mod hash_index;
 pub(super) mod lists;
 pub(super) mod names;
-pub(super) mod postings;
 pub(super) mod rows;
 #[cfg(test)]
 mod scale;
@@ -88,9 +87,14 @@ impl Memory {
         self.lists.iter(self.names.items(doc)).take_while(|item| *item < NODE)
     }
 
-    /// Whether a document has rows.
-    pub(super) fn has_rows(&self, doc: u32) -> bool {
-        self.rows_of_doc(doc).next().is_some()
+    /// How many rows and directories a document has.
+    pub(super) fn item_count(&self, doc: u32) -> usize {
+        self.lists.len(self.names.items(doc))
+    }
+
+    /// The document of a row.
+    pub(super) fn doc_of_row(&self, row: u32) -> u32 {
+        self.names.doc_of(self.rows.name(row))
     }
 
     /// The directories whose name is a document.

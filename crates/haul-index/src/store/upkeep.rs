@@ -31,9 +31,10 @@ impl EmbeddedStore {
             let worked = self.sweep_step()
                 || self.drop_garbage().await?
                 || self.rewrite_one().await?
-                || self.clean_step().await?;
+                || self.clean_step().await?
+                || self.merge_step(budget.saturating_sub(start.elapsed())).await;
             if !worked {
-                return Ok(false);
+                return Ok(self.shared.read().names.trigrams.is_restless());
             }
             if start.elapsed() >= budget {
                 return Ok(true);

@@ -127,8 +127,14 @@ async fn search_for<S: IndexStore>(watch: &Watch, store: &S, share: &ShareFacts)
     query.filters.push(only(Test::Peer(share.peer.to_string())));
     query.filters.push(only(Test::Share(fold(share.name.as_str().as_bytes()))));
     let now_ns = clock::wall_now().0.saturating_mul(1_000_000).try_into().unwrap_or(i64::MAX);
-    let question =
-        SearchQuestion { query: &query, limit: limits::MATCHES_WAITING / 2, cursor: None, away: false, now_ns };
+    let question = SearchQuestion {
+        query: &query,
+        limit: limits::MATCHES_WAITING / 2,
+        cursor: None,
+        away: false,
+        now_ns,
+        exact: false,
+    };
     let found = match store.search(&watch.asker, question).await {
         Ok(found) => found,
         Err(error) => {

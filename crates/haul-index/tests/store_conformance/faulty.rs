@@ -1,6 +1,6 @@
 //! A store with one planted error, around a healthy one: the stories must notice every one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -40,10 +40,15 @@ pub(crate) enum Fault {
     AcknowledgesWithoutKeeping,
     AbortCommitsNothingButKeepsTheTransaction,
     ListsDirectoriesFlat,
+    /// As if a part of the search index were gone.
+    DropsASegment,
+    /// As if names that upkeep has not seen were not searched.
+    ForgetsTheTail,
+    CountsHiddenCopies,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::IgnoresGroups,
         Self::CountsHiddenFiles,
         Self::ShowsAwayPeers,
@@ -61,6 +66,9 @@ impl Fault {
         Self::AcknowledgesWithoutKeeping,
         Self::AbortCommitsNothingButKeepsTheTransaction,
         Self::ListsDirectoriesFlat,
+        Self::DropsASegment,
+        Self::ForgetsTheTail,
+        Self::CountsHiddenCopies,
     ];
 }
 
@@ -83,12 +91,16 @@ struct Staged {
     kept: BTreeMap<Key, Option<Line>>,
 }
 
+type Names = BTreeSet<Vec<u8>>;
+
 pub(crate) struct Faulty<S> {
     inner: S,
     fault: Fault,
     last: Mutex<Option<Hit>>,
     shadows: Mutex<BTreeMap<(PeerId, ShareId), Shadow>>,
     staged: Mutex<BTreeMap<u64, Staged>>,
+    /// Names that came since upkeep was here last, and those before.
+    new_names: Mutex<(Names, Names)>,
 }
 
 pub(crate) struct FaultyFactory<F> {
@@ -106,7 +118,12 @@ impl<F: Factory> Factory for FaultyFactory<F> {
             last: Mutex::default(),
             shadows: Mutex::default(),
             staged: Mutex::default(),
+            new_names: Mutex::default(),
         }
+    }
+
+    fn counts_all(&self) -> bool {
+        self.inner.counts_all()
     }
 }
 
@@ -184,6 +201,11 @@ impl<S: IndexStore> IndexStore for Faulty<S> {
     }
 
     async fn stage(&self, tx: TransactionId, page: Bytes) -> Result<(), StoreError> {
+        if let Ok(page) = Page::check(&page) {
+            let mut names = self.new_names.lock().unwrap();
+            let (new, old) = &mut *names;
+            new.extend(page.changes().map(|change| change.key().1.to_vec()).filter(|name| !old.contains(name)));
+        }
         if !self.alters() {
             return self.inner.stage(tx, page).await;
         }
@@ -287,8 +309,28 @@ impl<S: IndexStore> IndexStore for Faulty<S> {
         let asker = self.asker(asker, Fault::IgnoresGroups);
         question.away |= self.is(Fault::ShowsAwayPeers);
         let continued = question.cursor.is_some();
+        let everyone = self.asker(&asker, Fault::CountsHiddenCopies);
+        let unseen =
+            self.inner.search(&everyone, SearchQuestion { cursor: None, limit: 1_000, ..question.clone() }).await?;
         let mut hits = self.inner.search(&asker, question).await?;
         let last = hits.hits.last().cloned();
+        let is_lost = |hit: &Hit| match self.fault {
+            Fault::DropsASegment => hit.name.len() % 7 == 3,
+            Fault::ForgetsTheTail => self.new_names.lock().unwrap().0.contains(&hit.name.0),
+            _ => false,
+        };
+        let before = hits.hits.len();
+        hits.hits.retain(|hit| !is_lost(hit));
+        hits.total -= (before - hits.hits.len()) as u64;
+        if self.is(Fault::CountsHiddenCopies) {
+            for hit in &mut hits.hits {
+                let same = unseen
+                    .hits
+                    .iter()
+                    .find(|other| (&other.name, other.blob, &other.path) == (&hit.name, hit.blob, &hit.path));
+                hit.copies = same.map_or(hit.copies, |other| other.copies);
+            }
+        }
         if continued && self.is(Fault::SkipsAtTheCursor) && !hits.hits.is_empty() {
             hits.hits.remove(0);
         }
@@ -312,6 +354,10 @@ impl<S: IndexStore> IndexStore for Faulty<S> {
     }
 
     async fn maintain(&self, budget: Duration) -> Result<bool, StoreError> {
+        {
+            let (new, old) = &mut *self.new_names.lock().unwrap();
+            old.append(new);
+        }
         self.inner.maintain(budget).await
     }
 

@@ -226,7 +226,8 @@ impl Model {
         rows
     }
 
-    pub(crate) fn search(&self, groups: &[Label], query: &Query, away: bool, now_ns: i64) -> Vec<Hit> {
+    /// All hits, each with its rank, in no particular order.
+    pub(crate) fn search(&self, groups: &[Label], query: &Query, away: bool, now_ns: i64) -> Vec<(Rank, Hit)> {
         let rows = self.rows(groups);
         let fits = |row: &Row<'_>| {
             (away || row.shown)
@@ -236,15 +237,36 @@ impl Model {
         let by_name = |row: &Row<'_>| {
             match_class(query.words.iter().map(|word| word.text.as_str()), &row.folded()).map(|class| class as usize)
         };
-        let mut hits = gather(&rows, &fits, &by_name, false);
+        let registered = self.registered();
+        let mut hits = gather(&rows, &registered, &fits, &by_name, false);
         if hits.len() < 100 && query.words.len() > 1 {
-            hits.extend(gather(&rows, &fits, &|row| in_directories(query, row), false));
+            hits.extend(gather(&rows, &registered, &fits, &|row| in_directories(query, row), false));
         }
         if hits.is_empty() && !query.words.is_empty() {
-            hits = gather(&rows, &fits, &|row| nearly(query, &row.folded()), true);
+            hits = gather(&rows, &registered, &fits, &|row| nearly(query, &row.folded()), true);
         }
-        hits.sort_by(|a, b| a.0.cmp(&b.0));
-        hits.into_iter().map(|(_, hit)| hit).collect()
+        hits
+    }
+
+    /// How many rows and directories each folded name has, whoever may see them.
+    fn registered(&self) -> BTreeMap<String, u32> {
+        let shares = self.peers.values().flat_map(|peer| peer.shares.values());
+        let mut counts = BTreeMap::new();
+        for (_, list) in shares.filter_map(|share| share.held.as_ref()) {
+            let mut directories = BTreeSet::new();
+            for (directory, name) in list.keys() {
+                *counts.entry(fold(name)).or_default() += 1;
+                let mut path = directory.as_slice();
+                while !path.is_empty() && directories.insert(path) {
+                    path = &path[..path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)];
+                }
+            }
+            for directory in directories {
+                let name = directory.rsplit(|byte| *byte == b'/').next().unwrap();
+                *counts.entry(fold(name)).or_default() += 1;
+            }
+        }
+        counts
     }
 
     pub(crate) fn lookup_blob(&self, groups: &[Label], blob: BlobId, away: bool) -> Vec<FoundLine> {
@@ -293,7 +315,13 @@ impl Model {
         }
         let mut answers: Vec<_> = contents.into_iter().map(|((blob, size, _), rows)| found(blob, size, rows)).collect();
         answers.sort_by_key(|(blob, size, total, places)| {
-            (u32::MAX - total, blob.is_none(), *blob, *size, places.first().cloned())
+            // Directory by directory, as everywhere.
+            let first = places.first().map(|(peer, share, path, ..)| {
+                let path = path.as_bytes();
+                let name_at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+                (*peer, share.clone(), path[..name_at].to_vec(), path[name_at..].to_vec())
+            });
+            (u32::MAX - total, blob.is_none(), *blob, *size, first)
         });
         answers
     }
@@ -356,15 +384,24 @@ fn found(blob: Option<BlobId>, size: u64, mut rows: Vec<&Row<'_>>) -> FoundLine 
     (blob, size, rows.len() as u32, rows.into_iter().map(place).collect())
 }
 
-type Place = (usize, u32, usize, String, Group);
+/// Where a hit belongs: class (or distance), rows and directories of its name on a logarithmic scale, length of its
+/// name. Fewer are worse.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    pub(crate) class: usize,
+    pub(crate) fewer: u32,
+    pub(crate) len: usize,
+    pub(crate) folded: String,
+}
 
 /// Groups rows into hits; `class` says how well a row fits by its names, if at all.
 fn gather(
     rows: &[Row<'_>],
+    registered: &BTreeMap<String, u32>,
     fits: &dyn Fn(&Row<'_>) -> bool,
     class: &dyn Fn(&Row<'_>) -> Option<usize>,
     near: bool,
-) -> Vec<(Place, Hit)> {
+) -> Vec<(Rank, Hit)> {
     let mut groups: BTreeMap<(String, Group), Vec<&Row<'_>>> = BTreeMap::new();
     for row in rows {
         groups.entry((row.folded(), row.group())).or_default().push(row);
@@ -395,8 +432,8 @@ fn gather(
             online: copies.iter().filter(|row| row.shown).count() as u32,
             near,
         };
-        let weight = u32::MAX - (copies.len() as u32).ilog2();
-        hits.push(((class(best).unwrap(), weight, folded.len(), folded, group), hit));
+        let fewer = u32::MAX - registered[&folded].ilog2();
+        hits.push((Rank { class: class(best).unwrap(), fewer, len: folded.len(), folded }, hit));
     }
     hits
 }

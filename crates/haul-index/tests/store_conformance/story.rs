@@ -7,18 +7,20 @@ use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::manifest::{Change, Page, PageBuilder, RegistrationDigest, ShareState};
 use haul_core::path::SharePath;
 use haul_core::query::parse;
-use haul_core::wire::index::LookupKeys;
+use haul_core::wire::index::{Hit, LookupKeys};
 use haul_core::wire::{ByteString, Label, List as WireList};
 use haul_index::store::{
     Asker, BrowseQuestion, Found, IndexStore, SearchQuestion, ShareOffer, StoreError, TransactionId,
 };
 
-use crate::model::{FoundLine, Key, Kind, Line, List, Model, apply, digest, entry, line_of};
+use crate::model::{FoundLine, Key, Kind, Line, List, Model, Rank, apply, digest, entry, line_of};
 
 /// Opens the store again and again at the same place.
 pub(crate) trait Factory {
     type Store: IndexStore;
     fn open(&self) -> Self::Store;
+    /// Whether every total is exact as long as there is so little.
+    fn counts_all(&self) -> bool;
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014).
@@ -455,16 +457,28 @@ impl<F: Factory> Story<'_, F> {
         let query = *self.random.one(&QUERIES);
         let limit = 1 + self.random.below(5);
         let away = self.random.below(3) == 0;
-        self.check_search(&asker, query, limit, away).await
+        self.check_search(&asker, query, limit, away, false).await
     }
 
     async fn check_all(&mut self) -> Told {
+        // Rows of open transactions count for the order, and only the store knows them.
+        let settled = self.transactions.is_empty() && self.random.below(2) == 0;
+        if settled {
+            self.log.push("maintain to the end".into());
+            while self
+                .store()
+                .maintain(std::time::Duration::from_millis(20))
+                .await
+                .map_err(|error| error.to_string())?
+            {}
+        }
         for number in 0..GROUPS.len() {
             let asker = groups(number);
             // Each question is asked by somebody; which ones by whom changes from check to check.
             let first = self.random.below(3);
             for query in QUERIES.iter().skip(first).step_by(3) {
-                self.check_search(&asker, query, 1_000, number % 2 == 0).await?;
+                let limit = [1_000, 7, 4][self.random.below(3)];
+                self.check_search(&asker, query, limit, number % 2 == 0, settled).await?;
             }
             for away in [false, true] {
                 self.check_lookups(&asker, away).await?;
@@ -476,28 +490,51 @@ impl<F: Factory> Story<'_, F> {
         Ok(())
     }
 
-    /// Pages to the end must be the oracle's list.
-    async fn check_search(&self, asker: &[Label], text: &str, limit: usize, away: bool) -> Told {
+    /// Pages to the end must be the oracle's hits in a permitted order.
+    async fn check_search(&self, asker: &[Label], text: &str, limit: usize, away: bool, settled: bool) -> Told {
         let query = parse(text).unwrap();
-        let want = self.model.search(asker, &query, away, NOW_NS);
+        let mut want = self.model.search(asker, &query, away, NOW_NS);
         let asker = Asker { peer: peer(0), groups: asker.to_vec() };
         let mut cursor: Option<ByteString> = None;
-        let mut got = Vec::new();
+        let mut got: Vec<(Rank, Hit)> = Vec::new();
+        let near = want.first().is_some_and(|(_, hit)| hit.near);
+        let total = want.len() as u64;
+        let what = format!("{text} for {:?}, limit {limit}, away {away}", asker.groups);
+        // Half of the questions ask for an exact total.
+        let exact = limit.is_multiple_of(2);
         loop {
-            let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns: NOW_NS };
+            let question =
+                SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns: NOW_NS, exact };
             let hits =
-                self.store().search(&asker, question).await.map_err(|error| format!("search {text}: {error}"))?;
-            same(&format!("total of {text}"), (hits.total, hits.exact), (want.len() as u64, true))?;
+                self.store().search(&asker, question).await.map_err(|error| format!("search {what}: {error}"))?;
+            if hits.exact {
+                same(&format!("total of {what}"), hits.total, total)?;
+            }
+            let must_be_exact = exact || self.factory.counts_all();
+            same(&format!("{what} is counted exactly"), hits.exact || !must_be_exact, true)?;
             let end = hits.hits.is_empty();
-            got.extend(hits.hits);
+            for hit in hits.hits {
+                let at = want.iter().position(|(_, wanted)| *wanted == hit);
+                let Some(at) = at else {
+                    return Err(format!("{what}: unexpected, twice or late:\n  {hit:?}\n  left {want:#?}"));
+                };
+                got.push(want.swap_remove(at));
+            }
             cursor = hits.cursor;
-            if cursor.is_none() || end || got.len() > want.len() {
+            if cursor.is_none() || end {
                 break;
             }
         }
-        let near = want.first().is_some_and(|hit| hit.near);
-        let want = if near { want.into_iter().take(limit).collect() } else { want };
-        same(&format!("hits of {text} for {:?}, limit {limit}, away {away}", asker.groups), got, want)
+        let missing = if near { total.min(limit as u64) - got.len() as u64 } else { want.len() as u64 };
+        if missing > 0 {
+            return Err(format!("{what}: missing\n  {:?}\n  got {}", want.first(), got.len()));
+        }
+        in_order(&got, settled).map_err(|difference| format!("{what}: {difference}"))?;
+        // Of near matches the best are shown.
+        let worst = got.iter().map(|(rank, _)| (rank.class, rank.fewer, rank.len)).max();
+        let best_left = want.iter().map(|(rank, _)| (rank.class, rank.fewer, rank.len)).min();
+        let cut_well = !settled || best_left.is_none() || worst <= best_left;
+        same(&format!("{what}: near matches that were left out are worse"), cut_well, true)
     }
 
     async fn check_lookups(&self, asker: &[Label], away: bool) -> Told {
@@ -606,6 +643,26 @@ pub(crate) fn page_of(changes: &BTreeMap<Key, Option<Line>>) -> Vec<u8> {
         assert!(builder.push(&change));
     }
     builder.finish()
+}
+
+/// Classes in order, and within a document more copies first; where everything has settled, also the ranks in order.
+fn in_order(got: &[(Rank, Hit)], settled: bool) -> Told {
+    for pair in got.windows(2) {
+        let [(before, hit_before), (after, hit)] = pair else { continue };
+        let places = |rank: &Rank| if settled { (rank.class, rank.fewer, rank.len) } else { (rank.class, 0, 0) };
+        let same_name = before.folded == after.folded && before.class == after.class;
+        if places(before) > places(after) || (same_name && hit_before.copies < hit.copies) {
+            return Err(format!(
+                "order (settled {settled})\n  first {before:?} {hit_before:?}\n  then  {after:?} {hit:?}"
+            ));
+        }
+    }
+    let mut names: Vec<_> = got.iter().map(|(rank, _)| (rank.class, &rank.folded)).collect();
+    names.dedup();
+    let runs = names.len();
+    names.sort();
+    names.dedup();
+    same("hits of a name stand together", runs, names.len())
 }
 
 fn lines(found: Found) -> Vec<Vec<FoundLine>> {

@@ -157,7 +157,7 @@ impl Lists {
         self.iter_from(list, (0, 0))
     }
 
-    #[cfg(test)]
+    /// How many numbers a list has.
     pub(in crate::store) fn len(&self, list: u32) -> usize {
         match form(list) {
             Form::Empty => 0,

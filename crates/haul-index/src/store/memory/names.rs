@@ -19,8 +19,8 @@ use super::NONE;
 use super::chunked::Table;
 use super::hash_index::{HashIndex, Key};
 use super::lists::{EMPTY, Lists};
-use super::postings::Postings;
 use super::texts::{TextAt, Texts};
+use crate::store::trigrams::Trigrams;
 
 /// Set in the number of a name that is a variant.
 const VARIANT: u32 = 1 << 31;
@@ -60,7 +60,7 @@ pub(in crate::store) struct Names {
     hasher: DefaultHashBuilder,
     /// Documents with rows.
     pub(in crate::store) live_docs: u32,
-    pub(in crate::store) postings: Postings,
+    pub(in crate::store) trigrams: Trigrams,
 }
 
 impl Default for Names {
@@ -75,7 +75,7 @@ impl Default for Names {
             by_text: HashIndex::default(),
             hasher: DefaultHashBuilder::default(),
             live_docs: 0,
-            postings: Postings::default(),
+            trigrams: Trigrams::default(),
         }
     }
 }
@@ -125,7 +125,9 @@ impl Names {
         let doc = self.doc_of(name);
         let doc = &mut self.docs[doc];
         let live = has_rows(lists, doc.items);
+        let items = lists.len(doc.items);
         lists.add_number(&mut doc.items, item);
+        self.trigrams.note_items(items, items + 1);
         self.live_docs += u32::from(!live && item < NODE);
     }
 
@@ -133,7 +135,9 @@ impl Names {
     pub(in crate::store) fn unlink(&mut self, lists: &mut Lists, name: u32, item: u32) {
         let doc = self.doc_of(name);
         let doc = &mut self.docs[doc];
+        let items = lists.len(doc.items);
         lists.remove_number(&mut doc.items, item);
+        self.trigrams.note_items(items, items.saturating_sub(1));
         self.live_docs -= u32::from(item < NODE && !has_rows(lists, doc.items));
         if name & VARIANT != 0 {
             let variant = &mut self.variants[name & !VARIANT];
@@ -197,13 +201,11 @@ impl Names {
     }
 
     /// Whether no row and no directory has a name of this document.
-    #[allow(dead_code, reason = "the search index that drops documents comes next")]
     pub(in crate::store) fn is_unused(&self, doc: u32) -> bool {
         self.items(doc) == EMPTY
     }
 
     /// Frees a document that is unused. Only the search index calls this, once it does not name the document any more.
-    #[allow(dead_code, reason = "the search index that drops documents comes next")]
     pub(in crate::store) fn free_doc(&mut self, doc: u32) {
         let Doc { text, items } = self.docs[doc];
         if text == NONE || items != EMPTY {
@@ -214,6 +216,14 @@ impl Names {
         self.texts.forget(text);
         self.docs[doc] = Doc { text: NONE, items: self.free_doc };
         self.free_doc = doc;
+    }
+
+    /// Notes a document for the search index as if it were new.
+    pub(in crate::store) fn note_again(&mut self, doc: u32) {
+        let at = self.docs[doc].text;
+        if at != NONE {
+            self.trigrams.add(doc, std::str::from_utf8(self.texts.get(at)).unwrap_or_default());
+        }
     }
 
     /// The folded text; empty for a free document.
@@ -262,7 +272,7 @@ impl Names {
             self.docs[free] = record;
             free
         };
-        self.postings.add(doc, folded);
+        self.trigrams.add(doc, std::str::from_utf8(folded).unwrap_or_default());
         self.by_folded.insert(key, doc);
         Some(doc)
     }

@@ -1,112 +1,167 @@
 //! Grouping of rows into hits, counting, and the best hits of one page.
 
-use super::Budget;
-use super::order::{Candidate, Group, Position, compare, is_behind};
-use crate::store::memory::shares::View;
+use hashbrown::HashSet;
+
+use super::order::{Candidate, Cursor, Group, Place};
+use super::{Budget, Seen};
 use crate::store::memory::{Memory, NONE};
 
-/// Keeps the best `limit` hits behind a cursor, and counts all.
-pub(super) struct Collector<'a> {
-    memory: &'a Memory,
-    view: &'a View,
-    limit: usize,
-    after: Option<&'a Position>,
+/// Keeps the best hits behind a cursor, and counts all that it is given.
+pub(super) struct Collector {
+    /// Hits of the page and one more, which says that more follow.
+    wanted: usize,
+    after: Option<Cursor>,
+    /// Contents of the blob of no bytes, which says nothing about a file.
     empty: Vec<u32>,
     best: Vec<Candidate>,
-    /// The worst of `best` when it was last cut; what is not better cannot come in.
-    worst: Option<Candidate>,
+    /// The worst place that can still come in, once there are enough.
+    worst: Option<Place>,
     /// Hits in all, before the cursor too.
     pub(super) total: u64,
     /// Hits behind the cursor.
-    behind: u64,
+    pub(super) behind: u64,
     rows: Vec<(Group, u32)>,
 }
 
-impl<'a> Collector<'a> {
-    pub(super) fn new(memory: &'a Memory, view: &'a View, limit: usize, after: Option<&'a Position>) -> Self {
-        let empty = memory.contents.of_blob(&haul_core::ids::BlobId::empty());
-        Self { memory, view, limit, after, empty, best: Vec::new(), worst: None, total: 0, behind: 0, rows: Vec::new() }
+impl Collector {
+    pub(super) fn new(limit: usize, after: Option<Cursor>) -> Self {
+        Self {
+            wanted: limit + 1,
+            after,
+            empty: Vec::new(),
+            best: Vec::new(),
+            worst: None,
+            total: 0,
+            behind: 0,
+            rows: Vec::new(),
+        }
+    }
+
+    pub(super) fn after(&self) -> Option<&Cursor> {
+        self.after.as_ref()
+    }
+
+    /// Whether a document at this place has no hit that could come in: all are before the cursor, or worse than
+    /// enough others.
+    pub(super) fn is_out(&self, place: Place) -> bool {
+        self.is_full(place) || self.after.as_ref().is_some_and(|after| after.is_behind(place))
+    }
+
+    /// Whether there are enough hits before this place.
+    pub(super) fn is_full(&self, place: Place) -> bool {
+        self.worst.is_some_and(|worst| place > worst)
+    }
+
+    /// Whether there are enough hits of this class or better ones.
+    pub(super) fn has_enough(&self) -> bool {
+        self.worst.is_some()
+    }
+
+    /// Which contents are empty may change while nobody holds the lock.
+    pub(super) fn look_at(&mut self, memory: &Memory) {
+        self.empty = memory.contents.of_blob(&haul_core::ids::BlobId::empty());
     }
 
     /// Adds the hits of a document of which at least one row fits; false when the budget is used up.
     pub(super) fn add_doc(
         &mut self,
-        doc: u32,
-        class: u8,
+        (memory, view): Seen<'_>,
+        place: Place,
         budget: &mut Budget,
         mut fits: impl FnMut(u32) -> bool,
     ) -> bool {
-        let memory = self.memory;
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
         let mut complete = true;
-        for row in memory.rows_of_doc(doc) {
+        for row in memory.rows_of_doc(place.doc()) {
             if !budget.step() {
                 complete = false;
                 break;
             }
-            if self.view.allowed.get(memory.slot_of_row(row)) {
-                rows.push((self.group(row), row));
+            if view.allowed.get(memory.slot_of_row(row)) {
+                rows.push((group_of(memory, &self.empty, row), row));
             }
         }
         rows.sort_unstable();
         for same in rows.chunk_by(|a, b| a.0 == b.0) {
             if same.iter().any(|(_, row)| fits(*row)) {
-                self.add_group(doc, class, same);
+                let (group, _) = same[0];
+                let online = same.iter().filter(|(_, row)| view.shown.get(memory.slot_of_row(*row))).count() as u32;
+                self.offer(Candidate::new(place, group, same.len() as u32, online));
             }
         }
         self.rows = rows;
         complete
     }
 
-    /// Which hit a row belongs to.
-    fn group(&self, row: u32) -> Group {
-        group_of(self.memory, &self.empty, row)
-    }
-
-    fn add_group(&mut self, doc: u32, class: u8, rows: &[(Group, u32)]) {
-        let memory = self.memory;
-        let Some((group, _)) = rows.first() else { return };
-        let copies = rows.len() as u32;
-        let online = rows.iter().filter(|(_, row)| self.view.shown.get(memory.slot_of_row(*row))).count() as u32;
-        let len = memory.names.folded(doc).len() as u16;
-        self.offer(Candidate { class, weight: copies.ilog2() as u8, len, doc, group: *group, copies, online });
-    }
-
     fn offer(&mut self, candidate: Candidate) {
-        let memory = self.memory;
         self.total += 1;
-        if self.after.is_some_and(|after| !is_behind(memory, &candidate, after)) {
+        if self.after.as_ref().is_some_and(|after| !after.is_before(&candidate)) {
             return;
         }
         self.behind += 1;
-        if self.worst.as_ref().is_some_and(|worst| compare(memory, &candidate, worst).is_gt()) {
+        if self.is_full(candidate.place) {
             return;
         }
         self.best.push(candidate);
-        if self.best.len() >= 2 * self.limit + 64 {
+        if self.best.len() >= 2 * self.wanted + 64 {
             self.cut();
         }
     }
 
-    fn cut(&mut self) {
-        let memory = self.memory;
-        self.best.sort_unstable_by(|a, b| compare(memory, a, b));
-        self.best.truncate(self.limit);
-        if self.best.len() == self.limit {
-            self.worst = self.best.last().copied();
+    /// Drops what is not among the best, and notes what is out from now on.
+    pub(super) fn cut(&mut self) {
+        if self.best.len() >= self.wanted {
+            self.best.sort_unstable();
+            self.best.truncate(self.wanted);
+            self.worst = (self.best.len() == self.wanted).then(|| self.best.last().map(|hit| hit.place)).flatten();
         }
     }
 
-    /// The page in order, and whether more hits follow.
-    pub(super) fn finish(mut self) -> (Vec<Candidate>, bool) {
-        self.cut();
-        let more = self.behind > self.best.len() as u64;
-        (self.best, more)
+    /// How many hits a document has of which at least one row fits.
+    pub(super) fn count_doc(
+        &mut self,
+        (memory, view): Seen<'_>,
+        doc: u32,
+        budget: &mut Budget,
+        fits: impl Fn(u32) -> bool,
+    ) -> u64 {
+        let items = memory.item_count(doc);
+        if items <= 1 {
+            return memory.rows_of_doc(doc).filter(|row| fits(*row)).count() as u64;
+        }
+        budget.steps(items as u64);
+        let mut groups: Vec<Group> = memory
+            .rows_of_doc(doc)
+            .filter(|row| view.allowed.get(memory.slot_of_row(*row)) && fits(*row))
+            .map(|row| group_of(memory, &self.empty, row))
+            .collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups.len() as u64
+    }
+
+    /// The page in order.
+    pub(super) fn finish(mut self) -> Page {
+        self.best.sort_unstable();
+        let mut seen = HashSet::new();
+        // A document that was freed and came back meanwhile may have been seen in two segments.
+        self.best.retain(|hit| seen.insert((hit.place.doc(), hit.group)));
+        let more = self.best.len() >= self.wanted;
+        self.best.truncate(self.wanted - 1);
+        Page { hits: self.best, after: self.after, more }
     }
 }
 
-/// Which hit a row belongs to. `empty` are the contents of the blob of no bytes, which says nothing about a file.
+/// The hits of one answer.
+pub(super) struct Page {
+    pub(super) hits: Vec<Candidate>,
+    pub(super) after: Option<Cursor>,
+    /// More hits follow.
+    pub(super) more: bool,
+}
+
+/// Which hit a row belongs to.
 pub(super) fn group_of(memory: &Memory, empty: &[u32], row: u32) -> Group {
     let content = memory.row(row).content;
     let grouped = content != NONE && memory.contents.get(content).blob().is_some() && !empty.contains(&content);

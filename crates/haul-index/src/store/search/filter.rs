@@ -6,15 +6,16 @@ use hashbrown::HashMap;
 use haul_core::query::{Filter, PathTest, Query, Test, fold};
 use haul_core::wire::index::HitKind;
 
+use super::matching::Matcher;
 use crate::store::SearchQuestion;
 use crate::store::memory::contents::hash_starts_with;
 use crate::store::memory::shares::View;
 use crate::store::memory::{Memory, NONE};
 
-/// The filters, with what is known per slot and directory once it has been computed.
+/// The filters, with what is known per slot and directory once it has been computed. A number of a slot or directory
+/// that is given to another one while a search runs keeps what was known; who may see it is not among that.
 pub(super) struct Filters<'a> {
     query: &'a Query,
-    view: &'a View,
     away: bool,
     now_ns: i64,
     /// Whether the filters on peer and share hold, by slot.
@@ -26,16 +27,40 @@ pub(super) struct Filters<'a> {
 }
 
 impl<'a> Filters<'a> {
-    pub(super) fn new(view: &'a View, question: &SearchQuestion<'a>) -> Self {
+    pub(super) fn new(question: &SearchQuestion<'a>) -> Self {
         Self {
             query: question.query,
-            view,
             away: question.away,
             now_ns: question.now_ns,
             slots: RefCell::default(),
             paths: RefCell::default(),
             parts: RefCell::default(),
         }
+    }
+
+    pub(super) fn query(&self) -> &'a Query {
+        self.query
+    }
+
+    /// Lists of extensions of which a folded name must have one.
+    pub(super) fn extensions(&self) -> Vec<Vec<&'a str>> {
+        let wanted = self.query.filters.iter().filter(|filter| !filter.inverted);
+        wanted
+            .filter_map(|filter| match &filter.test {
+                Test::Extension(list) => Some(list.iter().map(String::as_str).collect()),
+                Test::Type(types) => {
+                    let lists: Option<Vec<_>> = types.iter().map(|wanted| wanted.needs_extension()).collect();
+                    lists.map(|lists| lists.concat())
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Whether names are tested beside the words.
+    pub(super) fn test_names(&self) -> bool {
+        let by_name = |filter: &Filter| matches!(filter.test, Test::Extension(_));
+        !self.query.without.is_empty() || self.query.filters.iter().any(by_name)
     }
 
     /// Whether an excluded word or an extension speaks against a folded base name.
@@ -47,27 +72,29 @@ impl<'a> Filters<'a> {
             })
     }
 
+    /// Whether the asker may see a slot now.
+    fn sees(&self, view: &View, slot: u32) -> bool {
+        if self.away { view.allowed.get(slot) } else { view.shown.get(slot) }
+    }
+
     /// Whether a row counts: the asker may see it now, and every filter holds.
-    pub(super) fn fit(&self, memory: &Memory, row: u32) -> bool {
-        let slot = memory.slot_of_row(row);
-        let seen = if self.away { self.view.allowed.get(slot) } else { self.view.shown.get(slot) };
-        seen && (self.query.filters.is_empty() || self.row_fits(memory, row))
+    pub(super) fn fit(&self, memory: &Memory, view: &View, row: u32) -> bool {
+        self.sees(view, memory.slot_of_row(row)) && (self.query.filters.is_empty() || self.row_fits(memory, row))
     }
 
     /// Whether every word stands in the base name of a row or, where allowed, in a directory part above it.
-    pub(super) fn words_fit(&self, memory: &Memory, row: u32) -> bool {
-        let name = memory.names.folded_name(memory.row(row).name);
-        let in_name = words_mask(self.query, name);
-        let all = (0..self.query.words.len()).fold(0, |mask, word| mask | 1 << word);
-        in_name == all || in_name | self.words_above(memory, row) & movable(self.query) == all
+    pub(super) fn words_fit(&self, memory: &Memory, matcher: &Matcher<'_>, row: u32) -> bool {
+        let in_name = matcher.mask(memory.names.folded_name(memory.row(row).name));
+        let all = matcher.all();
+        in_name == all || in_name | self.words_above(memory, matcher, row) & matcher.movable() == all
     }
 
     /// The words that stand in directory parts above a row.
-    pub(super) fn words_above(&self, memory: &Memory, row: u32) -> u64 {
-        self.words_in_path(memory, memory.row(row).directory)
+    pub(super) fn words_above(&self, memory: &Memory, matcher: &Matcher<'_>, row: u32) -> u64 {
+        self.words_in_path(memory, matcher, memory.row(row).directory)
     }
 
-    fn words_in_path(&self, memory: &Memory, node: u32) -> u64 {
+    fn words_in_path(&self, memory: &Memory, matcher: &Matcher<'_>, node: u32) -> u64 {
         if let Some(mask) = self.parts.borrow().get(&node) {
             return *mask;
         }
@@ -76,7 +103,7 @@ impl<'a> Filters<'a> {
             0
         } else {
             // Recursion ends: a path has a limited number of components.
-            words_mask(self.query, memory.names.folded_name(record.name)) | self.words_in_path(memory, record.parent)
+            matcher.mask(memory.names.folded_name(record.name)) | self.words_in_path(memory, matcher, record.parent)
         };
         self.parts.borrow_mut().insert(node, mask);
         mask
@@ -134,14 +161,13 @@ impl<'a> Filters<'a> {
         })
     }
 
-    /// The documents below the directories that a `path:` filter names from the top, if there is one: instead of all
-    /// documents.
-    pub(super) fn docs_below(&self, memory: &Memory) -> Option<Vec<u32>> {
-        let wanted = super::anchored(self.query)?;
+    /// The documents below the directories that a `path:` filter names from the top, if there is one and they are at
+    /// most `size`.
+    pub(super) fn docs_below(&self, memory: &Memory, view: &View, size: usize) -> Option<Vec<u32>> {
+        let wanted = self.anchor()?;
         let mut docs = Vec::new();
         for slot in 0..memory.shares.slots.len() as u32 {
-            let seen = if self.away { self.view.allowed.get(slot) } else { self.view.shown.get(slot) };
-            if !seen {
+            if !self.sees(view, slot) {
                 continue;
             }
             let record = memory.shares.slot(slot);
@@ -151,23 +177,42 @@ impl<'a> Filters<'a> {
                 starts.extend(matching(memory, record.root, wanted.get(1..).unwrap_or_default()));
             }
             for start in starts {
-                collect_docs(memory, start, &mut docs);
+                if !collect_docs(memory, start, size, &mut docs) {
+                    return None;
+                }
             }
         }
-        docs.sort_unstable();
-        docs.dedup();
         Some(docs)
     }
-}
 
-/// Which words of a query a text contains, a bit each.
-pub(super) fn words_mask(query: &Query, text: &str) -> u64 {
-    query.words.iter().rev().fold(0, |mask, word| mask << 1 | u64::from(text.contains(word.text.as_str())))
-}
+    /// The components of a `path:` filter from the top.
+    fn anchor(&self) -> Option<&'a [String]> {
+        self.query.filters.iter().filter(|filter| !filter.inverted).find_map(|filter| match &filter.test {
+            Test::Path(PathTest::Below(components)) if !components.is_empty() => Some(components.as_slice()),
+            _ => None,
+        })
+    }
 
-/// The words that may stand in a directory part.
-pub(super) fn movable(query: &Query) -> u64 {
-    query.words.iter().rev().fold(0, |mask, word| mask << 1 | u64::from(!word.name_only))
+    /// The documents of the shares that filters on peer and share leave, if there are such filters and the documents
+    /// are at most `size`.
+    pub(super) fn docs_of_slots(&self, memory: &Memory, view: &View, size: usize) -> Option<Vec<u32>> {
+        let by_slot = |filter: &Filter| matches!(filter.test, Test::Peer(_) | Test::Share(_)) && !filter.inverted;
+        if !self.query.filters.iter().any(by_slot) {
+            return None;
+        }
+        let mut docs = Vec::new();
+        for slot in 0..memory.shares.slots.len() as u32 {
+            if !self.sees(view, slot) || !self.slot_fits(memory, slot) {
+                continue;
+            }
+            let record = memory.shares.slot(slot);
+            let fit = record.files <= size as u64 && collect_docs(memory, record.root, size, &mut docs);
+            if !fit {
+                return None;
+            }
+        }
+        Some(docs)
+    }
 }
 
 /// The nodes whose path from `node` down folds to these components.
@@ -180,11 +225,17 @@ fn matching(memory: &Memory, node: u32, components: &[String]) -> Vec<u32> {
         .collect()
 }
 
-fn collect_docs(memory: &Memory, node: u32, docs: &mut Vec<u32>) {
-    docs.extend(memory.children_from(node, (0, 0)).map(|row| memory.names.doc_of(memory.row(row).name)));
-    for child in memory.subdirs(node) {
-        collect_docs(memory, child, docs);
+/// The documents in a directory and below; false if there are more than `size`.
+fn collect_docs(memory: &Memory, node: u32, size: usize, docs: &mut Vec<u32>) -> bool {
+    let mut nodes = vec![node];
+    while let Some(node) = nodes.pop() {
+        docs.extend(memory.children_from(node, (0, 0)).map(|row| memory.doc_of_row(row)));
+        if docs.len() > size {
+            return false;
+        }
+        nodes.extend(memory.subdirs(node));
     }
+    true
 }
 
 fn has_extension(name: &str, list: &[String]) -> bool {

@@ -1,34 +1,47 @@
 //! The order of hits, and cursors as places in it.
 //!
-//! The order depends on what is registered alone, not on numbers inside the memory, so a cursor survives a restart and
-//! two stores agree.
+//! A hit's place is the class of its match, then the logarithm of the registered copies of its name, then shorter names,
+//! then the document's number. The second is what the search index noted when it built the document's segment: it may
+//! lag, but it lets a page end as soon as it is full. Within a document the hit with more copies comes first.
+//!
+//! Document numbers mean nothing to another opening of the store, so a cursor names the epoch of its index.
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
+use haul_core::query::MatchClass;
 use haul_core::wire::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::store::memory::Memory;
+use crate::store::trigrams::segment::Rank;
 use crate::store::{SearchQuestion, StoreError};
 
-/// A hit before it is presented.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate {
-    /// Better is smaller: the class of the match, or the distance of a near one.
-    pub(super) class: u8,
-    /// Logarithm of copies to base 2.
-    pub(super) weight: u8,
-    /// Bytes of the folded name.
-    pub(super) len: u16,
-    pub(super) doc: u32,
-    pub(super) group: Group,
-    pub(super) copies: u32,
-    pub(super) online: u32,
+/// Where a document stands among all: class, rank, number. Better is smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct Place(u64);
+
+impl Place {
+    /// `class` is that of the match, or the distance of a near one.
+    pub(super) fn new(class: u8, rank: Rank, doc: u32) -> Self {
+        Self(u64::from(class) << 56 | u64::from(rank.number()) << 32 | u64::from(doc))
+    }
+
+    pub(super) fn class(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    pub(super) fn rank(self) -> Rank {
+        Rank::from_number((self.0 >> 32) as u32 & 0x00ff_ffff)
+    }
+
+    pub(super) fn doc(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 /// What makes one hit of several rows of a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Group {
     /// All rows of a content.
     Content(u32),
@@ -36,65 +49,87 @@ pub(super) enum Group {
     Row(u32),
 }
 
-/// What stands behind the name in the order.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-enum Tie {
-    Content([u8; 32], u64),
-    Row { peer: [u8; 32], share: String, directory: ByteString, name: ByteString },
-}
-
-/// A place in the order.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Position {
-    class: u8,
+/// A hit before it is presented, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    pub(super) place: Place,
     /// Inverted: more copies come first.
-    weight: u8,
-    len: u16,
-    name: String,
-    tie: Tie,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Cursor {
-    /// Of the question: another one cannot continue here.
-    question: u64,
-    position: Position,
+    fewer: u32,
+    pub(super) group: Group,
+    pub(super) online: u32,
 }
 
 impl Candidate {
-    fn scale(&self) -> (u8, u8, u16) {
-        (self.class, u8::MAX - self.weight, self.len)
+    pub(super) fn new(place: Place, group: Group, copies: u32, online: u32) -> Self {
+        Self { place, fewer: u32::MAX - copies, group, online }
     }
 
-    pub(super) fn position(&self, memory: &Memory) -> Position {
-        let (class, weight, len) = self.scale();
-        Position { class, weight, len, name: memory.names.folded(self.doc).to_owned(), tie: tie(memory, self.group) }
+    pub(super) fn copies(&self) -> u32 {
+        u32::MAX - self.fewer
     }
-}
 
-/// The order of two candidates. Texts are fetched only for ties.
-pub(super) fn compare(memory: &Memory, a: &Candidate, b: &Candidate) -> Ordering {
-    a.scale()
-        .cmp(&b.scale())
-        .then_with(|| {
-            if a.doc == b.doc { Ordering::Equal } else { memory.names.folded(a.doc).cmp(memory.names.folded(b.doc)) }
-        })
-        .then_with(|| compare_groups(memory, a.group, b.group))
-}
-
-pub(super) fn is_behind(memory: &Memory, candidate: &Candidate, position: &Position) -> bool {
-    let place = (position.class, position.weight, position.len);
-    match candidate.scale().cmp(&place) {
-        Ordering::Equal => candidate.position(memory) > *position,
-        ordering => ordering == Ordering::Greater,
+    fn position(&self) -> (Place, u32, Group) {
+        (self.place, self.fewer, self.group)
     }
 }
 
-fn compare_groups(memory: &Memory, a: Group, b: Group) -> Ordering {
-    if let (Group::Row(a), Group::Row(b)) = (a, b) {
-        return compare_rows(memory, a, b);
+/// Continues behind a hit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Cursor {
+    /// Of the question: another one cannot continue here.
+    question: u64,
+    epoch: u64,
+    place: Place,
+    fewer: u32,
+    group: Group,
+    /// Hits up to here whose words all stand in the base name.
+    pub(super) in_names: u64,
+    /// Hits up to here.
+    pub(super) hits: u64,
+}
+
+impl Cursor {
+    pub(super) fn place(&self) -> Place {
+        self.place
     }
-    tie(memory, a).cmp(&tie(memory, b))
+
+    /// Whether a hit comes later.
+    pub(super) fn is_before(&self, hit: &Candidate) -> bool {
+        (self.place, self.fewer, self.group) < hit.position()
+    }
+
+    /// Whether all hits of a document come earlier.
+    pub(super) fn is_behind(&self, place: Place) -> bool {
+        place < self.place
+    }
+
+    /// Behind the last of these hits, which follow on `before`.
+    pub(super) fn write(
+        question: &SearchQuestion<'_>,
+        epoch: u64,
+        before: Option<&Self>,
+        hits: &[Candidate],
+    ) -> Option<ByteString> {
+        let last = hits.last()?;
+        let in_names = hits.iter().filter(|hit| hit.place.class() < MatchClass::Directory as u8).count() as u64;
+        let cursor = Self {
+            question: question_hash(question),
+            epoch,
+            place: last.place,
+            fewer: last.fewer,
+            group: last.group,
+            in_names: in_names + before.map_or(0, |before| before.in_names),
+            hits: hits.len() as u64 + before.map_or(0, |before| before.hits),
+        };
+        Some(ByteString(haul_core::wire::encode(&cursor)))
+    }
+
+    /// A cursor of this question and this index.
+    pub(super) fn read(bytes: &[u8], question: &SearchQuestion<'_>, epoch: u64) -> Result<Self, StoreError> {
+        let cursor: Self = haul_core::wire::decode(bytes).map_err(|_| StoreError::BadCursor)?;
+        let same = cursor.question == question_hash(question) && cursor.epoch == epoch;
+        if same { Ok(cursor) } else { Err(StoreError::BadCursor) }
+    }
 }
 
 /// Orders rows by peer, share name, directory and name.
@@ -117,38 +152,10 @@ pub(in crate::store) fn compare_rows(memory: &Memory, a: u32, b: u32) -> Orderin
     })
 }
 
-fn tie(memory: &Memory, group: Group) -> Tie {
-    match group {
-        Group::Content(content) => {
-            let content = memory.contents.get(content);
-            Tie::Content(content.blob().map_or([0; 32], |blob| *blob.as_bytes()), content.size())
-        }
-        Group::Row(row) => {
-            let slot = memory.row(row).slot();
-            memory.with_entry(row, |entry| Tie::Row {
-                peer: *memory.shares.peer_of(slot).id.as_bytes(),
-                share: memory.shares.slot(slot).name.as_str().to_owned(),
-                directory: entry.directory.into(),
-                name: entry.name.into(),
-            })
-        }
-    }
-}
-
 /// Tells questions apart; it guards against mistakes, not against anybody.
 fn question_hash(question: &SearchQuestion<'_>) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     format!("{:?}", question.query).hash(&mut hasher);
     question.away.hash(&mut hasher);
     hasher.finish()
-}
-
-pub(super) fn write_cursor(memory: &Memory, last: &Candidate, question: &SearchQuestion<'_>) -> ByteString {
-    let cursor = Cursor { question: question_hash(question), position: last.position(memory) };
-    ByteString(haul_core::wire::encode(&cursor))
-}
-
-pub(super) fn read_cursor(bytes: &[u8], question: &SearchQuestion<'_>) -> Result<Position, StoreError> {
-    let cursor: Cursor = haul_core::wire::decode(bytes).map_err(|_| StoreError::BadCursor)?;
-    if cursor.question == question_hash(question) { Ok(cursor.position) } else { Err(StoreError::BadCursor) }
 }

@@ -7,6 +7,7 @@ use haul_core::wire::index::Hit;
 
 use super::collect::group_of;
 use super::filter::Filters;
+use super::matching::Matcher;
 use super::order::{Candidate, Group, compare_rows};
 use crate::store::memory::shares::View;
 use crate::store::memory::{Memory, NONE};
@@ -26,15 +27,18 @@ pub(super) fn present(
     memory: &Memory,
     view: &View,
     filters: &Filters<'_>,
+    matcher: &Matcher<'_>,
     chosen: &[Candidate],
     near: bool,
 ) -> Vec<Hit> {
-    let gathered = gather(memory, view, filters, chosen, near);
+    let gathered = gather(memory, view, chosen, |row| {
+        filters.fit(memory, view, row) && (near || filters.words_fit(memory, matcher, row))
+    });
     let mut names = HashMap::new();
     chosen
         .iter()
         .filter_map(|candidate| {
-            let found = gathered.get(&(candidate.doc, candidate.group))?;
+            let found = gathered.get(&(candidate.place.doc(), candidate.group))?;
             let names = *names.entry(candidate.group).or_insert_with(|| count_names(memory, view, candidate.group));
             Some(hit(memory, candidate, found, names, near))
         })
@@ -45,18 +49,18 @@ pub(super) fn present(
 fn gather(
     memory: &Memory,
     view: &View,
-    filters: &Filters<'_>,
     chosen: &[Candidate],
-    near: bool,
+    fits: impl Fn(u32) -> bool,
 ) -> HashMap<(u32, Group), Gathered> {
-    let wanted: HashSet<(u32, Group)> = chosen.iter().map(|candidate| (candidate.doc, candidate.group)).collect();
-    let docs: HashSet<u32> = chosen.iter().map(|candidate| candidate.doc).collect();
+    let wanted: HashSet<(u32, Group)> =
+        chosen.iter().map(|candidate| (candidate.place.doc(), candidate.group)).collect();
+    let docs: HashSet<u32> = chosen.iter().map(|candidate| candidate.place.doc()).collect();
     let empty = memory.contents.of_blob(&haul_core::ids::BlobId::empty());
     let mut gathered: HashMap<(u32, Group), Gathered> = HashMap::new();
     for doc in docs {
         for row in memory.rows_of_doc(doc) {
             let key = (doc, group_of(memory, &empty, row));
-            if !wanted.contains(&key) || !filters.fit(memory, row) || !(near || filters.words_fit(memory, row)) {
+            if !wanted.contains(&key) || !fits(row) {
                 continue;
             }
             let shown = view.shown.get(memory.slot_of_row(row));
@@ -108,7 +112,7 @@ fn hit(memory: &Memory, candidate: &Candidate, found: &Gathered, names: u32, nea
         share: slot.name.clone(),
         path: path_of(memory, found.best),
         names,
-        copies: candidate.copies,
+        copies: candidate.copies(),
         online: candidate.online,
         near,
     }
