@@ -18,6 +18,7 @@ pub mod server;
 pub mod shares;
 pub mod stream;
 pub mod uploads;
+pub mod watch;
 
 pub use context::{Context, Facts};
 pub use problem::Problem;

@@ -14,6 +14,7 @@ mod hold;
 pub mod membership;
 pub mod session;
 pub mod standing;
+mod watches;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::share::Shares;
 pub use membership::{Membership, MembershipError};
 pub use session::{AttemptError, MemoryIndex, Session, refusal_words};
 pub use standing::Standing;
+pub use watches::{News, WatchStream};
 
 /// How long a command waits for a session that is about to open.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -145,6 +147,7 @@ struct Shared {
     commands: mpsc::Sender<Command>,
     nudge: Notify,
     index_addresses: Vec<String>,
+    watches: Arc<watches::Watches>,
 }
 
 /// Asks the index. Clones are cheap.
@@ -180,6 +183,7 @@ pub fn start(
         commands,
         nudge: Notify::new(),
         index_addresses: settings.index_addresses.clone(),
+        watches: Arc::default(),
     });
     let task = tokio::spawn(hold::Keeper::new(settings, shared.clone(), receiver, shutdown).run());
     Ok((IndexLink { shared }, task))
@@ -236,6 +240,13 @@ impl IndexLink {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Starts a watch: the index tells of new names that fit, until the stream is dropped. Needs a session to begin
+    /// with; later it outlives sessions.
+    pub async fn start_watch(&self, query: String) -> Result<WatchStream, LinkError> {
+        self.session().await?;
+        Ok(self.shared.watches.start(query))
     }
 
     /// The open session, or why there is none.

@@ -10,13 +10,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ask::{ask, error};
+use ask::{ask, error, follow};
 use fake_index::FakeIndex;
 use haul_core::ids::BlobId;
 use haul_core::path::SharePath;
 use haul_core::time::Timestamp;
 use haul_core::trust::Role;
-use haul_core::wire::index::{BlobPlaces, Hit, HitKind, Hits, PeerCard, Place, Providers, Stats};
+use haul_core::wire::index::{BlobPlaces, Hit, HitKind, Hits, IndexPush, PeerCard, Place, Providers, Refusal, Stats};
 use haul_core::wire::{ByteString, Label};
 use haul_net::identity::SecretKey;
 use haul_peer::api::codes::{ErrorCode, VERBS};
@@ -461,4 +461,31 @@ async fn pages_open_with_a_link_and_for_nobody_else() {
     assert!(page(address, &post(&format!("http://{address}"))).await.starts_with("HTTP/1.1 409"), "no such transfer");
     shutdown.cancel();
     daemon.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_tells_line_by_line_until_the_one_who_asked_hangs_up() {
+    let index = FakeIndex::new();
+    let run = start(&index).await;
+    let mut lines = follow(run.daemon.socket(), "/v1/watch", &json!({"query": "iso"})).await;
+    assert!(matches!(lines.next().await, Record::Changed(changed) if changed.what == "watching"));
+    // Names that no file can have are an index's mistake or trick.
+    let names = ["a.iso", "../b.iso", "..", "c/d.iso", "", "e.iso"];
+    let hits = names.map(|name| Hit { name: ByteString::from(name.as_bytes()), ..hit("x", false) }).to_vec();
+    index.push_all(&IndexPush::Match { watch: 1, hits, missed: true });
+    assert!(matches!(lines.next().await, Record::Hit(hit) if (hit.n, hit.name.as_str()) == (1, "a.iso")));
+    assert!(matches!(lines.next().await, Record::Hit(hit) if (hit.n, hit.name.as_str()) == (2, "e.iso")));
+    assert!(matches!(lines.next().await, Record::Warning(notice) if notice.message.contains("some are not shown")));
+    index.script.lock().unwrap().refuse_hello = Some(Refusal::Busy { retry_after_ms: 1 });
+    index.drop_all();
+    assert!(matches!(lines.next().await, Record::Waiting(notice) if notice.message.contains("the index is away")));
+    index.script.lock().unwrap().refuse_hello = None;
+    assert!(matches!(lines.next().await, Record::Warning(notice) if notice.message.contains("session")));
+    drop(lines);
+    while index.count("unwatch") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let answer = run.ask("POST", "/v1/watch", json!({"query": " "})).await;
+    assert_eq!(error(&answer).code, ErrorCode::BadQuery);
+    run.stop().await;
 }

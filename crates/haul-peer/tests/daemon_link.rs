@@ -13,10 +13,12 @@ use fake_index::FakeIndex;
 use haul_core::ids::BlobId;
 use haul_core::path::SharePath;
 use haul_core::time::Timestamp;
-use haul_core::wire::Label;
-use haul_core::wire::index::{BlobPlaces, IndexAnswer, IndexRequest, PeerCard, Place, Providers, Refusal};
+use haul_core::wire::index::{
+    BlobPlaces, Hit, HitKind, IndexAnswer, IndexPush, IndexRequest, PeerCard, Place, Providers, Refusal,
+};
+use haul_core::wire::{ByteString, Label};
 use haul_net::identity::SecretKey;
-use haul_peer::link::{self, IndexLink, LinkError, LinkSettings, LinkState};
+use haul_peer::link::{self, IndexLink, LinkError, LinkSettings, LinkState, News};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -191,6 +193,77 @@ async fn cards_are_asked_for_once_until_they_are_old_or_wrong() {
     index.script.lock().unwrap().providers = Providers::default();
     let nobody = vec![link::Providers { size: None, places: 0, cards: Vec::new() }];
     assert_eq!(run.link.locate(&[blob], 8, false).await.unwrap(), nobody);
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+}
+
+fn matched(name: &str) -> Hit {
+    Hit {
+        kind: HitKind::File,
+        name: ByteString::from(name.as_bytes()),
+        blob: None,
+        size: 1,
+        mtime_ns: 0,
+        peer: SecretKey::generate().unwrap().public(),
+        peer_name: Label::new("nas").unwrap(),
+        share: Label::new("docs").unwrap(),
+        path: SharePath::new(name).unwrap(),
+        names: 1,
+        copies: 1,
+        online: 1,
+        near: false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_outlives_sessions_and_ends_with_its_stream() {
+    let index = FakeIndex::new();
+    let run = start(&index, &key(), None);
+    assert!(matches!(run.link.start_watch("iso".into()).await, Err(LinkError::NotJoined)));
+    run.link.join(index.ticket()).await.unwrap();
+    let mut stream = run.link.start_watch("iso".into()).await.unwrap();
+    assert_eq!(stream.next().await, Ok(News::Placed));
+    let hit = matched("a.iso");
+    index.push_all(&IndexPush::Match { watch: 1, hits: vec![hit.clone()], missed: true });
+    index.push_all(&IndexPush::Match { watch: 2, hits: vec![hit.clone()], missed: false });
+    assert_eq!(stream.next().await, Ok(News::Hit(Box::new(hit.clone()))));
+    assert_eq!(stream.next().await, Ok(News::Missed));
+    // On the next session it is placed again, and says that something may be missing.
+    index.drop_all();
+    assert_eq!(stream.next().await, Ok(News::PlacedAgain));
+    index.push_all(&IndexPush::Match { watch: 1, hits: vec![hit.clone()], missed: false });
+    assert_eq!(stream.next().await, Ok(News::Hit(Box::new(hit))));
+    assert_eq!((index.count("watch"), index.count("unwatch")), (2, 0));
+    drop(stream);
+    while index.count("unwatch") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut last = run.link.start_watch("iso".into()).await.unwrap();
+    assert_eq!(last.next().await, Ok(News::Placed));
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+    assert_eq!(last.next().await, Err(LinkError::Stopping));
+}
+
+/// The connection of a peer that reads no pushes ends after 256 of them: the link reads for a watch that does not.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_loses_matches_with_a_mark() {
+    let index = FakeIndex::new();
+    let run = start(&index, &key(), None);
+    run.link.join(index.ticket()).await.unwrap();
+    let mut stream = run.link.start_watch("iso".into()).await.unwrap();
+    assert_eq!(stream.next().await, Ok(News::Placed));
+    for n in 0..2_000 {
+        index.push_all(&IndexPush::Match { watch: 1, hits: vec![matched(&n.to_string())], missed: false });
+        assert!(matches!(run.link.ask(&IndexRequest::Stats).await, Ok(IndexAnswer::Stats(_))));
+    }
+    for n in 0..1_000 {
+        assert!(matches!(stream.next().await, Ok(News::Hit(hit)) if *hit.name == *n.to_string().as_bytes()));
+    }
+    assert_eq!(stream.next().await, Ok(News::Missed));
+    index.push_all(&IndexPush::Match { watch: 1, hits: vec![matched("room")], missed: false });
+    assert!(matches!(stream.next().await, Ok(News::Hit(hit)) if &*hit.name == b"room"));
+    assert_eq!(index.connects.load(Ordering::SeqCst), 1);
     run.shutdown.cancel();
     run.task.await.unwrap();
 }

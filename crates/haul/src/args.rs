@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Peer(PeerArgs),
     /// Find files by words of their names
     Search(SearchArgs),
+    /// Tell of new names that fit, as they appear; run a command for each, or fetch them
+    Watch(WatchArgs),
     /// Who has exactly this, and how to reach them
     Lookup(LookupArgs),
     /// Fetch a file or folder from everyone who has it, verified
@@ -207,6 +209,33 @@ pub(crate) struct SearchArgs {
     /// Also what only absent peers have
     #[arg(long)]
     pub(crate) away: bool,
+}
+
+/// Arguments of `haul watch`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "A search that stands until ^C: it tells what others share from now on, and what comes back\n\
+    with a peer that was away. Words count in names only, folders by path:/folder; else as in search.\n\n\
+    --exec comes last and takes the rest of the line. The command runs once per name and content,\n\
+    one at a time, never through a shell. It gets one more argument: the name, with ./ in front if\n\
+    it starts with -, or, with --get, the path of the file. HAUL_HIT_NAME, HAUL_HIT_ID,\n\
+    HAUL_HIT_SIZE, HAUL_HIT_PEER, HAUL_HIT_PATH and HAUL_HIT_FILE say more.\n\n\
+    Example:  haul watch llama ext:gguf --get -o models --exec notify-send \"new model\"")]
+pub(crate) struct WatchArgs {
+    /// Words and filters
+    #[arg(required = true, value_name = "WORDS")]
+    pub(crate) query: Vec<String>,
+    /// Fetch each match, verified; what is there is never replaced
+    #[arg(long)]
+    pub(crate) get: bool,
+    /// Fetch into this folder; default: the current one
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "get")]
+    pub(crate) output: Option<PathBuf>,
+    /// End after this many matches
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    /// Run this command for each match
+    #[arg(long, value_name = "CMD", num_args = 1.., allow_hyphen_values = true, value_hint = ValueHint::CommandName)]
+    pub(crate) exec: Vec<String>,
 }
 
 /// Arguments of `haul lookup`.

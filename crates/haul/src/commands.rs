@@ -13,6 +13,7 @@ pub(crate) mod shares;
 mod start;
 mod status;
 mod transfers;
+mod watch;
 pub(crate) mod what;
 
 pub(crate) use browse::split_place;
@@ -53,6 +54,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
         Command::Up(args) => roles::up(context, &args).await,
         Command::Peer(args) => roles::peer(context, &args).await,
         Command::Search(args) => search::run(context, &args).await,
+        Command::Watch(args) => watch::run(context, &args).await,
         Command::Lookup(args) => lookup::run(context, &args).await,
         Command::Get(args) => get::run(context, &args).await,
         Command::Browse(args) => browse::run(context, &args).await,

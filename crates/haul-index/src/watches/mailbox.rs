@@ -133,8 +133,7 @@ impl Waiting {
         let count = pending.hits.len().min(HITS_PER_MATCH);
         let hits: Vec<Hit> = pending.hits.drain(..count).collect();
         let more = !pending.hits.is_empty();
-        // The mark stands behind what was kept.
-        let missed = pending.missed && !more;
+        let missed = std::mem::take(&mut pending.missed);
         if !more {
             self.watches.remove(&watch);
         }
@@ -151,7 +150,7 @@ mod tests {
     use crate::watches::tests::hit;
 
     #[tokio::test]
-    async fn watches_take_turns_and_losses_are_marked_behind_what_was_kept() {
+    async fn watches_take_turns_and_losses_are_marked() {
         let mailbox = Mailbox::default();
         for n in 0..limits::MATCHES_WAITING {
             assert!(mailbox.offer(if n < 300 { 1 } else { u64::MAX }, hit(&n.to_string())));
@@ -167,10 +166,10 @@ mod tests {
         assert_eq!(
             taken,
             [
-                (1, 200, false),
+                (1, 200, true),
                 (7, 0, true),
                 (last, 200, false),
-                (1, 100, true),
+                (1, 100, false),
                 (last, 200, false),
                 (last, 200, false),
                 (last, 100, false)

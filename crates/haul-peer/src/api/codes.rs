@@ -172,6 +172,7 @@ pub const VERBS: &[&str] = &[
     "index",
     "peer",
     "search",
+    "watch",
     "lookup",
     "get",
     "browse",

@@ -115,7 +115,8 @@ impl<'a> Search<'a> {
     }
 }
 
-fn hit_record(n: u64, hit: &Hit) -> HitRecord {
+/// A hit as a record, the `n`th of its answer.
+pub(super) fn hit_record(n: u64, hit: &Hit) -> HitRecord {
     let (path, raw) = full_path(hit.share.as_str(), hit.path.as_bytes());
     let kind = kind_of(hit.kind);
     HitRecord {

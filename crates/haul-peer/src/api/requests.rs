@@ -33,6 +33,14 @@ pub struct LookupRequest {
     pub max: Option<u32>,
 }
 
+/// `POST /v1/watch`: the answer goes on until the one who asked goes away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchRequest {
+    /// The query.
+    pub query: String,
+}
+
 /// `POST /v1/browse`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

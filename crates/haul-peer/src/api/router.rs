@@ -30,6 +30,7 @@ pub fn router(context: Arc<Context>) -> Router {
         .route("/v1/network/remove", post(remove_member))
         .route("/v1/search", post(search))
         .route("/v1/lookup", post(lookup))
+        .route("/v1/watch", post(watch))
         .route("/v1/browse", post(browse_peer))
         .route("/v1/get", post(fetch))
         .route("/v1/cat", post(cat))
@@ -89,6 +90,7 @@ macro_rules! plain {
 
 operation!(search, find::search);
 operation!(lookup, find::lookup);
+operation!(watch, super::watch::watch);
 operation!(browse_peer, browse::browse);
 operation!(fetch, super::get::get);
 operation!(add_share, shares::add);

@@ -100,6 +100,7 @@ impl Keeper {
         if let Some((_, reply)) = self.joining.take() {
             answer(reply, Err(LinkError::Stopping));
         }
+        self.shared.watches.stop();
         self.set(LinkState::Stopped);
     }
 
@@ -243,9 +244,10 @@ impl Keeper {
     }
 
     /// Renews until the session is over.
-    async fn hold(&mut self, session: &Arc<Session>, mut inbox: Inbox) -> Ending {
+    async fn hold(&mut self, session: &Arc<Session>, inbox: Inbox) -> Ending {
         let registering = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        tasks.spawn(self.shared.watches.clone().follow(session.clone(), inbox));
         if let Some(shares) = self.settings.shares.clone() {
             let (session, token) = (session.clone(), registering.clone());
             tasks.spawn(async move { register::run(shares, session, token).await.0 });
@@ -259,14 +261,8 @@ impl Keeper {
                     () = self.shutdown.cancelled() => break Some(Ending::Shutdown),
                     reason = session.connection.closed() => break Some(Ending::Lost(reason.to_string(), None)),
                     Some(ended) = tasks.join_next() => {
-                        let reason = ended.unwrap_or_else(|error| format!("registering failed: {error}"));
+                        let reason = ended.unwrap_or_else(|error| format!("a task of the session failed: {error}"));
                         break Some(Ending::Lost(reason, None));
-                    }
-                    inbound = inbox.next() => {
-                        // An index asks nothing of a peer yet, and its pushes belong to later features.
-                        if inbound.is_none() {
-                            break Some(Ending::Lost(session.connection.closed().await.to_string(), None));
-                        }
                     }
                     command = self.commands.recv() => match command {
                         Some(Command::Leave(reply)) => break Some(Ending::Left(reply)),

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 pub async fn raw(
@@ -46,4 +46,30 @@ pub fn error(records: &[Record]) -> ErrorRecord {
         Some(Record::Error(error)) => error.clone(),
         other => panic!("no error at the end: {other:?}"),
     }
+}
+
+/// An answer that goes on, read record by record.
+pub struct Lines {
+    lines: tokio::io::Lines<tokio::io::BufReader<UnixStream>>,
+}
+
+impl Lines {
+    /// The next record; skips what stands around the lines.
+    pub async fn next(&mut self) -> Record {
+        loop {
+            let line = self.lines.next_line().await.unwrap().expect("a further line");
+            if let Ok(line) = serde_json::from_str::<Line>(&line) {
+                return line.record;
+            }
+        }
+    }
+}
+
+/// Asks for an answer that goes on. Dropping it hangs up.
+pub async fn follow(socket: &Path, path: &str, body: &serde_json::Value) -> Lines {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let body = body.to_string();
+    let request = format!("POST {path} HTTP/1.1\r\nhost: haul\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    Lines { lines: tokio::io::BufReader::new(stream).lines() }
 }

@@ -10,8 +10,8 @@ use haul_core::time::Timestamp;
 use haul_core::trust::{Grant, IndexCertificate, MemberCertificate, Role, Ticket};
 use haul_core::wire::ByteString;
 use haul_core::wire::index::{
-    Hits, IndexAnswer, IndexRequest, Listing, Located, LocatedBlob, Membership, PeerCard, Providers, Refusal, Renewed,
-    Stats, Welcome,
+    Hits, IndexAnswer, IndexPush, IndexRequest, Listing, Located, LocatedBlob, Membership, PeerCard, Providers,
+    Refusal, Renewed, Stats, Welcome,
 };
 use haul_net::clock;
 use haul_net::connection::{Connection, ConnectionSettings, Inbound, Inbox};
@@ -97,6 +97,13 @@ impl FakeIndex {
 
     pub fn count(&self, what: &str) -> u64 {
         self.seen.lock().unwrap().get(what).copied().unwrap_or_default()
+    }
+
+    /// Pushes to everybody who is connected.
+    pub fn push_all(&self, push: &IndexPush) {
+        for connection in self.connections.lock().unwrap().iter() {
+            connection.push(push).unwrap();
+        }
     }
 
     /// Breaks all connections without a word about why.

@@ -46,7 +46,7 @@ pub(crate) async fn run(context: &Context, args: &GetArgs) -> Result<Exit, Failu
                 from = pick(context, &wanted).await?;
             }
             let request = request(&wanted, &output, from.clone(), args);
-            one(context, &wanted, request, deadline).await
+            one(context, &wanted, request, deadline).await.map(drop)
         };
         if let Err(failure) = outcome.await {
             let stops = failure.code() == ErrorCode::Interrupted || failure.code() == ErrorCode::Timeout;
@@ -73,7 +73,7 @@ fn from_stdin() -> Result<Vec<String>, Failure> {
 }
 
 /// Where it goes, absolute. Several things need a folder, which is made.
-fn target(output: Option<&Path>, several: bool) -> Result<PathBuf, Failure> {
+pub(super) fn target(output: Option<&Path>, several: bool) -> Result<PathBuf, Failure> {
     let output = std::path::absolute(output.unwrap_or(Path::new(".")))?;
     // What ends in a slash names the same thing as without it.
     let output: PathBuf = output.components().collect();
@@ -86,7 +86,7 @@ fn target(output: Option<&Path>, several: bool) -> Result<PathBuf, Failure> {
     Ok(output)
 }
 
-fn request(wanted: &Wanted, output: &Path, from: Vec<String>, args: &GetArgs) -> GetRequest {
+pub(super) fn request(wanted: &Wanted, output: &Path, from: Vec<String>, args: &GetArgs) -> GetRequest {
     // A hit keeps the name under which it was found, also where its content has others.
     let output = match &wanted.name {
         Some(name) if output.is_dir() && !output.join(name).is_dir() => output.join(name),
@@ -126,13 +126,13 @@ async fn pick(context: &Context, wanted: &Wanted) -> Result<Vec<String>, Failure
     }
 }
 
-/// Fetches one thing.
-async fn one(
+/// Fetches one thing; gives its path here.
+pub(super) async fn one(
     context: &Context,
     wanted: &Wanted,
     request: GetRequest,
     deadline: Option<Instant>,
-) -> Result<(), Failure> {
+) -> Result<Option<PathBuf>, Failure> {
     let daemon = context.daemon().await?;
     let mut view = View::new(context, wanted);
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -161,7 +161,7 @@ async fn one(
     match stopped {
         Err(outcome) => {
             view.close();
-            outcome
+            outcome.map(|()| view.path)
         }
         Ok(stop) => Err(view.pause(daemon, stop).await),
     }
@@ -181,12 +181,14 @@ struct View<'a> {
     transfer: Option<u64>,
     verified: u64,
     waiting: Option<String>,
+    /// Where it is, once it is complete.
+    path: Option<PathBuf>,
 }
 
 impl<'a> View<'a> {
     fn new(context: &'a Context, wanted: &'a Wanted) -> Self {
         let progress = Some(Progress::new(&context.output, &wanted.label));
-        Self { context, wanted, progress, transfer: None, verified: 0, waiting: None }
+        Self { context, wanted, progress, transfer: None, verified: 0, waiting: None, path: None }
     }
 
     fn record(&mut self, record: Option<Record>) -> Result<(), Failure> {
@@ -241,6 +243,7 @@ impl<'a> View<'a> {
 
     fn done(&mut self, done: &DoneRecord) -> Result<(), Failure> {
         self.close();
+        self.path = Some(PathBuf::from(&done.path));
         let output = &self.context.output;
         match output.format {
             Format::Json => return Ok(()),

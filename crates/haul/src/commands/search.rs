@@ -140,7 +140,7 @@ fn row(context: &Context, hit: &HitRecord) -> Vec<String> {
 }
 
 /// kind, size, mtime, id, path, peer, copies, online.
-fn plain(context: &Context, hit: &HitRecord) -> Result<(), Failure> {
+pub(super) fn plain(context: &Context, hit: &HitRecord) -> Result<(), Failure> {
     context.output.fields(&[
         super::browse::kind(hit.kind),
         &hit.size.map(|size| size.to_string()).unwrap_or_default(),

@@ -7,3 +7,4 @@ mod finding;
 mod generated;
 mod getting;
 mod scripts;
+mod watching;

@@ -12,3 +12,4 @@ mod roles;
 mod scale;
 mod support;
 mod walkthrough;
+mod watching;
