@@ -5,6 +5,7 @@
 
 pub mod frame;
 pub mod index;
+pub mod locate;
 pub mod peer;
 
 use alloc::vec::Vec;

@@ -186,6 +186,13 @@ pub enum SendError {
     Full,
 }
 
+/// Answers requests on the connection's own task: no queue, no wake-up and no other task in between.
+pub trait AnswerAtOnce: Send + Sync {
+    /// Appends the bytes of the answer's message, which must fit into a frame, and tells roughly how many microseconds
+    /// of work it was. None leaves the request to the inbox, and whatever was appended does not count.
+    fn answer(&self, request: &[u8], answer: &mut Vec<u8>) -> Option<u32>;
+}
+
 /// What went over a connection so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -249,6 +256,12 @@ impl Connection {
     /// Queues a message that wants no answer. It never waits: while too much is unwritten, it is refused.
     pub fn push<M: Serialize>(&self, message: &M) -> Result<(), SendError> {
         outbound::push(self, message)
+    }
+
+    /// From now on, requests that `service` answers at once do not go through the inbox. Only the first call counts. The
+    /// service must not hold this connection, or it would keep it open.
+    pub fn answer_at_once(&self, service: Arc<dyn AnswerAtOnce>) {
+        self.shared().set_at_once(service);
     }
 
     /// The key that the other side proved to hold.

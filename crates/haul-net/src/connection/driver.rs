@@ -1,10 +1,14 @@
 //! The one task of a connection: reads, writes, and closes in order.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::reader::Reader;
 use super::shared::Shared;
@@ -30,21 +34,29 @@ impl Drop for Finish {
 }
 
 pub(super) async fn drive(
-    transport: BoxTransport,
+    mut transport: BoxTransport,
     shared: Arc<Shared>,
     inbox: mpsc::Sender<Inbound>,
     handle: Weak<Handle>,
 ) {
     let _finish = Finish(Arc::clone(&shared));
-    let (read, write) = tokio::io::split(transport);
-    let mut reader = Reader::new(read, Arc::clone(&shared), inbox, handle);
-    let mut writer = Writer::new(write, Arc::clone(&shared));
-    let reason = tokio::select! {
-        reason = reader.run() => reason,
-        reason = writer.run() => reason,
-        reason = shared.closing() => reason,
-        () = silence(&shared) => CloseReason::Silent,
-    };
+    let mut reader = Reader::new(Arc::clone(&shared), inbox, handle);
+    let mut writer = Writer::new(Arc::clone(&shared));
+    let mut silence = shared.settings.first_request.map(|deadline| Box::pin(sleep(deadline)));
+    let reason = poll_fn(|context| {
+        if let Some(reason) = shared.close_reason() {
+            return Poll::Ready(reason);
+        }
+        // What was read just now is answered by the same turn's write.
+        if let Poll::Ready(reason) = reader.poll(context, &mut transport, &mut writer) {
+            return Poll::Ready(reason);
+        }
+        if let Poll::Ready(reason) = writer.poll(context, &mut transport) {
+            return Poll::Ready(reason);
+        }
+        poll_silence(context, &mut silence, &shared)
+    })
+    .await;
     shared.close(reason);
     let reason = shared.reason_of_end();
     shared.fail_waiting();
@@ -53,28 +65,43 @@ pub(super) async fn drive(
         if !matches!(reason, CloseReason::Local(_) | CloseReason::Unused) {
             shared.output.clear();
         }
-        let last_words = async {
-            // What comes in meanwhile is read away, or two sides that say goodbye at once could wait for each other.
-            tokio::select! {
-                written = timeout(LAST_WORDS, writer.finish(&goodbye)) => matches!(written, Ok(Ok(()))),
-                () = reader.drain() => false,
-            }
-        };
-        if last_words.await {
-            let _ = timeout(LINGER, reader.drain()).await;
+        // What comes in meanwhile is read away, or two sides that say goodbye at once could wait for each other.
+        let last_words = poll_fn(|context| match poll_drain(context, &mut transport) {
+            Poll::Ready(()) => Poll::Ready(false),
+            Poll::Pending => writer.poll_finish(context, &mut transport, &goodbye).map(|end| end.is_ok()),
+        });
+        if timeout(LAST_WORDS, last_words).await == Ok(true) {
+            let _ = timeout(LINGER, poll_fn(|context| poll_drain(context, &mut transport))).await;
         }
     }
 }
 
-/// Waits until the first request is overdue; for ever if it came or none is expected.
-async fn silence(shared: &Shared) {
-    if let Some(deadline) = shared.settings.first_request {
-        sleep(deadline).await;
-        if !shared.was_asked() {
-            return;
+/// Ready once the first request is overdue; the timer is gone once it came.
+fn poll_silence(
+    context: &mut Context<'_>,
+    silence: &mut Option<Pin<Box<Sleep>>>,
+    shared: &Shared,
+) -> Poll<CloseReason> {
+    if shared.was_asked() {
+        *silence = None;
+    }
+    match silence {
+        Some(deadline) => deadline.as_mut().poll(context).map(|()| CloseReason::Silent),
+        None => Poll::Pending,
+    }
+}
+
+/// Reads and forgets; ready once the other side has closed too, so that what we sent is not lost with the socket.
+fn poll_drain(context: &mut Context<'_>, transport: &mut BoxTransport) -> Poll<()> {
+    let mut bytes = [0; 4 * 1024];
+    loop {
+        let mut room = ReadBuf::new(&mut bytes);
+        match Pin::new(&mut *transport).poll_read(context, &mut room) {
+            Poll::Ready(Ok(())) if !room.filled().is_empty() => {}
+            Poll::Ready(_) => return Poll::Ready(()),
+            Poll::Pending => return Poll::Pending,
         }
     }
-    std::future::pending::<()>().await;
 }
 
 /// What the other side is told; nothing if it knows or cannot hear.

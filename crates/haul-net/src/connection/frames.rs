@@ -1,5 +1,7 @@
 //! Cuts received bytes into frames, without copying bodies. Pure: bytes in, frames out.
 
+use std::cell::Cell;
+
 use bytes::{Buf, Bytes, BytesMut};
 use haul_core::wire::frame::{FrameError, FrameHeader, HEADER_BYTES};
 
@@ -8,6 +10,11 @@ const SMALL_CHUNK: usize = 16 * 1024;
 /// Room that a frame gets on its word alone; beyond it, room doubles with what has arrived. A leaf with its header and
 /// the next frame's header fit.
 const TRUSTED_CHUNK: usize = 64 * 1024 + 4 * HEADER_BYTES;
+
+thread_local! {
+    /// A chunk that the next connection on this thread reads into, so that a read allocates nothing.
+    static SPARE: Cell<BytesMut> = Cell::default();
+}
 
 /// Received bytes that are not yet a whole frame.
 #[derive(Debug, Default)]
@@ -26,6 +33,18 @@ impl FrameBuffer {
         Ok(Some((header, self.bytes.split_to(header.body_bytes).freeze())))
     }
 
+    /// The next whole frame, where it is; none as for [`FrameBuffer::next`].
+    pub(super) fn peek(&self, limit: usize) -> Result<Option<(FrameHeader, &[u8])>, FrameError> {
+        let Some(header) = self.header(limit)? else { return Ok(None) };
+        let body = self.bytes.get(HEADER_BYTES..HEADER_BYTES + header.body_bytes);
+        Ok(body.map(|body| (header, body)))
+    }
+
+    /// Drops the next frame, of which [`FrameBuffer::peek`] told the header.
+    pub(super) fn skip(&mut self, header: FrameHeader) {
+        self.bytes.advance(HEADER_BYTES + header.body_bytes);
+    }
+
     /// Where to read to: never without room. A large frame gets room for itself and the next header, so its bytes
     /// are read in place and the next large frame starts with almost nothing to copy.
     pub(super) fn room(&mut self, limit: usize) -> &mut BytesMut {
@@ -36,6 +55,9 @@ impl FrameBuffer {
             }
             _ => SMALL_CHUNK,
         };
+        if self.bytes.capacity() == 0 && wanted == SMALL_CHUNK {
+            self.bytes = SPARE.take();
+        }
         if self.bytes.capacity() <= arrived || self.bytes.capacity() < wanted.min(arrived + SMALL_CHUNK / 4) {
             self.bytes.reserve(wanted.saturating_sub(arrived).max(1));
         }
@@ -45,7 +67,11 @@ impl FrameBuffer {
     /// Gives memory back while nothing is waiting.
     pub(super) fn rest(&mut self) {
         if self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
+            let mut spare = std::mem::take(&mut self.bytes);
+            // Takes back what was read and skipped, unless parts of it live on in other hands.
+            if spare.try_reclaim(SMALL_CHUNK) && spare.capacity() == SMALL_CHUNK {
+                SPARE.set(spare);
+            }
         }
     }
 

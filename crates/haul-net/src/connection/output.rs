@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use bytes::Bytes;
 use haul_core::limits;
 use haul_core::wire::frame::{FrameHeader, FrameKind, HEADER_BYTES};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Bytes of bulk data that may wait: enough for several batches. The rest of the queue belongs to messages.
 const BULK_BYTES: usize = limits::FRAME_BYTES;
@@ -84,7 +85,6 @@ impl Drop for Space<'_> {
 #[derive(Debug)]
 pub(super) struct Output {
     queues: Mutex<Queues>,
-    wake: Notify,
     message_space: Semaphore,
     bulk_space: Semaphore,
 }
@@ -93,6 +93,8 @@ pub(super) struct Output {
 struct Queues {
     messages: VecDeque<OutputFrame>,
     bulk: VecDeque<OutputFrame>,
+    /// Wakes the writer, which has found nothing to write.
+    idle_writer: Option<Waker>,
 }
 
 /// Queue space to give back once a batch is written.
@@ -106,7 +108,6 @@ impl Output {
     pub(super) fn new() -> Self {
         Self {
             queues: Mutex::default(),
-            wake: Notify::new(),
             message_space: Semaphore::new(MESSAGE_BYTES),
             bulk_space: Semaphore::new(BULK_BYTES),
         }
@@ -163,12 +164,27 @@ impl Output {
     pub(super) fn close(&self) {
         self.message_space.close();
         self.bulk_space.close();
-        self.wake.notify_one();
+        self.wake();
+    }
+
+    /// Has the writer's task look again.
+    pub(super) fn wake(&self) {
+        let writer = self.queues().idle_writer.take();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
     }
 
     /// Moves the next frames to `batch`: messages first, but never without the oldest bulk frame, so neither starves.
-    pub(super) fn take_batch(&self, batch: &mut Vec<OutputFrame>) -> BatchSpace {
+    /// If there are none, `writer` is woken by the next one.
+    pub(super) fn take_batch(&self, batch: &mut Vec<OutputFrame>, writer: &Waker) -> BatchSpace {
         let mut queues = self.queues();
+        if queues.messages.is_empty() && queues.bulk.is_empty() {
+            if queues.idle_writer.as_ref().is_none_or(|idle| !idle.will_wake(writer)) {
+                queues.idle_writer = Some(writer.clone());
+            }
+            return BatchSpace::default();
+        }
         let mut space = BatchSpace::default();
         let mut bytes = 0;
         let mut take = |frame: OutputFrame, space: &mut usize, batch: &mut Vec<OutputFrame>| {
@@ -191,13 +207,12 @@ impl Output {
     }
 
     pub(super) fn give_back(&self, space: BatchSpace) {
-        self.message_space.add_permits(space.messages);
-        self.bulk_space.add_permits(space.bulk);
-    }
-
-    /// Waits for the next frame; only the writer waits.
-    pub(super) async fn filled(&self) {
-        self.wake.notified().await;
+        if space.messages > 0 {
+            self.message_space.add_permits(space.messages);
+        }
+        if space.bulk > 0 {
+            self.bulk_space.add_permits(space.bulk);
+        }
     }
 
     /// Drops all that is queued.
@@ -214,8 +229,11 @@ impl Output {
         } else {
             queues.messages.push_back(frame);
         }
+        let writer = queues.idle_writer.take();
         drop(queues);
-        self.wake.notify_one();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {

@@ -1,96 +1,157 @@
 //! The reading half of a connection: bytes to frames to whoever waits for them. Every rule that the other side can
 //! break is checked here or in [`Shared`], and ends the connection.
 
-use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use haul_core::wire::frame::{FrameHeader, FrameKind};
-use tokio::io::{AsyncReadExt, ReadHalf};
+use haul_core::wire::frame::{FrameHeader, FrameKind, HEADER_BYTES};
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::frames::FrameBuffer;
 use super::shared::Shared;
+use super::writer::Writer;
 use super::{CloseReason, Connection, Handle, Inbound, InboundRequest, Violation};
 use crate::transport::BoxTransport;
 
 /// Bytes after which the writer gets a turn.
 const TURN_BYTES: usize = 256 * 1024;
+/// Work on answers, in microseconds, after which other connections get a turn: half of what a lookup may be late.
+const TURN_WORK: u32 = 1_000;
+/// Bytes of answers that wait for the writer before further requests go through the inbox, where they wait for room.
+const OWN_BYTES: usize = 256 * 1024;
 /// Bytes of a goodbye that are kept.
 const REASON_BYTES: usize = 256;
 
 pub(super) struct Reader {
-    transport: ReadHalf<BoxTransport>,
     shared: Arc<Shared>,
     inbox: mpsc::Sender<Inbound>,
     handle: Weak<Handle>,
     buffer: FrameBuffer,
+    /// What the present turn has cost.
+    turn_bytes: usize,
+    turn_work: u32,
 }
 
 impl Reader {
-    pub(super) fn new(
-        transport: ReadHalf<BoxTransport>,
-        shared: Arc<Shared>,
-        inbox: mpsc::Sender<Inbound>,
-        handle: Weak<Handle>,
-    ) -> Self {
-        Self { transport, shared, inbox, handle, buffer: FrameBuffer::default() }
+    pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::Sender<Inbound>, handle: Weak<Handle>) -> Self {
+        Self { shared, inbox, handle, buffer: FrameBuffer::default(), turn_bytes: 0, turn_work: 0 }
     }
 
-    /// Reads until the connection has to close.
-    pub(super) async fn run(&mut self) -> CloseReason {
-        let mut turn_bytes = 0;
+    /// Reads and handles what has come. Ready if the connection has to close; answers that were made at once are left
+    /// to the writer.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        transport: &mut BoxTransport,
+        writer: &mut Writer,
+    ) -> Poll<CloseReason> {
         loop {
-            loop {
-                match self.buffer.next(self.shared.frame_limit()) {
-                    Ok(None) => break,
-                    Ok(Some((header, body))) => {
-                        self.shared.counters.frames_in.fetch_add(1, Ordering::Relaxed);
-                        if let Err(reason) = self.handle_frame(header, body) {
-                            return reason;
-                        }
-                    }
-                    Err(error) => return CloseReason::Frame(error),
-                }
+            if let Err(reason) = self.handle_buffered(&mut writer.own) {
+                return Poll::Ready(reason);
             }
-            match self.fill().await {
-                Ok(0) => return CloseReason::Vanished,
-                Ok(bytes) => {
+            if self.turn_bytes >= TURN_BYTES || self.turn_work >= TURN_WORK {
+                (self.turn_bytes, self.turn_work) = (0, 0);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match self.poll_fill(context, transport) {
+                Poll::Pending => {
+                    (self.turn_bytes, self.turn_work) = (0, 0);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0)) => return Poll::Ready(CloseReason::Vanished),
+                Poll::Ready(Ok(bytes)) => {
                     self.shared.counters.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
-                    turn_bytes += bytes;
+                    self.turn_bytes += bytes;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return CloseReason::Vanished,
-                Err(error) => return CloseReason::Broken(error.to_string()),
-            }
-            if turn_bytes >= TURN_BYTES {
-                turn_bytes = 0;
-                tokio::task::yield_now().await;
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(CloseReason::Vanished);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(CloseReason::Broken(error.to_string())),
             }
         }
     }
 
-    /// Reads and forgets until the other side has closed too, so that what we sent is not lost with the socket.
-    pub(super) async fn drain(&mut self) {
-        self.buffer = FrameBuffer::default();
-        let mut bytes = vec![0; 4 * 1024];
-        while let Ok(1..) = self.transport.read(&mut bytes).await {}
+    /// Handles whole frames that have come, until the turn is over.
+    fn handle_buffered(&mut self, answers: &mut Vec<u8>) -> Result<(), CloseReason> {
+        let (mut frames, mut answered) = (0, 0);
+        let outcome = loop {
+            if self.turn_work >= TURN_WORK {
+                break Ok(());
+            }
+            match self.answer_at_once(answers) {
+                Ok(true) => {
+                    frames += 1;
+                    answered += 1;
+                    continue;
+                }
+                Ok(false) => {}
+                Err(reason) => break Err(reason),
+            }
+            match self.buffer.next(self.shared.frame_limit()) {
+                Ok(None) => break Ok(()),
+                Ok(Some((header, body))) => {
+                    frames += 1;
+                    if let Err(reason) = self.handle_frame(header, body) {
+                        break Err(reason);
+                    }
+                }
+                Err(error) => break Err(CloseReason::Frame(error)),
+            }
+        };
+        let counters = &self.shared.counters;
+        if frames > 0 {
+            counters.frames_in.fetch_add(frames, Ordering::Relaxed);
+        }
+        if answered > 0 {
+            counters.frames_out.fetch_add(answered, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    /// Answers the next frame if it is a request that can be answered where it stands; whether it was.
+    fn answer_at_once(&mut self, answers: &mut Vec<u8>) -> Result<bool, CloseReason> {
+        let Some(service) = self.shared.at_once() else { return Ok(false) };
+        let peeked = self.buffer.peek(self.shared.frame_limit()).map_err(CloseReason::Frame)?;
+        // An answer that finds no room waits as a task does.
+        let Some((header, body)) = peeked.filter(|_| answers.len() < OWN_BYTES) else { return Ok(false) };
+        if header.kind != FrameKind::Request {
+            return Ok(false);
+        }
+        let start = answers.len();
+        answers.extend_from_slice(&[0; HEADER_BYTES]);
+        let Some(work) = service.answer(body, answers) else {
+            answers.truncate(start);
+            return Ok(false);
+        };
+        if self.shared.is_serving(header.id) {
+            return Err(CloseReason::Violation(Violation::RequestId));
+        }
+        let body_bytes = answers.len() - start - HEADER_BYTES;
+        let answer = FrameHeader { body_bytes, kind: FrameKind::Answer, id: header.id }.encode();
+        if let Some(place) = answers.get_mut(start..start + HEADER_BYTES) {
+            place.copy_from_slice(&answer);
+        }
+        self.turn_work = self.turn_work.saturating_add(work);
+        self.shared.note_asked();
+        self.buffer.skip(header);
+        Ok(true)
     }
 
     /// Reads once. A buffer exists only while there is something to read, so idle connections are small.
-    async fn fill(&mut self) -> std::io::Result<usize> {
-        let Self { transport, buffer, shared, .. } = self;
-        poll_fn(|context| {
-            let room = buffer.room(shared.frame_limit());
-            let polled = pin!(transport.read_buf(room)).as_mut().poll(context);
-            if polled.is_pending() {
-                buffer.rest();
-            }
-            polled
-        })
-        .await
+    fn poll_fill(&mut self, context: &mut Context<'_>, transport: &mut BoxTransport) -> Poll<io::Result<usize>> {
+        let room = self.buffer.room(self.shared.frame_limit());
+        let polled = pin!(transport.read_buf(room)).poll(context);
+        if polled.is_pending() {
+            self.buffer.rest();
+        }
+        polled
     }
 
     fn handle_frame(&self, header: FrameHeader, mut body: Bytes) -> Result<(), CloseReason> {

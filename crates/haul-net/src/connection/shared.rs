@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, OutputFrame};
-use super::{CloseReason, ConnectionSettings, RequestError, SendError, StreamItem, Traffic, Violation};
+use super::{AnswerAtOnce, CloseReason, ConnectionSettings, RequestError, SendError, StreamItem, Traffic, Violation};
 
 pub(super) struct Shared {
     pub(super) remote: PublicKey,
@@ -27,7 +27,7 @@ pub(super) struct Shared {
     request_bytes: Arc<Semaphore>,
     state: Mutex<State>,
     reason: OnceLock<CloseReason>,
-    closing: CancellationToken,
+    at_once: OnceLock<Arc<dyn AnswerAtOnce>>,
     finished: CancellationToken,
 }
 
@@ -103,7 +103,7 @@ impl Shared {
             request_bytes: Arc::new(Semaphore::new(limits::REQUEST_BYTES_IN_FLIGHT)),
             state: Mutex::default(),
             reason: OnceLock::new(),
-            closing: CancellationToken::new(),
+            at_once: OnceLock::new(),
             finished: CancellationToken::new(),
         }
     }
@@ -114,6 +114,13 @@ impl Shared {
 
     pub(super) fn set_frame_limit(&self, bytes: usize) {
         self.frame_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The other side has sent a request.
+    pub(super) fn note_asked(&self) {
+        if !self.was_asked() {
+            self.asked.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn was_asked(&self) -> bool {
@@ -139,7 +146,7 @@ impl Shared {
     /// Starts to close; the first reason stands.
     pub(super) fn close(&self, reason: CloseReason) {
         if self.reason.set(reason).is_ok() {
-            self.closing.cancel();
+            self.output.wake();
         }
     }
 
@@ -158,11 +165,6 @@ impl Shared {
 
     pub(super) fn request_error(&self) -> RequestError {
         RequestError::Closed(self.reason_of_end())
-    }
-
-    pub(super) async fn closing(&self) -> CloseReason {
-        self.closing.cancelled().await;
-        self.reason_of_end()
     }
 
     /// Fails all that waits on this connection, and all that will.
@@ -270,10 +272,25 @@ impl Shared {
 
     // Requests of the other side.
 
+    pub(super) fn set_at_once(&self, service: Arc<dyn AnswerAtOnce>) {
+        // The first one stays: a connection has one session.
+        let _ = self.at_once.set(service);
+    }
+
+    /// Answers requests without a hand-over, if that was set up.
+    pub(super) fn at_once(&self) -> Option<&dyn AnswerAtOnce> {
+        self.at_once.get().map(|service| &**service)
+    }
+
+    /// Whether a request of this id is being served.
+    pub(super) fn is_serving(&self, id: u32) -> bool {
+        self.state().serving.contains_key(&id)
+    }
+
     pub(super) fn add_serving(&self, id: u32, bytes: usize) -> Result<Arc<Served>, Violation> {
         let most =
             if self.takes_members_frames() { limits::REQUESTS_IN_FLIGHT } else { limits::REQUESTS_BEFORE_MEMBERSHIP };
-        self.asked.store(true, Ordering::Relaxed);
+        self.note_asked();
         let mut state = self.state();
         if state.serving.len() >= most {
             return Err(Violation::TooManyRequests);

@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use haul_core::wire::frame::FrameKind;
-use tokio::io::{AsyncWriteExt, WriteHalf};
-use tokio::time::timeout;
+use tokio::io::AsyncWrite;
+use tokio::time::{Sleep, sleep};
 
 use super::CloseReason;
 use super::output::{BATCH_BYTES, BatchSpace, OutputFrame};
@@ -21,58 +23,91 @@ const COPY_BYTES: usize = 4 * 1024;
 const SLICES: usize = 64;
 
 pub(super) struct Writer {
-    transport: WriteHalf<BoxTransport>,
     shared: Arc<Shared>,
+    /// Whole frames from this task itself, which need no queue; written between two batches.
+    pub(super) own: Vec<u8>,
+    /// How much of it is written.
+    own_written: usize,
     /// The rest of the batch that is being written; always ends where a frame ends.
     chunks: VecDeque<Bytes>,
     space: BatchSpace,
     /// Written since the reader had its last turn.
     turn_bytes: usize,
+    /// Something was written and not flushed.
+    unflushed: bool,
+    /// Runs while the other side takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
+    said_goodbye: bool,
 }
 
 impl Writer {
-    pub(super) fn new(transport: WriteHalf<BoxTransport>, shared: Arc<Shared>) -> Self {
-        Self { transport, shared, chunks: VecDeque::new(), space: BatchSpace::default(), turn_bytes: 0 }
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            own: Vec::new(),
+            own_written: 0,
+            chunks: VecDeque::new(),
+            space: BatchSpace::default(),
+            turn_bytes: 0,
+            unflushed: false,
+            stall: None,
+            said_goodbye: false,
+        }
     }
 
-    /// Writes until the transport fails or stalls.
-    pub(super) async fn run(&mut self) -> CloseReason {
-        loop {
-            if let Err(reason) = self.write_queued().await {
-                return reason;
-            }
-            self.shared.output.filled().await;
+    /// Writes what is queued, as far as the transport takes it. Ready if it failed or stalled.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, transport: &mut BoxTransport) -> Poll<CloseReason> {
+        match self.poll_queued(context, transport) {
+            Poll::Ready(Err(reason)) => Poll::Ready(reason),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }
 
     /// Writes what is queued, a last message, and the end of the stream.
-    pub(super) async fn finish(&mut self, goodbye: &str) -> Result<(), CloseReason> {
-        self.write_queued().await?;
-        let body = Bytes::copy_from_slice(goodbye.as_bytes());
-        self.gather(vec![OutputFrame::new(FrameKind::Goodbye, 0, body)]);
-        self.write_chunks().await?;
-        self.transport.shutdown().await.map_err(|error| broken(&error))
+    pub(super) fn poll_finish(
+        &mut self,
+        context: &mut Context<'_>,
+        transport: &mut BoxTransport,
+        goodbye: &str,
+    ) -> Poll<Result<(), CloseReason>> {
+        ready!(self.poll_queued(context, transport))?;
+        if !self.said_goodbye {
+            self.said_goodbye = true;
+            let body = Bytes::copy_from_slice(goodbye.as_bytes());
+            self.gather(vec![OutputFrame::new(FrameKind::Goodbye, 0, body)]);
+        }
+        ready!(self.poll_chunks(context, transport))?;
+        Pin::new(transport).poll_shutdown(context).map_err(|error| broken(&error))
     }
 
-    async fn flush(&mut self) -> Result<(), CloseReason> {
-        timeout(self.shared.settings.output_stall, self.transport.flush())
-            .await
-            .map_err(|_| CloseReason::Stalled)?
-            .map_err(|error| broken(&error))
-    }
-
-    async fn write_queued(&mut self) -> Result<(), CloseReason> {
+    /// Ready once nothing is queued and all is flushed.
+    fn poll_queued(
+        &mut self,
+        context: &mut Context<'_>,
+        transport: &mut BoxTransport,
+    ) -> Poll<Result<(), CloseReason>> {
         loop {
-            self.write_chunks().await?;
+            ready!(self.poll_chunks(context, transport))?;
             self.shared.output.give_back(std::mem::take(&mut self.space));
+            ready!(self.poll_own(context, transport))?;
             let mut batch = Vec::new();
-            self.space = self.shared.output.take_batch(&mut batch);
+            self.space = self.shared.output.take_batch(&mut batch, context.waker());
             if batch.is_empty() {
-                self.chunks = VecDeque::new();
-                return self.flush().await;
+                break;
             }
             self.gather(batch);
         }
+        self.chunks = VecDeque::new();
+        if self.unflushed {
+            let flushed = Pin::new(transport).poll_flush(context);
+            if flushed.is_pending() {
+                return self.poll_stall(context);
+            }
+            self.unflushed = false;
+            ready!(flushed).map_err(|error| broken(&error))?;
+        }
+        self.stall = None;
+        Poll::Ready(Ok(()))
     }
 
     /// Turns frames into as few chunks as possible.
@@ -96,25 +131,72 @@ impl Writer {
         }
     }
 
-    async fn write_chunks(&mut self) -> Result<(), CloseReason> {
-        while !self.chunks.is_empty() {
-            let written = timeout(self.shared.settings.output_stall, write_some(&mut self.transport, &self.chunks))
-                .await
-                .map_err(|_| CloseReason::Stalled)?
-                .map_err(|error| broken(&error))?;
-            if written == 0 {
-                return Err(CloseReason::Vanished);
-            }
-            self.shared.counters.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
-            self.advance(written);
-            self.turn_bytes += written;
-            if self.turn_bytes >= BATCH_BYTES {
-                // The reader shares this task.
-                self.turn_bytes = 0;
-                tokio::task::yield_now().await;
+    fn poll_own(&mut self, context: &mut Context<'_>, transport: &mut BoxTransport) -> Poll<Result<(), CloseReason>> {
+        while let Some(rest) = self.own.get(self.own_written..).filter(|rest| !rest.is_empty()) {
+            let written = Pin::new(&mut *transport).poll_write(context, rest);
+            self.own_written += ready!(self.poll_written(context, written))?;
+            if self.turn_is_over(context) {
+                return Poll::Pending;
             }
         }
-        Ok(())
+        if self.own_written > 0 {
+            (self.own, self.own_written) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_chunks(
+        &mut self,
+        context: &mut Context<'_>,
+        transport: &mut BoxTransport,
+    ) -> Poll<Result<(), CloseReason>> {
+        while !self.chunks.is_empty() {
+            let written = poll_some(context, transport, &self.chunks);
+            let written = ready!(self.poll_written(context, written))?;
+            self.advance(written);
+            if self.turn_is_over(context) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Counts what was written, or waits.
+    fn poll_written(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<Result<usize, CloseReason>> {
+        let Poll::Ready(written) = written else {
+            return self.poll_stall(context).map_ok(|()| 0);
+        };
+        match written.map_err(|error| broken(&error))? {
+            0 => Poll::Ready(Err(CloseReason::Vanished)),
+            written => {
+                self.shared.counters.bytes_out.fetch_add(written as u64, Ordering::Relaxed);
+                self.stall = None;
+                self.unflushed = true;
+                self.turn_bytes += written;
+                Poll::Ready(Ok(written))
+            }
+        }
+    }
+
+    /// Whether the reader, which shares this task, should have a turn.
+    fn turn_is_over(&mut self, context: &mut Context<'_>) -> bool {
+        let over = self.turn_bytes >= BATCH_BYTES;
+        if over {
+            self.turn_bytes = 0;
+            context.waker().wake_by_ref();
+        }
+        over
+    }
+
+    /// The transport takes nothing now: waits, but not for ever.
+    fn poll_stall(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        let limit = self.shared.settings.output_stall;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(limit)));
+        stall.as_mut().poll(context).map(|()| Err(CloseReason::Stalled))
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -130,16 +212,21 @@ impl Writer {
     }
 }
 
-async fn write_some(transport: &mut WriteHalf<BoxTransport>, chunks: &VecDeque<Bytes>) -> io::Result<usize> {
+fn poll_some(
+    context: &mut Context<'_>,
+    transport: &mut BoxTransport,
+    chunks: &VecDeque<Bytes>,
+) -> Poll<io::Result<usize>> {
+    let transport = Pin::new(transport);
     if let (1, Some(only)) = (chunks.len(), chunks.front()) {
-        return transport.write(only).await;
+        return transport.poll_write(context, only);
     }
     let mut slices = [IoSlice::new(&[]); SLICES];
     for (slice, chunk) in slices.iter_mut().zip(chunks) {
         *slice = IoSlice::new(chunk);
     }
     let used = slices.get(..chunks.len()).unwrap_or(&slices);
-    transport.write_vectored(used).await
+    transport.poll_write_vectored(context, used)
 }
 
 fn broken(error: &io::Error) -> CloseReason {
