@@ -45,6 +45,27 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     postcard::to_allocvec(message).unwrap_or_default()
 }
 
+/// Appends the bytes of a message.
+pub fn encode_to<T: Serialize>(message: &T, bytes: &mut Vec<u8>) {
+    struct Tail<'a>(&'a mut Vec<u8>);
+    impl postcard::ser_flavors::Flavor for Tail<'_> {
+        type Output = ();
+        fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+            self.0.push(byte);
+            Ok(())
+        }
+        fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+            self.0.extend_from_slice(bytes);
+            Ok(())
+        }
+        fn finalize(self) -> postcard::Result<()> {
+            Ok(())
+        }
+    }
+    // As in `encode`.
+    let _ = postcard::serialize_with_flavor(message, Tail(bytes));
+}
+
 /// Reads exactly one message.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     match postcard::take_from_bytes(bytes) {

@@ -20,7 +20,7 @@ use haul_core::wire::index::{
     LookupKeys, Membership, PeerCard, Place, Providers, Refusal, Renewed, Stats, Welcome,
 };
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
-use haul_core::wire::{ByteString, Label, List, decode, encode};
+use haul_core::wire::{ByteString, Label, List, decode, encode, encode_to};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -268,6 +268,9 @@ fn check_fixture<M: Serialize + DeserializeOwned + Debug + PartialEq>(file: &str
     for message in messages {
         let encoded = encode(message);
         assert_eq!(decode::<M>(&encoded).as_ref(), Ok(message));
+        let mut appended = vec![1, 2];
+        encode_to(message, &mut appended);
+        assert_eq!(appended, [&[1, 2], encoded.as_slice()].concat());
         writeln!(text, "{} {message:?}", HEXLOWER.encode(&encoded)).unwrap();
     }
     let path = fixture_path(file);

@@ -144,9 +144,14 @@ impl Presence {
         self.note_next_end(&inner);
     }
 
+    /// Whether a lease is over that has not been ended.
+    pub fn is_due(&self, now: Moment) -> bool {
+        self.next_end.load(Ordering::Relaxed) <= now.0
+    }
+
     /// Ends the leases that are over; whether there were any. Cheap while there is none.
     pub fn expire(&self, now: Moment) -> bool {
-        if self.next_end.load(Ordering::Relaxed) > now.0 {
+        if !self.is_due(now) {
             return false;
         }
         let mut inner = self.lock();

@@ -1,16 +1,19 @@
 //! One peer's session: from a stranger's first request to the end of the connection.
 //!
-//! The session is one task. What it is asked runs as futures within it: lookups and searches overtake each other and
-//! whatever waits for the disk; changes of one share run in the order in which they came. A panic ends this session
+//! Questions that memory answers never come here: the connection's task answers them where it reads them. The session
+//! is one task. What else it is asked runs as futures within it: answers overtake each other and whatever waits for the
+//! disk; changes of one share run in the order in which they came. A panic ends this session
 //! and no other.
 
 mod answers;
+mod at_once;
 mod greeting;
 mod registration;
 mod watching;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
@@ -28,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::state::IndexState;
 use crate::store::{Asker, IndexStore};
+use at_once::AtOnce;
 use registration::Registration;
 use watching::Watching;
 
@@ -80,6 +84,7 @@ async fn serve<S: IndexStore>(
         Ok(opened) => opened,
         Err(reason) => return caller.connection.close(reason),
     };
+    session.connection.answer_at_once(Arc::new(AtOnce::new(Arc::clone(&session.visitor))));
     let mut work = Work { session: Arc::new(session), machine, jobs: FuturesUnordered::new(), lanes: HashMap::new() };
     let reason = tokio::select! {
         biased;
@@ -90,11 +95,10 @@ async fn serve<S: IndexStore>(
     work.finish(&stop, &opened_as).await;
 }
 
-/// An open session, as its jobs see it.
+/// Who asks, and what an answer depends on. It does not hold the connection open.
 #[derive(Debug)]
-pub(crate) struct Session<S> {
+pub(crate) struct Visitor<S> {
     state: Arc<IndexState<S>>,
-    connection: Connection,
     id: ConnectionId,
     peer: PeerId,
     asker: Asker,
@@ -104,8 +108,22 @@ pub(crate) struct Session<S> {
     until: Option<Timestamp>,
     /// When the newest grant was issued.
     granted: Mutex<Timestamp>,
+}
+
+/// An open session, as its jobs see it.
+#[derive(Debug)]
+pub(crate) struct Session<S> {
+    visitor: Arc<Visitor<S>>,
+    connection: Connection,
     registration: Registration,
     watching: Watching,
+}
+
+impl<S> Deref for Session<S> {
+    type Target = Visitor<S>;
+    fn deref(&self) -> &Visitor<S> {
+        &self.visitor
+    }
 }
 
 /// What a finished job leaves to do.

@@ -273,6 +273,8 @@ pub trait IndexStore: Send + Sync + 'static {
     fn totals(&self, asker: &Asker, peer: PeerId) -> impl Future<Output = PeerTotals> + Send;
     /// Sweeps, merges and compacts for about `budget`; returns whether work is left.
     fn maintain(&self, budget: Duration) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    /// Whether lookups, searches and listings are answered from memory, without waiting for anything.
+    fn answers_at_once(&self) -> bool;
     /// How long after an acknowledged change other connections may still see the old state. Embedded: zero.
     fn visibility(&self) -> Duration;
     /// Totals.

@@ -258,8 +258,8 @@ impl Connection {
         outbound::push(self, message)
     }
 
-    /// From now on, requests that `service` answers at once do not go through the inbox. Only the first call counts. The
-    /// service must not hold this connection, or it would keep it open.
+    /// From now on, requests that `service` answers at once do not go through the inbox. The service is dropped when the
+    /// connection ends; it must not hold this connection, or it would keep it open.
     pub fn answer_at_once(&self, service: Arc<dyn AnswerAtOnce>) {
         self.shared().set_at_once(service);
     }

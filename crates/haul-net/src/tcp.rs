@@ -1,12 +1,13 @@
 //! A TCP socket as TLS wants it: its options, and a read buffer that exists only while bytes are arriving.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Bytes of one read from the kernel. TLS reads 4 KiB at a time, which would cost a system call each.
@@ -22,6 +23,11 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 /// A connection whose sent bytes are not acknowledged for this long is dead.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+thread_local! {
+    /// The buffer that the next socket of this thread reads into.
+    static SPARE: Cell<Vec<u8>> = Cell::default();
+}
 
 /// A connected socket.
 pub(crate) struct Socket {
@@ -53,20 +59,29 @@ impl Socket {
     fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.input.clear();
         self.consumed = 0;
-        loop {
-            match self.stream.poll_read_ready(context) {
-                Poll::Ready(ready) => ready?,
-                Poll::Pending => {
-                    self.input = Vec::new();
-                    return Poll::Pending;
-                }
+        match self.stream.poll_read_ready(context) {
+            Poll::Ready(ready) => ready?,
+            Poll::Pending => {
+                self.give_back();
+                return Poll::Pending;
             }
+        }
+        if self.input.capacity() == 0 {
+            self.input = SPARE.take();
             self.input.reserve_exact(READ_BYTES);
-            match self.stream.try_read_buf(&mut self.input) {
-                Ok(_) => return Poll::Ready(Ok(())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        }
+        // A read that does not fill the buffer says that the kernel has no more, so the next one is not even tried.
+        let polled = pin!(self.stream.read_buf(&mut self.input)).poll(context);
+        if polled.is_pending() {
+            self.give_back();
+        }
+        polled.map_ok(|_bytes| ())
+    }
+
+    /// Lends the empty buffer to the other sockets of this thread.
+    fn give_back(&mut self) {
+        if self.input.capacity() == READ_BYTES {
+            SPARE.set(std::mem::take(&mut self.input));
         }
     }
 }

@@ -8,19 +8,19 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use haul_core::ids::PeerId;
+use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
 use haul_core::path::SharePath;
 use haul_core::query;
 use haul_core::trust::Role;
 use haul_core::wire::index::{
-    BlobPlaces, Hits, IndexAnswer, IndexRequest, LookupKeys, PeerCard, Providers, Refusal, Renewed, Stats,
+    BlobPlaces, Hits, IndexAnswer, IndexRequest, Located, LookupKeys, PeerCard, Providers, Refusal, Renewed, Stats,
 };
 use haul_core::wire::{ByteString, Label};
 use haul_net::clock;
 use haul_net::connection::InboundRequest;
 
-use super::{Done, Session, greeting};
+use super::{Done, Session, Visitor, greeting};
 use crate::config::Invitation;
 use crate::state::{Counters, blocking, refusal};
 use crate::store::{BrowseQuestion, Found, IndexStore, SearchQuestion};
@@ -39,83 +39,91 @@ pub(super) async fn answer<S: IndexStore>(
         _ => None,
     };
     let outcome = find(&session, request).await;
-    let ends = match &outcome {
-        Err(Refusal::NoSession | Refusal::Revoked | Refusal::TicketExpired) => Some("the session is over"),
-        _ => ends,
-    };
+    let ends = if outcome.as_ref().is_err_and(ends_session) { Some("the session is over") } else { ends };
     let _ = inbound.answer(&outcome.unwrap_or_else(IndexAnswer::Refused)).await;
     ends.map_or(Done::Nothing, Done::End)
 }
 
-async fn find<S: IndexStore>(session: &Session<S>, request: IndexRequest) -> Result<IndexAnswer, Refusal> {
-    session.state.expire(clock::boot_now()).await;
+/// Whether nothing can follow this refusal.
+pub(super) fn ends_session(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::NoSession | Refusal::Revoked | Refusal::TicketExpired)
+}
+
+async fn find<S: IndexStore>(visitor: &Visitor<S>, request: IndexRequest) -> Result<IndexAnswer, Refusal> {
+    visitor.state.expire(clock::boot_now()).await;
     match request {
-        IndexRequest::Renew => renew(session),
-        IndexRequest::Lookup { keys, max, away } => lookup(session, &keys, max, away).await,
-        IndexRequest::Locate { blobs, max, away } => {
-            let max = (max as usize).min(limits::LOOKUP_PROVIDERS);
-            Counters::add(&session.state.counters.lookups, blobs.len());
-            let located = session.state.store.locate(&session.asker, &blobs, max, away).await;
-            located.map(IndexAnswer::Located).map_err(refusal)
-        }
-        IndexRequest::Cards { numbers } => Ok(cards(session, &numbers)),
-        IndexRequest::Search { query, limit, cursor, away } => search(session, &query, limit, cursor, away).await,
+        IndexRequest::Renew => renew(visitor),
+        IndexRequest::Lookup { keys, max, away } => lookup(visitor, &keys, max, away).await,
+        IndexRequest::Locate { blobs, max, away } => locate(visitor, &blobs, max, away).await.map(IndexAnswer::Located),
+        IndexRequest::Cards { numbers } => Ok(cards(visitor, &numbers)),
+        IndexRequest::Search { query, limit, cursor, away } => search(visitor, &query, limit, cursor, away).await,
         IndexRequest::Browse { peer, share, path, recursive, cursor } => {
-            browse(session, peer, share.as_ref(), &path, recursive, cursor.as_ref()).await
+            browse(visitor, peer, share.as_ref(), &path, recursive, cursor.as_ref()).await
         }
-        IndexRequest::Peers { after } => Ok(peers(session, after).await),
-        IndexRequest::Stats => Ok(IndexAnswer::Stats(stats(session))),
+        IndexRequest::Peers { after } => Ok(peers(visitor, after).await),
+        IndexRequest::Stats => Ok(IndexAnswer::Stats(stats(visitor))),
         IndexRequest::Invite { uses, life_ms, role, groups } => {
             let life = Duration::from_millis(life_ms);
-            invite(session, Invitation { uses, life, role, groups: groups.into_vec() }).await
+            invite(visitor, Invitation { uses, life, role, groups: groups.into_vec() }).await
         }
-        IndexRequest::Remove { peer } => remove(session, peer).await,
+        IndexRequest::Remove { peer } => remove(visitor, peer).await,
         IndexRequest::Leave => {
             // Hidden before the answer, so that whoever reads it can rely on it.
-            session.state.disconnect(session.id, session.peer).await;
+            visitor.state.disconnect(visitor.id, visitor.peer).await;
             Ok(IndexAnswer::Left)
         }
         _ => Err(Refusal::NotAllowed),
     }
 }
 
-fn renew<S: IndexStore>(session: &Session<S>) -> Result<IndexAnswer, Refusal> {
+pub(super) fn renew<S: IndexStore>(visitor: &Visitor<S>) -> Result<IndexAnswer, Refusal> {
     let now = clock::wall_now();
-    let member = session.state.members.find(&session.peer).ok_or(Refusal::Revoked)?;
-    if session.until.is_some_and(|until| until <= now) && member.role == Role::Guest {
+    let member = visitor.state.members.find(&visitor.peer).ok_or(Refusal::Revoked)?;
+    if visitor.until.is_some_and(|until| until <= now) && member.role == Role::Guest {
         return Err(Refusal::TicketExpired);
     }
-    if !session.state.presence.renewed(clock::boot_now(), now, session.id, session.peer) {
+    if !visitor.state.presence.renewed(clock::boot_now(), now, visitor.id, visitor.peer) {
         return Err(Refusal::NoSession);
     }
-    let mut granted = session.granted.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut granted = visitor.granted.lock().unwrap_or_else(PoisonError::into_inner);
     // Also when the wall clock was set: a grant must be in date by the index time that this answer carries.
     let fresh = *granted <= now && now < granted.after(limits::GRANT / 2);
     let grant = (!fresh).then(|| {
         *granted = now;
-        ByteString(greeting::grant(&session.state, session.peer, &member))
+        ByteString(greeting::grant(&visitor.state, visitor.peer, &member))
     });
-    Ok(IndexAnswer::Renewed(Renewed { grant, time: now, revoked: session.state.members.revoked(now) }))
+    Ok(IndexAnswer::Renewed(Renewed { grant, time: now, revoked: visitor.state.members.revoked(now) }))
 }
 
-async fn lookup<S: IndexStore>(
-    session: &Session<S>,
+pub(super) async fn lookup<S: IndexStore>(
+    visitor: &Visitor<S>,
     keys: &LookupKeys,
     max: u32,
     away: bool,
 ) -> Result<IndexAnswer, Refusal> {
     let max = (max as usize).min(limits::LOOKUP_PROVIDERS);
-    let found = session.state.store.lookup(&session.asker, keys, max, away).await.map_err(refusal)?;
+    let found = visitor.state.store.lookup(&visitor.asker, keys, max, away).await.map_err(refusal)?;
     let count = match keys {
         LookupKeys::Blobs(blobs) => blobs.len(),
         LookupKeys::Names(names) => names.len(),
     };
-    Counters::add(&session.state.counters.lookups, count);
-    Ok(IndexAnswer::Providers(providers(session, found)))
+    Counters::add(&visitor.state.counters.lookups, count);
+    Ok(IndexAnswer::Providers(providers(visitor, found)))
+}
+
+pub(super) async fn locate<S: IndexStore>(
+    visitor: &Visitor<S>,
+    blobs: &[BlobId],
+    max: u32,
+    away: bool,
+) -> Result<Located, Refusal> {
+    let max = (max as usize).min(limits::LOOKUP_PROVIDERS);
+    Counters::add(&visitor.state.counters.lookups, blobs.len());
+    visitor.state.store.locate(&visitor.asker, blobs, max, away).await.map_err(refusal)
 }
 
 /// Puts cards to the peers, within the bytes of an answer; `total` still tells what was cut.
-fn providers<S: IndexStore>(session: &Session<S>, found: Found) -> Providers {
+fn providers<S: IndexStore>(visitor: &Visitor<S>, found: Found) -> Providers {
     let mut answer = Providers {
         peers: Vec::new(),
         answers: Vec::with_capacity(found.answers.len()),
@@ -135,7 +143,7 @@ fn providers<S: IndexStore>(session: &Session<S>, found: Found) -> Providers {
                 let number = if let Some(number) = numbers.get(&place.peer) {
                     *number
                 } else {
-                    let card = session.card(*peer, None);
+                    let card = visitor.card(*peer, None);
                     cost += card_bytes(&card);
                     if cost > room {
                         break;
@@ -158,12 +166,12 @@ fn providers<S: IndexStore>(session: &Session<S>, found: Found) -> Providers {
 }
 
 /// Cards of the peers with these numbers, as many as fit.
-fn cards<S: IndexStore>(session: &Session<S>, numbers: &[u32]) -> IndexAnswer {
+pub(super) fn cards<S: IndexStore>(visitor: &Visitor<S>, numbers: &[u32]) -> IndexAnswer {
     let mut cards = Vec::with_capacity(numbers.len());
     let mut room = ANSWER_BYTES;
-    for peer in session.state.store.peer_ids(numbers) {
-        let member = peer.and_then(|peer| Some((peer, session.state.members.find(&peer)?.name)));
-        let card = member.map(|(peer, name)| session.card(peer, Some(name)));
+    for peer in visitor.state.store.peer_ids(numbers) {
+        let member = peer.and_then(|peer| Some((peer, visitor.state.members.find(&peer)?.name)));
+        let card = member.map(|(peer, name)| visitor.card(peer, Some(name)));
         let Some(left) = room.checked_sub(card.as_ref().map_or(1, card_bytes)) else { break };
         room = left;
         cards.push(card);
@@ -175,8 +183,8 @@ fn card_bytes(card: &PeerCard) -> usize {
     card.addresses.iter().map(|address| address.len() + 2).sum::<usize>() + card.name.as_str().len() + 80
 }
 
-async fn search<S: IndexStore>(
-    session: &Session<S>,
+pub(super) async fn search<S: IndexStore>(
+    visitor: &Visitor<S>,
     text: &str,
     limit: u32,
     cursor: Option<ByteString>,
@@ -192,7 +200,7 @@ async fn search<S: IndexStore>(
     let mut hits: Hits;
     loop {
         let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns, exact: false };
-        hits = session.state.store.search(&session.asker, question).await.map_err(refusal)?;
+        hits = visitor.state.store.search(&visitor.asker, question).await.map_err(refusal)?;
         // Only the store can make the cursor of a shorter answer, so hits with very long paths are asked for again.
         if limit <= 1 || hits_bytes(&hits) <= ANSWER_BYTES {
             break;
@@ -200,7 +208,7 @@ async fn search<S: IndexStore>(
         limit /= 2;
     }
     hits.index_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Counters::add(&session.state.counters.searches, 1);
+    Counters::add(&visitor.state.counters.searches, 1);
     Ok(IndexAnswer::Hits(hits))
 }
 
@@ -211,8 +219,8 @@ fn hits_bytes(hits: &Hits) -> usize {
     hits.hits.iter().map(|hit| bytes(&hit.name, &hit.share, &hit.peer_name, &hit.path)).sum()
 }
 
-async fn browse<S: IndexStore>(
-    session: &Session<S>,
+pub(super) async fn browse<S: IndexStore>(
+    visitor: &Visitor<S>,
     peer: PeerId,
     share: Option<&Label>,
     path: &SharePath,
@@ -221,17 +229,17 @@ async fn browse<S: IndexStore>(
 ) -> Result<IndexAnswer, Refusal> {
     let cursor = cursor.map(|cursor| &**cursor);
     let question = BrowseQuestion { peer, share, path, recursive, cursor };
-    session.state.store.browse(&session.asker, question).await.map(IndexAnswer::Listing).map_err(refusal)
+    visitor.state.store.browse(&visitor.asker, question).await.map(IndexAnswer::Listing).map_err(refusal)
 }
 
-async fn peers<S: IndexStore>(session: &Session<S>, after: Option<PeerId>) -> IndexAnswer {
-    let listed = session.state.members.list(after, limits::SEARCH_HITS + 1);
+async fn peers<S: IndexStore>(visitor: &Visitor<S>, after: Option<PeerId>) -> IndexAnswer {
+    let listed = visitor.state.members.list(after, limits::SEARCH_HITS + 1);
     let mut more = listed.len() > limits::SEARCH_HITS;
     let mut peers = Vec::new();
     let mut room = ANSWER_BYTES;
     for (peer, name) in listed.into_iter().take(limits::SEARCH_HITS) {
-        let mut card = session.card(peer, Some(name));
-        let totals = session.state.store.totals(&session.asker, peer).await;
+        let mut card = visitor.card(peer, Some(name));
+        let totals = visitor.state.store.totals(&visitor.asker, peer).await;
         (card.files, card.bytes) = (totals.files, totals.bytes);
         let Some(left) = room.checked_sub(card_bytes(&card)) else {
             more = true;
@@ -243,8 +251,8 @@ async fn peers<S: IndexStore>(session: &Session<S>, after: Option<PeerId>) -> In
     IndexAnswer::Peers { peers, more }
 }
 
-fn stats<S: IndexStore>(session: &Session<S>) -> Stats {
-    let state = &session.state;
+fn stats<S: IndexStore>(visitor: &Visitor<S>) -> Stats {
+    let state = &visitor.state;
     let store = state.store.stats();
     Stats {
         peers: state.members.count() as u64,
@@ -259,23 +267,23 @@ fn stats<S: IndexStore>(session: &Session<S>) -> Stats {
     }
 }
 
-async fn invite<S: IndexStore>(session: &Session<S>, invitation: Invitation) -> Result<IndexAnswer, Refusal> {
-    let state = Arc::clone(&session.state);
+async fn invite<S: IndexStore>(visitor: &Visitor<S>, invitation: Invitation) -> Result<IndexAnswer, Refusal> {
+    let state = Arc::clone(&visitor.state);
     let (secret, expires) = blocking(move || state.members.invite(clock::wall_now(), &invitation)).await?;
     Ok(IndexAnswer::Invited { secret, expires })
 }
 
-async fn remove<S: IndexStore>(session: &Session<S>, peer: PeerId) -> Result<IndexAnswer, Refusal> {
+async fn remove<S: IndexStore>(visitor: &Visitor<S>, peer: PeerId) -> Result<IndexAnswer, Refusal> {
     // An admin who removes itself by mistake may leave a network without any.
-    if peer == session.peer {
+    if peer == visitor.peer {
         return Err(Refusal::NotAllowed);
     }
-    session.state.remove(clock::wall_now(), peer).await?;
+    visitor.state.remove(clock::wall_now(), peer).await?;
     Ok(IndexAnswer::Removed)
 }
 
-impl<S: IndexStore> Session<S> {
-    /// A peer as this session's peer may see it. `name` if it is known already.
+impl<S: IndexStore> Visitor<S> {
+    /// A peer as this visitor may see it. `name` if it is known already.
     fn card(&self, peer: PeerId, name: Option<Label>) -> PeerCard {
         let standing = self.state.presence.standing(&peer, self.source, self.reached);
         let name = name.or_else(|| self.state.members.find(&peer).map(|member| member.name));

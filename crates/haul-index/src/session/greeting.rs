@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::registration::Registration;
 use super::watching::Watching;
-use super::{Caller, OpenedAs, Session};
+use super::{Caller, OpenedAs, Session, Visitor};
 use crate::members::{self, Member};
 use crate::presence::Arrival;
 use crate::state::{IndexState, blocking, refusal};
@@ -108,9 +108,8 @@ async fn open<S: IndexStore>(
         revoked: state.members.revoked(now),
         observed: caller.connection.remote_addr().map(|addr| addr.to_string()).unwrap_or_default(),
     };
-    let session = Session {
+    let visitor = Visitor {
         state: Arc::clone(state),
-        connection: caller.connection.clone(),
         id,
         peer,
         asker: Asker { peer, groups: member.groups },
@@ -118,6 +117,10 @@ async fn open<S: IndexStore>(
         reached: caller.reached,
         until: member.until,
         granted: Mutex::new(now),
+    };
+    let session = Session {
+        visitor: Arc::new(visitor),
+        connection: caller.connection.clone(),
         registration: Registration::default(),
         watching: Watching::new(Arc::clone(&state.watches), id),
     };

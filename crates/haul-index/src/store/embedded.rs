@@ -3,6 +3,7 @@
 //! Questions take the read lock of the memory and run to their end. A change is checked under it, made durable by the
 //! writing thread, and then applied by that thread under the write lock, so the order in memory is the order on disk.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
@@ -152,11 +153,14 @@ impl EmbeddedStore {
     }
 
     /// Somebody who asks.
-    pub(super) fn asking(&self, asker: &Asker) -> Asking<'_> {
+    pub(super) fn asking<'a>(&'a self, asker: &'a Asker) -> Asking<'a> {
         self.expire_restored();
-        let mut groups = asker.groups.clone();
-        groups.sort_unstable();
-        groups.dedup();
+        let mut groups = Cow::Borrowed(asker.groups.as_slice());
+        if !groups.is_sorted_by(|before, after| before < after) {
+            let groups = groups.to_mut();
+            groups.sort_unstable();
+            groups.dedup();
+        }
         Asking { shared: &self.shared, groups }
     }
 
@@ -170,7 +174,7 @@ impl EmbeddedStore {
 pub(super) struct Asking<'a> {
     shared: &'a Shared,
     /// Sorted.
-    groups: Vec<Label>,
+    groups: Cow<'a, [Label]>,
 }
 
 impl Asking<'_> {
@@ -182,7 +186,7 @@ impl Asking<'_> {
                 return with(&memory, &view);
             }
             drop(memory);
-            self.shared.write().shares.make_view(self.groups.clone());
+            self.shared.write().shares.make_view(self.groups.to_vec());
         }
     }
 }
@@ -287,6 +291,10 @@ impl IndexStore for EmbeddedStore {
 
     async fn maintain(&self, budget: Duration) -> Result<bool, StoreError> {
         self.maintain_for(budget).await
+    }
+
+    fn answers_at_once(&self) -> bool {
+        true
     }
 
     fn visibility(&self) -> Duration {

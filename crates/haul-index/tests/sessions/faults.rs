@@ -120,6 +120,9 @@ impl IndexStore for FaultyStore {
         assert!(!self.faults.panic_in_maintenance.load(Ordering::Relaxed), "planted");
         self.inner.maintain(budget).await
     }
+    fn answers_at_once(&self) -> bool {
+        self.inner.answers_at_once()
+    }
     fn visibility(&self) -> Duration {
         self.inner.visibility()
     }

@@ -361,6 +361,9 @@ impl<S: IndexStore> IndexStore for Faulty<S> {
         self.inner.maintain(budget).await
     }
 
+    fn answers_at_once(&self) -> bool {
+        self.inner.answers_at_once()
+    }
     fn visibility(&self) -> Duration {
         self.inner.visibility()
     }

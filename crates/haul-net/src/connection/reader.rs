@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::frames::FrameBuffer;
 use super::shared::Shared;
 use super::writer::Writer;
-use super::{CloseReason, Connection, Handle, Inbound, InboundRequest, Violation};
+use super::{AnswerAtOnce, CloseReason, Connection, Handle, Inbound, InboundRequest, Violation};
 use crate::transport::BoxTransport;
 
 /// Bytes after which the writer gets a turn.
@@ -33,6 +33,8 @@ pub(super) struct Reader {
     inbox: mpsc::Sender<Inbound>,
     handle: Weak<Handle>,
     buffer: FrameBuffer,
+    /// Answers requests without a hand-over. It ends with this task, whoever still holds the connection.
+    at_once: Option<Arc<dyn AnswerAtOnce>>,
     /// What the present turn has cost.
     turn_bytes: usize,
     turn_work: u32,
@@ -40,7 +42,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::Sender<Inbound>, handle: Weak<Handle>) -> Self {
-        Self { shared, inbox, handle, buffer: FrameBuffer::default(), turn_bytes: 0, turn_work: 0 }
+        Self { shared, inbox, handle, buffer: FrameBuffer::default(), at_once: None, turn_bytes: 0, turn_work: 0 }
     }
 
     /// Reads and handles what has come. Ready if the connection has to close; answers that were made at once are left
@@ -80,6 +82,9 @@ impl Reader {
 
     /// Handles whole frames that have come, until the turn is over.
     fn handle_buffered(&mut self, answers: &mut Vec<u8>) -> Result<(), CloseReason> {
+        if let Some(service) = self.shared.take_at_once() {
+            self.at_once = Some(service);
+        }
         let (mut frames, mut answered) = (0, 0);
         let outcome = loop {
             if self.turn_work >= TURN_WORK {
@@ -117,7 +122,7 @@ impl Reader {
 
     /// Answers the next frame if it is a request that can be answered where it stands; whether it was.
     fn answer_at_once(&mut self, answers: &mut Vec<u8>) -> Result<bool, CloseReason> {
-        let Some(service) = self.shared.at_once() else { return Ok(false) };
+        let Some(service) = &self.at_once else { return Ok(false) };
         let peeked = self.buffer.peek(self.shared.frame_limit()).map_err(CloseReason::Frame)?;
         // An answer that finds no room waits as a task does.
         let Some((header, body)) = peeked.filter(|_| answers.len() < OWN_BYTES) else { return Ok(false) };

@@ -27,7 +27,9 @@ pub(super) struct Shared {
     request_bytes: Arc<Semaphore>,
     state: Mutex<State>,
     reason: OnceLock<CloseReason>,
-    at_once: OnceLock<Arc<dyn AnswerAtOnce>>,
+    /// Waits for the reader, which keeps it.
+    at_once: Mutex<Option<Arc<dyn AnswerAtOnce>>>,
+    at_once_waits: AtomicBool,
     finished: CancellationToken,
 }
 
@@ -103,7 +105,8 @@ impl Shared {
             request_bytes: Arc::new(Semaphore::new(limits::REQUEST_BYTES_IN_FLIGHT)),
             state: Mutex::default(),
             reason: OnceLock::new(),
-            at_once: OnceLock::new(),
+            at_once: Mutex::default(),
+            at_once_waits: AtomicBool::new(false),
             finished: CancellationToken::new(),
         }
     }
@@ -175,6 +178,7 @@ impl Shared {
             (std::mem::take(&mut state.pending), std::mem::take(&mut state.serving))
         };
         drop(pending);
+        drop(self.take_at_once());
         for served in serving.into_values() {
             served.credit.close();
         }
@@ -273,13 +277,17 @@ impl Shared {
     // Requests of the other side.
 
     pub(super) fn set_at_once(&self, service: Arc<dyn AnswerAtOnce>) {
-        // The first one stays: a connection has one session.
-        let _ = self.at_once.set(service);
+        *self.at_once.lock().unwrap_or_else(PoisonError::into_inner) = Some(service);
+        self.at_once_waits.store(true, Ordering::Release);
     }
 
-    /// Answers requests without a hand-over, if that was set up.
-    pub(super) fn at_once(&self) -> Option<&dyn AnswerAtOnce> {
-        self.at_once.get().map(|service| &**service)
+    /// The service that was set up since the last call.
+    pub(super) fn take_at_once(&self) -> Option<Arc<dyn AnswerAtOnce>> {
+        if !self.at_once_waits.load(Ordering::Acquire) {
+            return None;
+        }
+        self.at_once_waits.store(false, Ordering::Relaxed);
+        self.at_once.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether a request of this id is being served.

@@ -1,6 +1,7 @@
 //! Connections over memory: both ends of everything in one process.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod at_once;
 mod bytes_from_outside;
 mod closing;
 mod rules;
