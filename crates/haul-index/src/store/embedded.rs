@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -74,11 +74,41 @@ pub(super) struct Shared {
     memory: RwLock<Memory>,
     /// The store is going away: background work ends.
     pub(super) closing: AtomicBool,
+    /// Who waits to read.
+    waiting: AtomicUsize,
 }
 
+/// How often somebody with more to change lets the others go first between two steps. One that cannot run meanwhile must
+/// not stop the change.
+const YIELDS: usize = 8;
+
 impl Shared {
+    pub(super) fn new(memory: Memory) -> Self {
+        Self { memory: RwLock::new(memory), closing: AtomicBool::new(false), waiting: AtomicUsize::new(0) }
+    }
+
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Memory> {
-        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+        match self.memory.try_read() {
+            Ok(memory) => memory,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.waiting.fetch_add(1, Ordering::Relaxed);
+                let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                memory
+            }
+        }
+    }
+
+    /// Lets those who wait to read go first: between two steps of a long change, which would else take the lock again
+    /// before they wake up.
+    pub(super) fn make_way(&self) {
+        for _ in 0..YIELDS {
+            if self.waiting.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Memory> {
@@ -121,7 +151,7 @@ impl EmbeddedStore {
         loaded.memory.names.trigrams.configure(settings.search);
         let writer = Writer::start(Arc::clone(&disk))?;
         Ok(Self {
-            shared: Arc::new(Shared { memory: RwLock::new(loaded.memory), closing: AtomicBool::new(false) }),
+            shared: Arc::new(Shared::new(loaded.memory)),
             writer,
             disk,
             settings,

@@ -4,6 +4,7 @@
 //! list their rows, directories their children, so adding and removing a row costs a few look-ups whatever the size of
 //! the rest. An entry of Debian's paths with a blob of its own takes about 98 bytes in all, the postings apart.
 
+pub(super) mod amendment;
 pub(super) mod bitmap;
 pub(super) mod chunked;
 pub(super) mod contents;
@@ -48,6 +49,8 @@ pub(super) struct Memory {
     targets: HashMap<u32, Box<[u8]>>,
     pub(super) shares: Shares,
     arrival: Arrival,
+    /// Rows that stand in their directory, by those that take their place.
+    replaced: HashMap<u32, u32>,
 }
 
 /// Where entries arrived last: most go into the same directory as the one before.
@@ -84,7 +87,7 @@ impl Memory {
 
     /// The rows of a document, ascending.
     pub(super) fn rows_of_doc(&self, doc: u32) -> impl Iterator<Item = u32> + '_ {
-        self.lists.iter(self.names.items(doc)).take_while(|item| *item < NODE)
+        self.lists.iter(self.names.items(doc)).take_while(|item| *item < NODE).filter(|row| !self.rows.is_hidden(*row))
     }
 
     /// How many rows and directories a document has.
@@ -111,12 +114,13 @@ impl Memory {
 
     /// The rows of a hashed content, ascending; files without a hash are not listed.
     pub(super) fn rows_of_content(&self, content: u32) -> impl Iterator<Item = u32> + '_ {
-        self.lists.iter(self.contents.rows(content))
+        self.lists.iter(self.contents.rows(content)).filter(|row| !self.rows.is_hidden(*row))
     }
 
     /// The rows of a directory in the order of their names, from a place on.
     pub(super) fn children_from(&self, node: u32, at: At) -> impl Iterator<Item = u32> + '_ {
-        self.directories.node(node).children.iter_from(&self.lists, at)
+        let children = self.directories.node(node).children.iter_from(&self.lists, at);
+        children.filter_map(|row| self.visible(row))
     }
 
     /// The subdirectories of a directory.
@@ -133,6 +137,19 @@ impl Memory {
     /// The row of a path.
     pub(super) fn find(&self, slot: u32, directory: &[u8], name: &[u8]) -> Option<u32> {
         Finder::default().find(self, slot, directory, name)
+    }
+
+    /// What is to be seen where a row stands in its directory.
+    fn visible(&self, row: u32) -> Option<u32> {
+        if !self.rows.is_hidden(row) {
+            return Some(row);
+        }
+        self.replaced.get(&row).copied().filter(|row| !self.rows.is_hidden(*row))
+    }
+
+    /// The row that stands at a place that [`Self::find_child`] found, hidden or not.
+    fn child_at(&self, node: u32, at: At) -> Option<u32> {
+        self.directories.node(node).children.iter_from(&self.lists, at).next()
     }
 
     /// Takes a free slot or makes one, and makes its root.
@@ -157,28 +174,37 @@ impl Memory {
         let node = self.arrive(slot, entry.directory)?;
         match self.find_child(node, entry.name) {
             Ok(at) => {
-                let Some(row) = self.children_from(node, at).next() else { return Ok(()) };
+                let Some(row) = self.child_at(node, at) else { return Ok(()) };
                 self.with_entry_in(row, entry.directory, old);
                 let gone = self.clear(row);
+                self.uncount(slot, gone);
                 self.arrival.owed.subtract(gone);
-                self.fill(row, entry);
+                let new = self.fill(row, entry);
+                self.count(slot, new);
             }
             Err(at) => {
-                let Some(name) = self.names.intern(entry.name) else {
-                    self.prune(node);
-                    return Err(full());
-                };
-                let Some(row) = self.rows.add(slot, node, name) else {
-                    self.names.forget_unlinked(name);
-                    self.prune(node);
-                    return Err(full());
-                };
-                self.names.link(&mut self.lists, name, row);
+                let row = self.add_row(slot, node, entry.name)?;
                 self.directories.children_mut(node).insert(&mut self.lists, at, row);
-                self.fill(row, entry);
+                let new = self.fill(row, entry);
+                self.count(slot, new);
             }
         }
         Ok(())
+    }
+
+    /// A new row that has its name but no place among the children yet.
+    fn add_row(&mut self, slot: u32, node: u32, name: &[u8]) -> Result<u32, StoreError> {
+        let Some(name) = self.names.intern(name) else {
+            self.prune(node);
+            return Err(full());
+        };
+        let Some(row) = self.rows.add(slot, node, name) else {
+            self.names.forget_unlinked(name);
+            self.prune(node);
+            return Err(full());
+        };
+        self.names.link(&mut self.lists, name, row);
+        Ok(row)
     }
 
     /// Removes an entry if it is there; `old` gets it.
@@ -189,6 +215,7 @@ impl Memory {
         let Some(row) = self.directories.children_mut(node).remove(&mut self.lists, at) else { return };
         self.with_entry_in(row, directory, old);
         let gone = self.clear(row);
+        self.uncount(slot, gone);
         self.settle();
         self.directories.change_totals(node, |totals| totals.subtract(gone));
         self.drop_row(row);
@@ -214,7 +241,9 @@ impl Memory {
         let mut node = root;
         loop {
             while let Some(row) = self.directories.children_mut(node).pop(&mut self.lists) {
-                self.clear(row);
+                // Whoever sweeps a slot has hidden it as a whole.
+                let gone = self.clear(row);
+                self.uncount(slot, gone);
                 self.drop_row(row);
                 left -= 1;
                 if left == 0 {
@@ -291,18 +320,28 @@ impl Memory {
         stays
     }
 
-    /// Sets what can change of an entry; its directory is the one where entries arrive.
-    fn fill(&mut self, row: u32, entry: &Entry<'_>) {
+    fn count(&mut self, slot: u32, new: Totals) {
+        let slot = self.shares.slot_mut(slot);
+        slot.files += u64::from(new.files);
+        slot.bytes = slot.bytes.wrapping_add(new.bytes);
+    }
+
+    fn uncount(&mut self, slot: u32, gone: Totals) {
+        let slot = self.shares.slot_mut(slot);
+        slot.files -= u64::from(gone.files);
+        slot.bytes = slot.bytes.wrapping_sub(gone.bytes);
+    }
+
+    /// Sets what can change of an entry; its directory is the one where entries arrive. Returns what it counts.
+    fn fill(&mut self, row: u32, entry: &Entry<'_>) -> Totals {
+        let mut totals = Totals::default();
         let mut facts = Facts { kind: HitKind::Directory, executable: false, content: NONE, mtime_ns: entry.mtime_ns };
         match entry.kind {
             EntryKind::File { size, executable, blob } => {
                 let content = self.contents.intern(blob, size);
                 self.contents.link(&mut self.lists, content, row);
                 facts = Facts { kind: HitKind::File, executable, content, ..facts };
-                let slot = self.shares.slot_mut(self.rows.slot(row));
-                slot.files += 1;
-                slot.bytes = slot.bytes.saturating_add(size);
-                self.arrival.owed.add(Totals { files: 1, bytes: size });
+                totals = Totals { files: 1, bytes: size };
             }
             EntryKind::Directory => {}
             EntryKind::Symlink { target } => {
@@ -311,18 +350,17 @@ impl Memory {
             }
         }
         self.rows.set(row, facts);
+        self.arrival.owed.add(totals);
+        totals
     }
 
-    /// Takes out what [`Self::fill`] put in; returns what the directory counted for it.
+    /// Takes out what [`Self::fill`] put in; returns what it counted.
     fn clear(&mut self, row: u32) -> Totals {
         let record = self.rows.get(row);
         match record.kind() {
             HitKind::File => {
                 let bytes = self.contents.get(record.content).size();
                 self.contents.unlink(&mut self.lists, record.content, row);
-                let slot = self.shares.slot_mut(record.slot());
-                slot.files -= 1;
-                slot.bytes = slot.bytes.saturating_sub(bytes);
                 return Totals { files: 1, bytes };
             }
             HitKind::Symlink => {
@@ -367,7 +405,7 @@ impl Finder {
         }
         let node = self.node?;
         let at = memory.find_child(node, name).ok()?;
-        memory.children_from(node, at).next()
+        memory.child_at(node, at).and_then(|row| memory.visible(row))
     }
 
     /// Takes the entry at a path, if any, out of a digest.

@@ -9,6 +9,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use haul_core::ids::{PeerId, ShareId};
@@ -16,7 +17,8 @@ use haul_core::limits;
 use haul_core::manifest::{Change, Page, RegistrationDigest, ShareState};
 
 use super::disk::{ShareRecord, Write};
-use super::embedded::{EmbeddedStore, lock};
+use super::embedded::{EmbeddedStore, Shared, lock};
+use super::memory::amendment::Amendment;
 use super::memory::shares::{Held, Share, Slot, SlotState};
 use super::memory::{Finder, Memory, NONE};
 use super::presence::is_here;
@@ -38,9 +40,21 @@ pub(super) struct Transaction {
 
 #[derive(Debug)]
 enum Kind {
-    Amend { base: ShareState, pages: Vec<Bytes>, keys: HashSet<u64> },
+    Amend {
+        base: ShareState,
+        pages: Vec<Bytes>,
+        keys: HashSet<u64>,
+    },
     Replace(Filling),
+    /// A page of a replacement is being added; whoever does that has the rest.
+    Busy,
 }
+
+/// What waits for a page of the same transaction that is being added may come again then.
+const BUSY: Duration = Duration::from_millis(10);
+
+/// Changes that are made under one lock: some tens of microseconds.
+pub(super) const STEP: usize = 64;
 
 #[derive(Debug)]
 struct Filling {
@@ -58,6 +72,33 @@ impl Filling {
     fn take_pages(&mut self) -> Write {
         self.waiting_bytes = 0;
         Write::Pages { generation: self.generation, pages: std::mem::take(&mut self.waiting) }
+    }
+}
+
+impl Transaction {
+    /// Stages a page of an amendment, or hands out what a page of a replacement is added to.
+    fn stage(&mut self, checked: &Page<'_>, page: &Bytes) -> Result<Option<Filling>, StoreError> {
+        let Kind::Amend { pages, keys, .. } = &mut self.kind else {
+            return match std::mem::replace(&mut self.kind, Kind::Busy) {
+                Kind::Replace(filling) => Ok(Some(filling)),
+                _ => Err(StoreError::Busy { retry_after: BUSY }),
+            };
+        };
+        let count = self.changes + checked.len() as u64;
+        if count > limits::AMEND_ENTRIES as u64 {
+            return Err(StoreError::TooMuch(
+                "an amendment has at most 50,000 entries: commit and begin another".into(),
+            ));
+        }
+        // A refused page leaves nothing behind.
+        if checked.changes().any(|change| keys.contains(&key_hash(&change))) {
+            return Err(twice());
+        }
+        keys.extend(checked.changes().map(|change| key_hash(&change)));
+        pages.push(page.clone());
+        self.changes = count;
+        self.bytes += page.len() as u64;
+        Ok(None)
     }
 }
 
@@ -108,40 +149,54 @@ impl EmbeddedStore {
         let checked = Page::check(&page).map_err(|error| StoreError::BadPage(error.to_string()))?;
         let transaction = lock(&self.transactions).get(&id).cloned().ok_or(StoreError::NotOpen)?;
         let turn = self.writer.turn().await?;
+        let filling = {
+            let mut transaction = lock(&transaction);
+            if transaction.ended {
+                return Err(StoreError::NotOpen);
+            }
+            transaction.stage(&checked, &page)?
+        };
+        let Some(filling) = filling else { return Ok(()) };
+        // Whatever happens meanwhile, the slot must not stay.
+        let mut guard = DiscardGuard { store: self, filling: Some(filling) };
+        let filled = self.fill(&mut guard, &checked).await;
         let mut transaction = lock(&transaction);
         if transaction.ended {
             return Err(StoreError::NotOpen);
         }
-        let count = transaction.changes + checked.len() as u64;
-        match &mut transaction.kind {
-            Kind::Amend { pages, keys, .. } => {
-                if count > limits::AMEND_ENTRIES as u64 {
-                    return Err(StoreError::TooMuch(
-                        "an amendment has at most 50,000 entries: commit and begin another".into(),
-                    ));
-                }
-                // A refused page leaves nothing behind.
-                if checked.changes().any(|change| keys.contains(&key_hash(&change))) {
-                    return Err(twice());
-                }
-                keys.extend(checked.changes().map(|change| key_hash(&change)));
-                pages.push(page.clone());
-            }
-            Kind::Replace(filling) => {
-                fill(&mut self.shared.write(), filling, &checked)?;
-                filling.waiting.push((filling.next_seq, page.clone()));
-                filling.next_seq += 1;
-                filling.waiting_bytes += page.len();
-                if filling.waiting_bytes >= FLUSH_BYTES {
-                    let failed = Arc::clone(&filling.failed);
-                    turn.send(vec![filling.take_pages()], move |result| {
-                        failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                    });
-                }
+        let mut filling = guard.filling.take().ok_or(StoreError::NotOpen)?;
+        if filled.is_ok() {
+            transaction.changes += checked.len() as u64;
+            transaction.bytes += page.len() as u64;
+            filling.waiting.push((filling.next_seq, page.clone()));
+            filling.next_seq += 1;
+            filling.waiting_bytes += page.len();
+            if filling.waiting_bytes >= FLUSH_BYTES {
+                let failed = Arc::clone(&filling.failed);
+                turn.send(vec![filling.take_pages()], move |result| {
+                    failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                });
             }
         }
-        transaction.changes = count;
-        transaction.bytes += page.len() as u64;
+        transaction.kind = Kind::Replace(filling);
+        filled
+    }
+
+    /// Adds a page to an unseen slot, step by step. A page that is refused for what is on it has added nothing.
+    async fn fill(&self, guard: &mut DiscardGuard<'_>, page: &Page<'_>) -> Result<(), StoreError> {
+        let filling = guard.filling.as_mut().ok_or(StoreError::NotOpen)?;
+        refuse_doubles(&self.shared.read(), filling.slot, page)?;
+        let mut changes = page.changes().peekable();
+        while changes.peek().is_some() {
+            let added = add(&mut self.shared.write(), filling, changes.by_ref().take(STEP));
+            if added.is_err() {
+                // A part of the page is there.
+                filling.failed.store(true, Ordering::Relaxed);
+                return added;
+            }
+            self.shared.make_way();
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 
@@ -172,6 +227,7 @@ impl EmbeddedStore {
             Kind::Amend { base, pages, .. } => {
                 self.commit_amendment(ended.peer, ended.share, base, state, pages, ended.bytes).await
             }
+            Kind::Busy => Err(StoreError::NotOpen),
             Kind::Replace(filling) => {
                 // Whatever goes wrong, and if the asker goes away meanwhile: the slot and its pages must not stay.
                 let mut guard = DiscardGuard { store: self, filling: Some(filling) };
@@ -212,7 +268,7 @@ impl EmbeddedStore {
                 Write::PutShare { peer, share, record: record_of(record, &after) },
             ];
             turn.write(writes, move || {
-                let result = apply(&mut shared.write(), peer, share, &pages, after);
+                let result = apply(&shared, peer, share, &pages, after);
                 drop(changing);
                 result
             })
@@ -343,19 +399,28 @@ fn key_hash(change: &Change<'_>) -> u64 {
     hasher.finish()
 }
 
-/// Adds a page to an unseen slot. A page that is refused has added nothing.
-fn fill(memory: &mut Memory, filling: &mut Filling, page: &Page<'_>) -> Result<(), StoreError> {
+/// A new list names each path once and has nothing to remove.
+fn refuse_doubles(memory: &Memory, slot: u32, page: &Page<'_>) -> Result<(), StoreError> {
     let mut finder = Finder::default();
     for change in page.changes() {
         match change {
             Change::Remove { .. } => return Err(StoreError::BadPage("a new list has nothing to remove".into())),
-            Change::Upsert(entry) if finder.find(memory, filling.slot, entry.directory, entry.name).is_some() => {
+            Change::Upsert(entry) if finder.find(memory, slot, entry.directory, entry.name).is_some() => {
                 return Err(twice());
             }
             Change::Upsert(_) => {}
         }
     }
-    for change in page.changes() {
+    Ok(())
+}
+
+/// Adds entries to an unseen slot.
+fn add<'a>(
+    memory: &mut Memory,
+    filling: &mut Filling,
+    changes: impl Iterator<Item = Change<'a>>,
+) -> Result<(), StoreError> {
+    for change in changes {
         if let Change::Upsert(entry) = change {
             memory.upsert(filling.slot, &entry, |_| ())?;
             filling.digest.add(&entry);
@@ -378,18 +443,29 @@ fn digest_after(memory: &Memory, held: &Held, pages: &[Bytes]) -> RegistrationDi
     digest
 }
 
-/// Makes a durable amendment visible.
-fn apply(memory: &mut Memory, peer: PeerId, share: ShareId, pages: &[Bytes], after: Held) -> Result<(), StoreError> {
-    for change in changes(pages) {
-        match change {
-            Change::Upsert(entry) => {
-                memory.upsert(after.slot, &entry, |_| ())?;
-            }
-            Change::Remove { directory, name } => memory.remove(after.slot, directory, name, |_| ()),
+/// Makes a durable amendment visible, all of it at once however long it is.
+fn apply(shared: &Shared, peer: PeerId, share: ShareId, pages: &[Bytes], after: Held) -> Result<(), StoreError> {
+    let mut amendment = Amendment::new(after.slot);
+    let mut changes = changes(pages).peekable();
+    let held = loop {
+        let mut memory = shared.write();
+        let prepared = changes.by_ref().take(STEP).try_for_each(|change| amendment.prepare(&mut memory, &change));
+        memory.settle();
+        if let Err(error) = prepared {
+            amendment.give_up(&mut memory);
+            break Err(error);
         }
+        if changes.peek().is_none() {
+            amendment.switch(&mut memory);
+            break hold(&mut memory, peer, share, after);
+        }
+        drop(memory);
+        shared.make_way();
+    };
+    while amendment.clear_up(&mut shared.write(), STEP) {
+        shared.make_way();
     }
-    memory.settle();
-    hold(memory, peer, share, after)
+    held
 }
 
 /// Makes a durable replacement visible and gives up the old list.

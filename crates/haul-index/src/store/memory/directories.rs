@@ -97,6 +97,17 @@ impl Children {
         Some(first + place)
     }
 
+    /// Puts another row of the same name in a place.
+    pub(in crate::store) fn replace(&mut self, lists: &mut Lists, at: At, row: u32) {
+        if self.count == LISTED {
+            lists.set(&mut self.first, at, row);
+        } else {
+            let range = self.first..self.first + self.count;
+            let rows: Vec<u32> = range.enumerate().map(|(place, old)| if place == at.1 { row } else { old }).collect();
+            *self = Self { first: lists.make(rows.into_iter()), count: LISTED };
+        }
+    }
+
     /// Takes the last row out.
     pub(in crate::store) fn pop(&mut self, lists: &mut Lists) -> Option<u32> {
         let last = match self.count {
@@ -351,6 +362,7 @@ mod tests {
                 let row = if kind == 0 { model.last().map_or(0, |last| last + 1) } else { row % most };
                 let insert = kind < 3;
                 match children.find(&lists, |other| other.cmp(&row)) {
+                    Ok(at) if kind == 2 => children.replace(&mut lists, at, row),
                     Ok(at) if !insert => prop_assert_eq!(children.remove(&mut lists, at), Some(row)),
                     Err(at) if insert => children.insert(&mut lists, at, row),
                     _ => {}

@@ -129,6 +129,16 @@ impl Lists {
         }
     }
 
+    /// Puts another number in a place.
+    pub(in crate::store) fn set(&mut self, list: &mut u32, at: At, number: u32) {
+        match form(*list) {
+            Form::Empty => {}
+            Form::One(_) => *list = number,
+            Form::Block(block) => self.pool.set(block, at.1, number),
+            Form::Runs(runs) => self.runs[runs].set(at, number),
+        }
+    }
+
     /// A new list of these numbers.
     pub(in crate::store) fn make(&mut self, numbers: impl ExactSizeIterator<Item = u32>) -> u32 {
         if numbers.len() > pool::MOST {
@@ -244,6 +254,14 @@ mod tests {
                 } else {
                     lists.remove_number(&mut owners[owner], at);
                     models[owner].remove(&at);
+                    // The next one takes another's place, as far as the order allows.
+                    if let (Ok(place), false) =
+                        (lists.find(owners[owner], |other| other.cmp(&(at + 1))), models[owner].contains(&at))
+                    {
+                        lists.set(&mut owners[owner], place, at);
+                        models[owner].remove(&(at + 1));
+                        models[owner].insert(at);
+                    }
                 }
             }
             for (list, model) in owners.iter().zip(&models) {

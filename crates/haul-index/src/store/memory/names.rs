@@ -58,6 +58,8 @@ pub(in crate::store) struct Names {
     by_folded: HashIndex,
     by_text: HashIndex,
     hasher: DefaultHashBuilder,
+    /// Where [`Self::tidy`] goes on in the worn chunk.
+    tidied: usize,
     /// Documents with rows.
     pub(in crate::store) live_docs: u32,
     pub(in crate::store) trigrams: Trigrams,
@@ -74,6 +76,7 @@ impl Default for Names {
             by_folded: HashIndex::default(),
             by_text: HashIndex::default(),
             hasher: DefaultHashBuilder::default(),
+            tidied: 0,
             live_docs: 0,
             trigrams: Trigrams::default(),
         }
@@ -224,6 +227,45 @@ impl Names {
         if at != NONE {
             self.trigrams.add(doc, std::str::from_utf8(self.texts.get(at)).unwrap_or_default());
         }
+    }
+
+    /// Moves up to `limit` texts out of a chunk that is mostly unused, and gives it back after the last one; false if
+    /// there is nothing to do.
+    pub(in crate::store) fn tidy(&mut self, limit: usize) -> bool {
+        let Some(chunk) = self.texts.worn() else { return false };
+        for _ in 0..limit {
+            let Some((at, text, next)) = self.texts.in_chunk(chunk, self.tidied) else {
+                self.tidied = 0;
+                self.texts.release_worn();
+                return true;
+            };
+            let text = text.to_vec();
+            if !self.move_text(at, &text) {
+                return false;
+            }
+            self.tidied = next;
+        }
+        true
+    }
+
+    /// Moves a text if somebody needs it; false when there is no room.
+    fn move_text(&mut self, at: TextAt, text: &[u8]) -> bool {
+        let key = self.key(text);
+        let doc = self.by_folded.find(key, |doc| self.docs[doc].text == at);
+        let variant = self.by_text.find(key, |variant| {
+            let variant = &self.variants[variant];
+            variant.doc & MASKED == 0 && variant.text == at
+        });
+        if doc.is_none() && variant.is_none() {
+            return true;
+        }
+        let Some(to) = self.texts.add(text) else { return false };
+        if let Some(doc) = doc {
+            self.docs[doc].text = to;
+        } else if let Some(variant) = variant {
+            self.variants[variant].text = to;
+        }
+        true
     }
 
     /// The folded text; empty for a free document.
@@ -397,6 +439,38 @@ mod tests {
             }
             prop_assert_eq!(names.live_docs, live);
         }
+    }
+
+    #[test]
+    fn texts_of_forgotten_names_are_given_back() {
+        let (mut names, mut lists) = (Names::default(), Lists::default());
+        // Every other one is a variant that no mask can make.
+        let text =
+            |number: u32| format!("{}{number:060}", if number.is_multiple_of(2) { "" } else { "Ä" }).into_bytes();
+        let numbers: Vec<u32> = (0..10_000).map(|number| names.intern(&text(number)).unwrap()).collect();
+        for (item, number) in numbers.iter().enumerate() {
+            names.link(&mut lists, *number, item as u32);
+        }
+        let before = names.bytes()[0];
+        for (item, number) in numbers.iter().enumerate().filter(|(item, _)| item % 8 != 1 && item % 8 != 4) {
+            let doc = names.doc_of(*number);
+            names.unlink(&mut lists, *number, item as u32);
+            names.free_doc(doc);
+        }
+        let mut steps = 0;
+        while names.tidy(100) {
+            steps += 1;
+            // Changes go on meanwhile.
+            let number = names.intern(&text(20_000 + steps)).unwrap();
+            names.link(&mut lists, number, 20_000 + steps);
+        }
+        assert!(steps > 90 && names.bytes()[0] < before / 2);
+        for number in (0..10_000).filter(|number| number % 8 == 1 || number % 8 == 4) {
+            let text = text(number);
+            assert_eq!(names.text(names.find(&text).unwrap()).as_ref(), text);
+            assert_eq!(names.folded_name(names.find(&text).unwrap()), fold(&text));
+        }
+        assert_eq!(names.find(&text(2)), None);
     }
 
     #[test]

@@ -75,6 +75,8 @@ struct Extent {
     slot: u32,
     /// A bit per row that is used.
     used: u64,
+    /// A bit per used row that nobody sees: not yet, or not any more.
+    hidden: u64,
 }
 
 /// Where a slot gets its rows from.
@@ -93,6 +95,8 @@ pub(in crate::store) struct Rows {
     extents: Vec<Extent>,
     free: Vec<u32>,
     by_slot: Vec<Supply>,
+    /// Rows that nobody sees.
+    hidden: u32,
 }
 
 impl Rows {
@@ -111,6 +115,21 @@ impl Rows {
     /// The slot of a row; the row itself is not touched.
     pub(in crate::store) fn slot(&self, row: u32) -> u32 {
         self.extents[(row / EXTENT) as usize].slot
+    }
+
+    /// Whether nobody sees a row. Nearly always nothing is hidden, and then nothing is read.
+    pub(in crate::store) fn is_hidden(&self, row: u32) -> bool {
+        self.hidden > 0 && self.extents[(row / EXTENT) as usize].hidden >> (row % EXTENT) & 1 == 1
+    }
+
+    /// Hides or shows a row.
+    pub(in crate::store) fn set_hidden(&mut self, row: u32, hidden: bool) {
+        let extent = &mut self.extents[(row / EXTENT) as usize];
+        let bit = 1 << (row % EXTENT);
+        if (extent.hidden & bit != 0) != hidden {
+            extent.hidden ^= bit;
+            self.hidden = if hidden { self.hidden + 1 } else { self.hidden - 1 };
+        }
     }
 
     /// The directory of a row.
@@ -154,6 +173,7 @@ impl Rows {
 
     /// Gives a row back. An extent without rows belongs to nobody.
     pub(in crate::store) fn free(&mut self, row: u32) {
+        self.set_hidden(row, false);
         let number = row / EXTENT;
         let extent = &mut self.extents[number as usize];
         let was_full = extent.used == u64::MAX;
@@ -206,7 +226,7 @@ impl Rows {
             }
             None if self.records.len() >= MOST => return None,
             None => {
-                self.extents.push(Extent { slot, used: 0 });
+                self.extents.push(Extent { slot, used: 0, hidden: 0 });
                 for _ in 0..EXTENT {
                     self.records.push(Record { directory: 0, name: NONE, content: NONE, mtime: [0; 2] });
                 }
@@ -265,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_walk_gets_rows_in_order_and_room_is_used_again() {
-        assert_eq!((size_of::<Record>(), size_of::<Extent>()), (20, 16));
+        assert_eq!((size_of::<Record>(), size_of::<Extent>()), (20, 24));
         let mut rows = Rows::default();
         for row in 0..1_000 {
             assert_eq!(rows.add(0, 0, 0), Some(row));

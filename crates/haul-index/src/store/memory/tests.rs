@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use super::shares::SlotState;
 use super::*;
 
-const DIRECTORIES: [&str; 5] = ["", "a", "a/b", "a/b/C", "ä"];
-const NAMES: [&str; 6] = ["a", "A", "b", "file.txt", "FILE.txt", "c"];
+pub(super) const DIRECTORIES: [&str; 5] = ["", "a", "a/b", "a/b/C", "ä"];
+pub(super) const NAMES: [&str; 6] = ["a", "A", "b", "file.txt", "FILE.txt", "c"];
 
-fn with_slots(slots: u32) -> Memory {
+pub(super) fn with_slots(slots: u32) -> Memory {
     let mut memory = Memory::default();
     let name = Label::new("x").unwrap();
     let peer = memory.shares.ensure_peer(PeerId::new([9; 32]).unwrap(), &name);
@@ -25,7 +25,7 @@ fn with_slots(slots: u32) -> Memory {
     memory
 }
 
-fn kind(kind: u8, number: u8) -> EntryKind<'static> {
+pub(super) fn kind(kind: u8, number: u8) -> EntryKind<'static> {
     match kind {
         0 => EntryKind::Directory,
         1 => EntryKind::Symlink { target: b"there" },
@@ -35,7 +35,7 @@ fn kind(kind: u8, number: u8) -> EntryKind<'static> {
 }
 
 /// Slot, directory and name with time and kind, as text: what the memory says it holds, by several ways.
-type Model = BTreeMap<(u32, &'static str, &'static str), (i64, EntryKind<'static>)>;
+pub(super) type Model = BTreeMap<(u32, &'static str, &'static str), (i64, EntryKind<'static>)>;
 
 fn describe(slot: u32, entry: &Entry<'_>) -> String {
     format!("{slot} {entry:?}")
@@ -65,7 +65,8 @@ fn rows_below(memory: &Memory, node: u32, rows: &mut Vec<u32>) {
     memory.subdirs(node).for_each(|child| rows_below(memory, child, rows));
 }
 
-fn check(memory: &Memory, model: &Model) {
+/// Compares all that the memory shows; `settled`: and what it holds besides.
+pub(super) fn check(memory: &Memory, model: &Model, settled: bool) {
     let expected = model_lines(model);
     let docs = 0..memory.names.doc_count();
     assert_eq!(lines_of(memory, docs.flat_map(|doc| memory.rows_of_doc(doc).collect::<Vec<_>>())), expected);
@@ -77,7 +78,7 @@ fn check(memory: &Memory, model: &Model) {
     }
     assert_eq!(lines_of(memory, rows.into_iter()), expected);
     let live = model.keys().map(|(.., name)| fold(name.as_bytes())).collect::<std::collections::BTreeSet<_>>();
-    assert_eq!(memory.names.live_docs as usize, live.len());
+    assert!(!settled || memory.names.live_docs as usize == live.len());
     for number in 0..3u8 {
         let blob = BlobId::new([number; 32]);
         let contents = memory.contents.of_blob(&blob).into_iter();
@@ -85,7 +86,9 @@ fn check(memory: &Memory, model: &Model) {
         let files = model.values().filter(|(_, entry)| *entry == kind(3, number)).count();
         assert_eq!(rows, files);
     }
-    check_directories(memory, model);
+    if settled {
+        check_directories(memory, model);
+    }
 }
 
 fn check_directories(memory: &Memory, model: &Model) {
@@ -143,7 +146,7 @@ proptest! {
             prop_assert_eq!(old, before);
         }
         memory.settle();
-        check(&memory, &model);
+        check(&memory, &model, true);
         let mut finder = Finder::default();
         for (slot, directory, name) in DIRECTORIES.iter().flat_map(|directory| NAMES.map(|name| (0, *directory, name))) {
             let found = finder.find(&memory, slot, directory.as_bytes(), name.as_bytes());
@@ -154,7 +157,7 @@ proptest! {
         let root = memory.directories.add_root(1).unwrap();
         memory.shares.slot_mut(1).root = root;
         model.retain(|(slot, ..), _| *slot == 0);
-        check(&memory, &model);
+        check(&memory, &model, true);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A text that nobody needs any more stays until upkeep moves the others of its chunk away and gives the chunk back.
 
+use std::collections::VecDeque;
+
 /// Bytes of a chunk. 65,536 of them are the 4 GiB that an address reaches.
 const CHUNK: usize = 1 << 16;
 /// A first byte that says: two bytes of length follow. Shorter texts have their length in the first byte.
@@ -26,8 +28,8 @@ pub(in crate::store) struct Texts {
     /// The chunk that is being filled.
     open: Option<usize>,
     free: Vec<usize>,
-    /// Chunks of which more than half is dead.
-    worn: Vec<usize>,
+    /// Chunks of which more than half is dead, the one that is being emptied first.
+    worn: VecDeque<usize>,
 }
 
 fn place(at: TextAt) -> (usize, usize) {
@@ -86,18 +88,16 @@ impl Texts {
         let before = chunk.dead;
         chunk.dead += bytes;
         if before <= half && chunk.dead > half && self.open != Some(number) {
-            self.worn.push(number);
+            self.worn.push_back(number);
         }
     }
 
     /// A chunk that is worth emptying.
-    #[allow(dead_code, reason = "upkeep empties worn chunks next")]
     pub(in crate::store) fn worn(&self) -> Option<usize> {
-        self.worn.last().copied()
+        self.worn.front().copied()
     }
 
     /// The text that starts at a place of a chunk, its address, and where the next one starts.
-    #[allow(dead_code, reason = "upkeep empties worn chunks next")]
     pub(in crate::store) fn in_chunk(&self, chunk: usize, at: usize) -> Option<(TextAt, &[u8], usize)> {
         let bytes = &self.chunks.get(chunk)?.bytes;
         let (text, next) = (at < bytes.len()).then(|| read(bytes, at))?;
@@ -105,9 +105,8 @@ impl Texts {
     }
 
     /// Gives the worn chunk back, out of which everything has been moved.
-    #[allow(dead_code, reason = "upkeep empties worn chunks next")]
     pub(in crate::store) fn release_worn(&mut self) {
-        if let Some(chunk) = self.worn.pop() {
+        if let Some(chunk) = self.worn.pop_front() {
             self.chunks[chunk] = Chunk::default();
             self.free.push(chunk);
         }
@@ -122,7 +121,7 @@ impl Texts {
         if let Some(full) = self.open.take() {
             let chunk = &self.chunks[full];
             if chunk.dead > chunk.bytes.len() as u32 / 2 {
-                self.worn.push(full);
+                self.worn.push_back(full);
             }
         }
         let number = match self.free.pop() {

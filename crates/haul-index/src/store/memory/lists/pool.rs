@@ -84,6 +84,10 @@ impl Pool {
         (removed, if smaller + 3 <= class { self.resize(block, smaller) } else { block })
     }
 
+    pub(super) fn set(&mut self, block: u32, at: usize, number: u32) {
+        self.words(block)[1 + at] = number;
+    }
+
     pub(super) fn free(&mut self, block: u32) {
         let (class, _) = split(self.words(block)[0]);
         let next = std::mem::replace(&mut self.free[class], block);

@@ -80,6 +80,10 @@ impl Runs {
         removed
     }
 
+    pub(super) fn set(&mut self, (run, at): At, number: u32) {
+        self.runs[run][at] = number;
+    }
+
     pub(super) fn last(&self) -> Option<At> {
         let run = self.runs.len().checked_sub(1)?;
         Some((run, self.runs[run].len().checked_sub(1)?))
