@@ -2,6 +2,7 @@
 
 mod cases;
 mod cpu;
+mod curves;
 mod disk;
 mod level;
 mod load;
@@ -62,6 +63,9 @@ pub(crate) enum BenchCommand {
     Names(load::NamesArgs),
     /// Draw the pictures of results.json files again
     Plot(PlotArgs),
+    /// Draw curves, one point for each size
+    #[command(hide = true)]
+    Curves(curves::CurvesArgs),
     /// Be a server that another benchmark measures
     #[command(hide = true)]
     Serve(servers::ServeArgs),
@@ -84,6 +88,7 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Fai
     let done = match &args.command {
         BenchCommand::Plot(args) => return plot_results(args),
         BenchCommand::Report(args) => report::run(args, index, output).await,
+        BenchCommand::Curves(args) => curves::run(args),
         BenchCommand::Serve(args) => servers::serve(args).await,
         load => run_load(load.clone(), index.map(str::to_owned), output.clone()).await,
     };
@@ -108,7 +113,9 @@ async fn run_load(load: BenchCommand, index: Option<String>, output: Output) -> 
             BenchCommand::Count(args) => load::count(args, index, output).await,
             BenchCommand::Verify(args) => load::verify(args, index, output).await,
             BenchCommand::Names(args) => load::names(args),
-            BenchCommand::Report(_) | BenchCommand::Plot(_) | BenchCommand::Serve(_) => Ok(()),
+            BenchCommand::Report(_) | BenchCommand::Plot(_) | BenchCommand::Curves(_) | BenchCommand::Serve(_) => {
+                Ok(())
+            }
         }
     };
     tokio::spawn(task).await.map_err(anyhow::Error::from)?

@@ -17,7 +17,7 @@ use haul_core::wire::index::IndexAnswer;
 use super::crowd::{Member, Renewals};
 use super::gauge::{Gauge, Memory};
 use super::keys::Dice;
-use super::registering::Prepared;
+use super::registering::{Held, Prepared, held};
 use super::returning::Offer;
 use super::timing::Histogram;
 use super::{LoadArgs, Outcome, Setting};
@@ -116,7 +116,10 @@ impl Registration<'_> {
 
     async fn register(&self, member: &Member, prepared: Prepared) -> anyhow::Result<()> {
         let number = member.number();
-        member.session().ask(&Offer::new(&prepared).request()).await?;
+        if held(&member.session().ask(&Offer::new(&prepared).request()).await?)? == Held::Same {
+            // Registered by an earlier run: nothing is new.
+            return Ok(());
+        }
         let sent = prepared.send(member.session(), |state, nanos| self.committed(number, state, nanos));
         sent.await.with_context(|| format!("peer {number}"))?;
         if number < self.args.checked_peers {

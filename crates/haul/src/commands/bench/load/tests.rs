@@ -69,7 +69,10 @@ async fn what_is_registered_is_looked_up_and_found_exactly() {
     let counted = bench(&ticket, &out, &format!("count {load} --near 480 --times 3 --with-peers")).await.unwrap();
     assert!(figure(&counted, "counted") > 100.0);
     // The index runs in this process since before the journal was written, so all of it is there.
-    let words = format!("verify {load} --samples 20 --since 0 --patience 1e12 --journal {}", journal.display());
+    let since = directory.path().join("since");
+    std::fs::write(&since, "0").unwrap();
+    let words = format!("verify {load} --samples 20 --since-file {} --patience 1e12", since.display());
+    let words = format!("{words} --journal {}", journal.display());
     let verified = bench(&ticket, &out, &format!("{words} --journal-seed 1 --with-peers")).await.unwrap();
     let count = |name| figure(&verified, name) as u64;
     assert_eq!((count("acknowledged_same"), count("first_pass_wrong"), count("first_pass_exact")), (12, 0, 40));

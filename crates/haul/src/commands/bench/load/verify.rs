@@ -20,8 +20,10 @@ use super::returning::{Offer, bring_back};
 use super::{LoadArgs, Outcome, PEERS, Setting};
 use crate::output::Output;
 
-/// Pause between attempts to connect.
-const RETRY: Duration = Duration::from_millis(5);
+/// Pause between attempts to connect, and between looks for the file that says that the index starts.
+const RETRY: Duration = Duration::from_millis(2);
+/// The index is started within this time.
+const START_LIMIT: Duration = Duration::from_mins(10);
 
 /// Arguments of `haul bench verify`.
 #[derive(Clone, Debug, Args)]
@@ -34,9 +36,9 @@ pub(crate) struct VerifyArgs {
     /// Give up if not all is exact after this many seconds
     #[arg(long, value_name = "S", default_value_t = 90.0)]
     patience: f64,
-    /// When the index was started, seconds since 1970
-    #[arg(long, value_name = "UNIX_SECONDS")]
-    since: f64,
+    /// A file that appears when the index is started and says when, in seconds since 1970; nobody is asked before
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    since_file: PathBuf,
     /// The journal of a registration that was cut off (register --journal): all of it must be there
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "journal_seed")]
     journal: Option<PathBuf>,
@@ -59,20 +61,23 @@ pub(crate) async fn run(args: &VerifyArgs, index: Option<&str>, output: &Output)
     let mut outcome = args.load.outcome("verify", &setting.population);
     outcome.parameter("samples", args.samples);
     let files = sampled(&setting, args);
+    let started = started(args).await?;
+    let since =
+        || Ok::<_, anyhow::Error>(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64() - started);
     let asker = loop {
         match setting.askers.enter(0).await {
             Ok(asker) => break asker,
-            Err(error) if since(args)? > args.patience => return Err(error.context("the index does not answer")),
+            Err(error) if since()? > args.patience => return Err(error.context("the index does not answer")),
             Err(_) => tokio::time::sleep(RETRY).await,
         }
     };
-    outcome.figure("connected_s", since(args)?);
+    outcome.figure("connected_s", since()?);
     let _peers = if args.load.with_peers { Some(bring_back(&setting, args.load.groups).await?) } else { None };
     let (mut passes, mut first_good) = (0_u32, None);
     loop {
         let pass = pass(&setting, &asker, &files).await?;
         passes += 1;
-        let now = since(args)?;
+        let now = since()?;
         if passes == 1 {
             outcome.figure("first_pass_s", now);
             outcome.figure("first_pass_exact", f64::from(pass.exact));
@@ -96,8 +101,16 @@ pub(crate) async fn run(args: &VerifyArgs, index: Option<&str>, output: &Output)
     args.load.finish(&outcome, output)
 }
 
-fn since(args: &VerifyArgs) -> anyhow::Result<f64> {
-    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64() - args.since)
+/// Waits for the file that says when the index was started.
+async fn started(args: &VerifyArgs) -> anyhow::Result<f64> {
+    let limit = std::time::Instant::now() + START_LIMIT;
+    loop {
+        match fs::read_to_string(&args.since_file) {
+            Ok(text) => return text.trim().parse().context("the file of --since-file holds no number"),
+            Err(_) if std::time::Instant::now() < limit => tokio::time::sleep(RETRY).await,
+            Err(error) => return Err(error).context("the index was not started"),
+        }
+    }
 }
 
 /// Files whose names can be searched, so that each is looked up and searched.

@@ -1,0 +1,278 @@
+"""docs/benchmarks/index.md from the raw data: goals, tables with quartiles, curves, method."""
+
+import os
+import tomllib
+
+import goals
+import raw
+
+# What each row's table shows: program, case, figure, heading.
+TABLES = {
+    "lookup": ("Lookups by hash", [
+        ("haul", "uniform", "lookups_per_server_cpu_s"), ("redis", "uniform", "per_server_cpu_s"),
+        ("redis_tls", "uniform", "per_server_cpu_s"), ("aquatic", "uniform", "per_server_cpu_s"),
+        ("haul", "zipf", "lookups_per_server_cpu_s"), ("haul", "hot", "lookups_per_server_cpu_s"),
+        ("redis", "hot", "per_server_cpu_s"), ("redis_tls", "hot", "per_server_cpu_s"),
+        ("haul", "uniform", "lookups_per_s"), ("redis", "uniform", "per_s"), ("haul", "uniform", "closed_loop.p99_us"),
+    ]),
+    "one_in_flight": ("One request in flight on each connection", [
+        ("haul", "one", "requests_per_server_cpu_s"), ("null", "one", "requests_per_server_cpu_s"),
+        ("echo", "one", "per_server_cpu_s"), ("redis_tls", "one", "per_server_cpu_s"),
+        ("redis", "one", "per_server_cpu_s"), ("haul", "one", "requests_per_s"), ("null", "one", "requests_per_s"),
+        ("echo", "one", "per_s"), ("redis_tls", "one", "per_s"),
+    ]),
+    "register": ("Registration", [
+        ("haul", "register", "settled_per_server_cpu_s"), ("redis", "register", "per_server_cpu_s"),
+        ("sqlite", "register", "per_server_cpu_s"), ("haul", "register", "registered_per_s"),
+        ("haul", "register", "settled_per_s"), ("redis", "register", "per_s"), ("sqlite", "register", "per_s"),
+        ("haul", "register", "commit.p50_us"), ("haul", "register", "commit.p99_us"),
+    ]),
+    "leave_return": ("Leaving and returning", [
+        ("haul", "large", "until_invisible.p50_us"), ("haul", "large", "until_invisible.p99_us"),
+        ("haul", "large", "open_until_shown.p50_us"), ("haul", "large", "handshake_and_hello.p50_us"),
+        ("haul", "large", "return_frame_bytes_up"), ("haul", "large", "return_frame_bytes_down"),
+        ("haul", "large", "return_bytes_with_hello"),
+    ]),
+    "count": ("Exact count", [
+        ("haul", "count", "counted"), ("plocate", "count", "counted"), ("haul", "count", "server.p50_us"),
+        ("haul", "count", "client.p50_us"), ("plocate", "count", "p50_s"),
+    ]),
+    "idle": ("Idle peers", [
+        ("haul", "idle", "memory_bytes_per_connection"), ("haul", "idle", "memory_bytes_per_connection_after_renewals"),
+        ("haul", "idle", "core_share"), ("haul", "idle", "still_connected"),
+    ]),
+    "mixed": ("Lookups beside a large registration", [
+        ("haul", "mixed", "calm.p50_us"), ("haul", "mixed", "calm.p99_us"), ("haul", "mixed", "loaded.p50_us"),
+        ("haul", "mixed", "loaded.p99_us"), ("haul", "mixed", "p99_loaded_over_calm"),
+        ("haul", "mixed", "registration_s"),
+    ]),
+    "restart": ("After kill -9", [
+        ("haul", "restart", "connected_s"), ("haul", "restart", "first_pass_s"), ("haul", "restart", "first_pass_exact"),
+        ("haul", "restart", "first_pass_marked"), ("haul", "restart", "first_pass_wrong"),
+        ("haul", "restart", "all_exact_s"), ("haul", "restart", "acknowledged_peers"),
+        ("haul", "restart", "acknowledged_newer"), ("haul", "restart", "acknowledged_lost"),
+    ]),
+}
+# Runs with more of the machine's time stolen are named.
+STEAL_LIMIT = 0.02
+
+
+def write(docs, rows, notes_path, chart):
+    """Writes index.md and its pictures into `docs`; `chart(curves, file)` draws one."""
+    notes = {}
+    if os.path.exists(notes_path):
+        with open(notes_path, "rb") as file:
+            notes = tomllib.load(file)
+    pictures = draw(docs, rows, chart)
+    parts = [head(rows), goal_table(rows, notes), missed(rows, notes), pictures]
+    parts += [table(rows, name) for name in TABLES if name in rows]
+    parts += [search_table(rows), memory_table(rows), remarks(rows), method(), machine_text(rows)]
+    text = "\n\n".join(part.strip("\n") for part in parts if part)
+    with open(os.path.join(docs, "index.md"), "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def head(rows):
+    """What this page is."""
+    quick = any(row.get("quick") for row in rows.values())
+    warning = "\n\n**One round only, perhaps with tiny sizes: these figures mean nothing.**" if quick else ""
+    return (
+        "# The index beside what else one would use\n\n"
+        "One command measures everything and writes this page: `bench/index/run.py`. Medians over the rounds; raw data "
+        "stand in [index/](index). haul always speaks TLS 1.3 with keys on both sides, and every answer is checked."
+        + warning
+    )
+
+
+def goal_table(rows, notes):
+    """Every goal with its figure."""
+    lines = ["## Goals", "", "| work | goal | measured | reached |", "| --- | --- | --- | --- |"]
+    for goal in goals.GOALS:
+        figure, reached = goal.result(rows)
+        word = {True: "yes", False: "**no**", None: "–"}[reached]
+        lines.append(f"| {goal.work} | {goal.goal} | {figure} | {word} |")
+    return "\n".join(lines)
+
+
+def missed(rows, notes):
+    """What limits the goals that were not reached, by hand."""
+    names = []
+    for goal in goals.GOALS:
+        if goal.result(rows)[1] is False and goal.row not in names:
+            names.append(goal.row)
+    if not names:
+        return ""
+    causes = notes.get("missed", {})
+    lines = ["## Causes of what was missed, and what would lift it", ""]
+    lines += [f"- **{name}**: {causes.get(name, 'not examined yet.')}" for name in names]
+    return "\n".join(lines)
+
+
+def table(rows, name):
+    """Medians and quartiles of a row."""
+    title, wanted = TABLES[name]
+    row = raw.Row(rows[name])
+    cases = {case for _, case, _ in wanted}
+    lines = [f"## {title}", "", parameters(rows[name]), "", "| program | figure | lower quartile | median | upper quartile |",
+             "| --- | --- | --: | --: | --: |"]
+    for program, case, figure in wanted:
+        spread = row.spread(program, case, figure)
+        if spread:
+            label = figure if len(cases) == 1 else f"{case}: {figure}"
+            lines.append(f"| {program} | {label} | " + " | ".join(raw.number(value) for value in spread) + " |")
+    return "\n".join(lines)
+
+
+def parameters(row):
+    """Parameters of a row as a sentence."""
+    text = ", ".join(f"{name} {value}" for name, value in sorted(row.get("parameters", {}).items()))
+    return f"Measured in {row.get('seconds', '?')} s. {text}".strip() + ("." if text else "")
+
+
+def search_table(rows):
+    """Searches by class."""
+    if "search" not in rows:
+        return ""
+    row = raw.Row(rows["search"])
+    first = row.runs("haul", "calm")[0]
+    start = row.median("plocate", "calm", "start_s") or 0
+    lines = ["## Search by class", "", parameters(rows["search"]), "",
+             "Times in microseconds: p50 / p99 of haul's own time and of its client, medians of the others; plocate with "
+             f"and less the start of its process ({start * 1e3:.2f} ms). haul ranks; words match base names, as with "
+             "`plocate -b`.", "",
+             "| class | matching files, median | haul server, calm | haul server, churn | haul client, churn | "
+             "null client | plocate | less start | FTS5 unranked | FTS5 ranked |",
+             "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |"]
+    for name in (*goals.ALL_CLASSES, "all"):
+        counts = first.get("samples", {}).get(f"matching_files_{name}")
+        matching = goals.middle(counts) if isinstance(counts, list) and counts else None
+
+        def pair(program, case, side, label=name):
+            p50, p99 = (row.median(program, case, f"{side}_{label}.{key}") for key in ("p50_us", "p99_us"))
+            return "–" if p50 is None else f"{raw.number(p50)} / {raw.number(p99)}"
+
+        plocate = row.median("plocate", "calm", f"samples:{name}")
+        fts = [row.median("sqlite", "calm", f"samples:{kind} {name}") for kind in ("unranked", "ranked")]
+        cells = [name, raw.number(matching), pair("haul", "calm", "server"), pair("haul", "churn", "server"),
+                 pair("haul", "churn", "client"), pair("null", "calm", "client"),
+                 raw.number(plocate and plocate * 1e6), raw.number(plocate and (plocate - start) * 1e6)]
+        cells += [raw.number(value and value * 1e6) for value in fts]
+        lines.append("| " + " | ".join(cells) + " |")
+    texts = first.get("texts", {})
+    if texts:
+        lines += ["", "<details><summary>The queries</summary>", ""]
+        lines += [f"- {name}: " + ", ".join(f"`{text}`" for text in texts[name]) for name in goals.ALL_CLASSES if name in texts]
+        lines += ["", "</details>"]
+    return "\n".join(lines)
+
+
+def memory_table(rows):
+    """Memory by size."""
+    if "memory" not in rows:
+        return ""
+    row = raw.Row(rows["memory"])
+    lines = ["## Memory", "", parameters(rows["memory"]), "",
+             "| program | entries | first, B by entry | steady | worst moment |", "| --- | --: | --: | --: | --: |"]
+    for one in row.runs("haul"):
+        figures = [one["figures"].get(f"memory_{name}_bytes_per_entry") for name in ("first", "steady", "worst")]
+        lines.append(f"| haul | {one['case']} | " + " | ".join(raw.number(value) for value in figures) + " |")
+    for one in row.runs("redis"):
+        lines.append(f"| redis | {one['case']} | {raw.number(one['figures']['memory_bytes_per_entry'])} | | |")
+    return "\n".join(lines)
+
+
+def remarks(rows):
+    """What tools remarked, and runs on a disturbed machine."""
+    lines = []
+    for name, row in rows.items():
+        for one in row["runs"]:
+            place = f"{name}, {one['program']} {one['case']}, round {one['round']}"
+            lines += [f"- {place}: {text}" for text in one.get("remarks", [])]
+            stolen = [value for key, value in one["figures"].items() if key.endswith("steal_share")]
+            if stolen and max(stolen) > STEAL_LIMIT:
+                lines.append(f"- {place}: {max(stolen):.0%} of the machine's time was stolen")
+    return "\n".join(["## Remarks of the tools", "", *lines]) if lines else ""
+
+
+def draw(docs, rows, chart):
+    """Both curves; the text that shows them."""
+    text = []
+    if "search_curve" in rows:
+        row = raw.Row(rows["search_curve"])
+        sizes = rows["search_curve"]["parameters"]["names"]
+        lines = [("haul, server p50", "haul", "server_all.p50_us", 1), ("haul, server p99", "haul", "server_all.p99_us", 1),
+                 ("haul, client p50", "haul", "client_all.p50_us", 1),
+                 ("plocate, rare words", "plocate", "samples:rare", 1e6),
+                 ("plocate, common words", "plocate", "samples:common", 1e6)]
+        curves = curve("Search latency, first 100 hits", "names", "microseconds", row, sizes, lines)
+        chart(curves, os.path.join(docs, "index", "search-latency.svg"))
+        text.append("![Search latency against the number of names](index/search-latency.svg)")
+    if "lookup_curve" in rows:
+        row = raw.Row(rows["lookup_curve"])
+        sizes = rows["lookup_curve"]["parameters"]["blobs"]
+        lines = [("haul, 64 per frame, TLS", "haul", "lookups_per_server_cpu_s", 1),
+                 ("redis GET, pipeline 64, plaintext", "redis", "per_server_cpu_s", 1)]
+        curves = curve("Lookups of random blobs", "blobs", "lookups per server CPU-second", row, sizes, lines)
+        chart(curves, os.path.join(docs, "index", "lookups.svg"))
+        text.append("![Lookups against the number of blobs](index/lookups.svg)")
+    return "## Curves\n\n" + "\n\n".join(text) if text else ""
+
+
+def curve(title, x_label, y_label, row, sizes, lines):
+    """As `haul bench curves` reads it."""
+    drawn = []
+    for label, program, figure, scale in lines:
+        points = [(size, row.median(program, str(size), figure)) for size in sizes]
+        points = [[size, value * scale] for size, value in points if value]
+        if points:
+            drawn.append({"name": label, "points": points})
+    return {"title": title, "x_label": x_label, "y_label": y_label, "lines": drawn}
+
+
+def method():
+    """How it was measured."""
+    return """## Method
+
+- The server runs on core 0, its client on core 1 (`taskset`); rounds of all programs follow each other in turn, and
+  tables show medians with quartiles. CPU time is that of the server's threads (/proc/PID/task/*/schedstat). Where the
+  client's core was saturated, the remarks say so: the rate by the clock is then the client's, the rate by the server's
+  CPU-second still the server's.
+- **Lookup**: made-up names, 1.5 providers of a blob on average, up to ten; 64 random blobs in a frame, 32 frames on each
+  of 4 connections. Size, number of providers and every provider of every answer are checked. redis: GET of as many keys
+  of 32 bytes, values as long as haul's answer for one blob, `redis-benchmark -c 50 -P 64`, no misses allowed, nothing
+  durable. aquatic_udp: its own load test, 100 announces for each connect, ten peers wanted, a million info-hashes at most;
+  only announces count.
+- **One in flight**: the null server has haul's framing and TLS and answers without looking; echo.c is epoll and OpenSSL
+  (TLS 1.3, AES-128-GCM) with a client of its own, because it knows no raw keys. redis-benchmark drives redis.
+- **Registration**: Debian's paths, 1,000 peers, 1.5 providers, three groups, all pages made before the clock starts. haul's
+  acknowledgement means durable (fdatasync) and searchable, checked by another connection at once. redis: an HSET of size
+  and blob for each entry, an SADD of the peer to the blob's set, `redis-cli --pipe`, AOF synced every second; it cannot
+  search. SQLite: WAL, synchronous=FULL, a transaction for each peer, an index on the blob and FTS5 trigrams, through
+  Python's module. `settled` is until the server is quiet: merges count.
+- **Search**: queries are cut from the real names with a fixed seed, one in flight; answers of the first round are compared
+  with a scan of all names. Churn: 1% of the peers leave without a word and return in every second. plocate: a process for
+  each query, output thrown away, times with and less the start of a process that finds nothing. FTS5: in process, with
+  path, size and blob of each hit; ranked is ORDER BY rank over all hits.
+- **Memory**: everything is registered, then each peer deletes its share and registers it again with other contents, ten
+  times. Anonymous memory of /proc/PID/smaps_rollup less that of the empty index, every 100 ms.
+- **Restart**: peers are online; others register, and what is acknowledged is written down; kill -9; start on the same
+  state. Until all of 1,000 sampled entries are exact they are looked up and searched again and again. Then every peer
+  offers what was acknowledged: the index has that or something newer.
+- **Lookups beside a registration** are sent at times fixed beforehand (Poisson), and latency counts from these times.
+- Three rounds are the standard run. `--long` takes nine, and SQLite in each: narrower quartiles, nothing else.
+"""
+
+
+def machine_text(rows):
+    """The machine and the versions, from the newest row."""
+    if not rows:
+        return ""
+    row = list(rows.values())[-1]
+    machine = row.get("machine", {})
+    lines = ["## Machine and versions", "",
+             f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('memory_gib')} GiB, "
+             f"Linux {machine.get('kernel')}.", ""]
+    commits = sorted({row["versions"].get("haul", "?") for row in rows.values() if row.get("versions")})
+    others = {name: value for name, value in row.get("versions", {}).items() if name != "haul"}
+    lines.append(f"haul {', '.join(commits)}, release build; " + ", ".join(f"{n} {v}" for n, v in sorted(others.items())) + ".")
+    return "\n".join(lines)

@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""The index beside the programs that a user would pick instead: measures all rows and writes the report.
+
+    bench/index/run.py                  everything, about 40 minutes
+    bench/index/run.py --quick          tiny sizes, to see that everything works; writes nothing into docs
+    bench/index/run.py --rows search    these rows again; the report is made from all raw data
+    bench/index/run.py --report         the report alone
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import machine
+import raw
+import report
+import setup
+from haul import Haul, Population
+from rivals import aquatic, echo, plocate, redis, sqlite
+from rows import keeping, lookups, presence, registering, searching
+
+# In this order: rows that use the index with all names follow each other, and the restart ends it.
+ROWS = {
+    "lookup": lookups.lookup,
+    "lookup_curve": lookups.lookup_curve,
+    "one_in_flight": lookups.one_in_flight,
+    "register": registering.register,
+    "search": searching.search,
+    "count": searching.count,
+    "leave_return": presence.leave_return,
+    "mixed": presence.mixed,
+    "restart": keeping.restart,
+    "search_curve": searching.search_curve,
+    "idle": presence.idle,
+    "memory": keeping.memory,
+}
+
+
+class Size:
+    """How much of everything."""
+
+    def __init__(self, quick=False, long=False):
+        self.blobs = 100_000 if quick else 10_000_000
+        self.blob_curve = [20_000, 50_000] if quick else [100_000, 1_000_000, 10_000_000]
+        self.names = 20_000 if quick else 7_300_000
+        self.name_curve = [5_000, 20_000] if quick else [100_000, 1_000_000, 7_300_000]
+        self.peers = 20 if quick else 1_000
+        self.seconds = 0.5 if quick else 5
+        self.redis_requests = 100_000 if quick else 3_000_000
+        self.connections = 50 if quick else 1_000
+        self.queries_per_class = 5 if quick else 30
+        self.search_rounds = 2 if quick else 20
+        self.counted = 500 if quick else 42_000
+        self.events = 5 if quick else 200
+        self.reopenings = 20 if quick else 1_000
+        self.idle_peers = 50 if quick else 10_000
+        self.idle_seconds = 2 if quick else 60
+        self.mixed_rate = 500 if quick else 2_000
+        self.mixed_entries = 20_000 if quick else 1_000_000
+        self.memory_shares = [0.5, 1.0] if quick else [0.1, 0.5, 1.0]
+        self.turnovers = 2 if quick else 10
+        self.online_seconds = 6
+        self.verified = 50 if quick else 1_000
+        self.rounds = 1 if quick else 9 if long else 3
+
+
+class Bench:
+    """What rows need: programs, places, sizes, and the index with all names, which several rows share."""
+
+    def __init__(self, arguments, programs):
+        self.size = Size(arguments.quick, arguments.long)
+        self.rounds = arguments.rounds or self.size.rounds
+        self.long = arguments.long
+        self.binary, self.aquatic, self.paths, self._data = programs
+        self.redis_tls = redis.has_tls()
+        self._main = None
+
+    def data(self, name):
+        """A file that stays between rows."""
+        return os.path.join(self._data, name)
+
+    def state(self, name):
+        """The folder of a server; emptied when the server starts."""
+        return os.path.join(self._data, "state", name)
+
+    def remove(self, *names):
+        """Removes files of `data`."""
+        for name in names:
+            if os.path.exists(self.data(name)):
+                os.remove(self.data(name))
+
+    def echo(self):
+        """The C program."""
+        return echo.build(self.data("echo"))
+
+    def names(self, count=None, copies=1.0):
+        """Real names: about `count` entries of all peers together."""
+        peers = self.size.peers
+        return Population(peers, (count or self.size.names) // peers, copies, self.paths)
+
+    def write_names(self, everything, target, *more):
+        """What `everything` registers, as lines of text."""
+        words = [self.binary, "bench", "names", *everything.arguments(), "--to", target, *more]
+        machine.run_client(words)
+
+    def main_index(self):
+        """The index with all names, its peers connected; made when it is first asked for."""
+        everything = self.names()
+        if self._main is None:
+            self._main = Haul(self.binary, self.state("main"))
+            self._main.register(everything, "--checks", 200)
+        return everything, self._main
+
+    def restart_main_index(self, address):
+        """After it was killed."""
+        self._main = Haul(self.binary, self.state("main"), listen=address, keep=True)
+        return self._main
+
+    def close(self):
+        """Ends the shared index."""
+        if self._main:
+            self._main.stop()
+            self._main = None
+        shutil.rmtree(os.path.join(self._data, "state"), ignore_errors=True)
+
+    def start_client(self, words, environment):
+        """A client that runs while something else happens."""
+        command = machine.pinned(machine.CLIENT_CORE, words)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def finish_client(self, process):
+        """What it printed."""
+        text = process.communicate(timeout=300)[0]
+        if process.returncode != 0:
+            raise RuntimeError(f"a client failed with {process.returncode}")
+        return json.loads(text)
+
+    def run(self, program, case, number, found):
+        """One run as the raw data keeps it."""
+        one = raw.run(program, case, number, found)
+        shown = {key: one["figures"].get(key) for key in raw.SHOWN if key in one["figures"]}
+        print(f"    {program:10} {case:14} round {number}  {raw.short(shown)}", flush=True)
+        return one
+
+
+def measure(bench, names, directory):
+    """Measures rows one after the other and keeps the raw data of each at once; returns those that failed."""
+    failed = []
+    for name in names:
+        print(f"{name}", flush=True)
+        begun = time.monotonic()
+        try:
+            found = ROWS[name](bench)
+        except Exception:  # One row that fails must not lose the others.
+            traceback.print_exc()
+            failed.append(name)
+            bench.close()
+            continue
+        found.update(row=name, seconds=round(time.monotonic() - begun, 1), machine=machine.describe())
+        found.update(versions=versions(bench), quick=bench.size.rounds == 1)
+        raw.write(directory, found)
+        print(f"    {found['seconds']} s", flush=True)
+    return failed
+
+
+def versions(bench):
+    """Of all programs."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = subprocess.run(describe, cwd=setup.ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "haul": commit,
+        "redis-server": redis.version(),
+        "plocate": plocate.version(),
+        "sqlite": sqlite.version(),
+        "aquatic_udp": aquatic.version(os.path.join(bench.aquatic, "aquatic_udp")),
+        "python": sys.version.split()[0],
+    }
+
+
+def main():
+    """See the head of the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round, results into the data folder")
+    parser.add_argument("--long", action="store_true", help="nine rounds instead of three, SQLite in each of them")
+    parser.add_argument("--rounds", type=int, help="so many rounds")
+    parser.add_argument("--rows", help=f"only these, separated by commas: {','.join(ROWS)}")
+    parser.add_argument("--report", action="store_true", help="only write the report from the raw data")
+    parser.add_argument("--missing", action="store_true", help="only rows without raw data: goes on after a break")
+    parser.add_argument("--out", help="raw data and report here instead of docs/benchmarks")
+    arguments = parser.parse_args()
+    names = arguments.rows.split(",") if arguments.rows else list(ROWS)
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        parser.error(f"no such row: {', '.join(unknown)}")
+    data = setup.data_directory()
+    docs = arguments.out or (
+        os.path.join(data, "quick") if arguments.quick else os.path.join(setup.ROOT, "docs", "benchmarks")
+    )
+    directory = os.path.join(docs, "index")
+    os.makedirs(directory, exist_ok=True)
+    failed = []
+    if not arguments.report:
+        machine.allow_many_files()
+        setup.install_programs()
+        binary = setup.build_haul()
+        programs = (binary, setup.install_aquatic(data), setup.real_paths(data), data)
+        if arguments.missing:
+            names = [name for name in names if not os.path.exists(os.path.join(directory, name + ".json"))]
+        bench = Bench(arguments, programs)
+        try:
+            failed = measure(bench, [name for name in ROWS if name in names], directory)
+        finally:
+            bench.close()
+    report.write(docs, raw.read_all(directory), os.path.join(setup.HERE, "notes.toml"), chart)
+    print(f"report: {os.path.relpath(os.path.join(docs, 'index.md'))}")
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+        return 1
+    return 0
+
+
+def chart(curves, target):
+    """Draws curves with haul's own plotter."""
+    source = target + ".json"
+    with open(source, "w", encoding="utf-8") as file:
+        json.dump(curves, file)
+    release = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(setup.ROOT, "target"), "release", "haul")
+    subprocess.run([release, "bench", "curves", source, "--to", target], check=True)
+    os.remove(source)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
