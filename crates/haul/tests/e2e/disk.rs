@@ -53,6 +53,43 @@ fn a_disk_that_fills_up_ends_with_7_and_keeps_what_arrived() {
     server.stop();
 }
 
+#[test]
+fn an_index_whose_sync_fails_acknowledges_nothing_then_and_goes_on_in_another_file() {
+    let (index_home, peer_home) = (Home::new(), Home::new());
+    let data = tempfile::tempdir().unwrap();
+    for n in 0..200 {
+        fs::write(data.path().join(format!("entry-{n:05}.txt")), format!("{n}")).unwrap();
+    }
+    let store = index_home.path().join("state/index/store");
+    let log = index_home.path().join("strace.log");
+    let arguments = ["index", "--json", "--index-listen", "127.0.0.1:0"];
+    let failing = failing_at("fdatasync", &store.join("00000001.log"), "EIO", 3, &log, &arguments);
+    let index = index_home.start_command(failing);
+    let ticket = index.ticket();
+    let address = index.ready["index_addr"].as_str().unwrap().to_owned();
+    let peer = peer_home.start([
+        "peer",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--web-listen",
+        "127.0.0.1:0",
+        "--join",
+        &ticket,
+    ]);
+    peer_home.run(["share", "add", "--json", data.path().to_str().unwrap()]).ok();
+    wait_ready(&peer_home);
+    assert!(fs::read_to_string(&log).unwrap().contains("EIO"), "a sync has failed");
+    assert!(store.join("00000002.log").exists(), "nothing goes behind what failed");
+    // Both die, so that what is found is what the index has on disk.
+    peer.kill();
+    index.kill();
+    let index = index_home.start(["index", "--json", "--index-listen", &address]);
+    let found = Home::new().run(["search", "--json", "--away", "--limit", "1", "--index", &ticket, "ext:txt"]);
+    assert_eq!(found.record("summary")["total"], 200);
+    index.stop();
+}
+
 /// A file system in memory on a folder; unmounted when it ends.
 struct Mounted(tempfile::TempDir);
 

@@ -6,6 +6,7 @@
 //! the second stands in if that of the first cannot be read.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::store::StoreError;
 use crate::store::disk::{Disk, MovedPage, Write};
@@ -40,7 +41,10 @@ pub(in crate::store) enum Step {
 impl EmbeddedStore {
     /// Cleans a little; false if there is nothing to do.
     pub(in crate::store) async fn clean_step(&self) -> Result<bool, StoreError> {
-        match self.disk.clean_step()? {
+        // Reading and deleting may wait for the disk; questions do not wait for them.
+        let disk = Arc::clone(&self.disk);
+        let step = tokio::task::spawn_blocking(move || disk.clean_step()).await;
+        match step.map_err(|error| StoreError::Storage(format!("cleaning the index's log ended early: {error}")))?? {
             Step::Nothing => Ok(false),
             Step::Done => Ok(true),
             Step::Write(write) => self.writer.write(vec![write]).await.map(|()| true),

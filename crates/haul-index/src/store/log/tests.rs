@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod fixture;
+mod scale;
 
 use std::collections::BTreeMap;
 use std::fs;
