@@ -87,6 +87,7 @@ async fn open<S: IndexStore>(
         claims: hello.addresses.iter().filter(|claim| claim.len() <= limits::ADDRESS_BYTES).cloned().collect(),
     };
     let member = admit(state, peer, hello).await?;
+    let was_present = state.presence.is_present(&peer);
     let id = if member.role == Role::Guest {
         state.connect_guest(&caller.connection, arrival)
     } else {
@@ -121,7 +122,7 @@ async fn open<S: IndexStore>(
     let session = Session {
         visitor: Arc::new(visitor),
         connection: caller.connection.clone(),
-        registration: Registration::default(),
+        registration: Registration::new(was_present),
         watching: Watching::new(Arc::clone(&state.watches), id),
     };
     Ok(((session, member.role), welcome))

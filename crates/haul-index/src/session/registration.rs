@@ -3,7 +3,7 @@
 //! A page or a commit that is refused ends its transaction: what was staged is dropped, later pages are refused with
 //! [`Refusal::NotOpen`], and the peer opens the share again to learn what the index has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -18,9 +18,11 @@ use crate::store::{IndexStore, Opened, ShareOffer, TransactionId};
 use crate::watches::{ShareFacts, Staged};
 
 /// Shares and transactions of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Registration {
     inner: Mutex<Inner>,
+    /// The peer's lease ran already when this session began: its shares do not come back, they were there.
+    was_present: bool,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ struct Inner {
     transactions: HashMap<u64, Transaction>,
     /// What others watch for, in pages of these transactions.
     matches: HashMap<u64, Staged>,
+    /// Closed in this session.
+    closed: BTreeSet<ShareId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +47,24 @@ struct Transaction {
 }
 
 impl Registration {
+    /// Of a session that begins. `was_present`: another one of the same peer, or its lease, still ran.
+    pub(super) fn new(was_present: bool) -> Self {
+        Self { inner: Mutex::default(), was_present }
+    }
+
+    /// Notes an opened share; whether that makes it visible to somebody who could not see it the moment before.
+    fn note_open(&self, share: &Arc<ShareFacts>) -> Result<bool, Refusal> {
+        let mut inner = self.lock();
+        if !inner.shares.contains_key(&share.id) && inner.shares.len() >= limits::SHARES_PER_PEER {
+            return Err(Refusal::TooMuch(format!("a peer has at most {} shares", limits::SHARES_PER_PEER)));
+        }
+        let was_closed = inner.closed.remove(&share.id);
+        Ok(match inner.shares.insert(share.id, Arc::clone(share)) {
+            Some(before) => (&before.groups, &before.name) != (&share.groups, &share.name),
+            None => was_closed || !self.was_present,
+        })
+    }
+
     /// The share that a request changes; none for requests that change no share. Called in the order of arrival.
     pub(super) fn lane(&self, request: &IndexRequest) -> Option<Result<ShareId, Refusal>> {
         match request {
@@ -139,13 +161,7 @@ async fn make<S: IndexStore>(session: &Session<S>, request: IndexRequest) -> Res
 
 async fn open<S: IndexStore>(session: &Session<S>, offer: ShareOffer) -> Result<IndexAnswer, Refusal> {
     let facts = share_facts(session, &offer);
-    {
-        let mut inner = session.registration.lock();
-        if !inner.shares.contains_key(&offer.id) && inner.shares.len() >= limits::SHARES_PER_PEER {
-            return Err(Refusal::TooMuch(format!("a peer has at most {} shares", limits::SHARES_PER_PEER)));
-        }
-        inner.shares.insert(offer.id, Arc::clone(&facts));
-    }
+    let comes_back = session.registration.note_open(&facts)?;
     // Whatever was staged on an older state of the share is void.
     abort_share(session, offer.id).await;
     let state = offer.state;
@@ -155,7 +171,7 @@ async fn open<S: IndexStore>(session: &Session<S>, offer: ShareOffer) -> Result<
         Opened::Amend(from) => (Some(from), IndexAnswer::Amend { from }),
         Opened::Replace => (None, IndexAnswer::Replace),
     };
-    if let Some(visible) = visible {
+    if let Some(visible) = visible.filter(|_| comes_back) {
         session.state.watches.returned(&facts, visible);
     }
     Ok(answer)
@@ -227,7 +243,12 @@ fn watch_page<S: IndexStore>(session: &Session<S>, tx: u64, share: ShareId, page
 
 async fn close<S: IndexStore>(session: &Session<S>, share: ShareId, forget: bool) -> Result<IndexAnswer, Refusal> {
     abort_share(session, share).await;
-    session.registration.lock().shares.remove(&share);
+    {
+        let mut inner = session.registration.lock();
+        if inner.shares.remove(&share).is_some() && inner.closed.len() < limits::SHARES_PER_PEER {
+            inner.closed.insert(share);
+        }
+    }
     session.state.store.close(session.peer, share, forget).await.map_err(refusal)?;
     Ok(IndexAnswer::Closed)
 }

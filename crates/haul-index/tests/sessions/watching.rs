@@ -130,6 +130,32 @@ async fn a_share_that_returns_is_told_once() {
 }
 
 #[tokio::test]
+async fn a_share_that_was_never_away_does_not_return() {
+    let f = Fixture::start().await;
+    let (witness, seen) = f.member(1).await;
+    let (peer, welcome) = f.member(2).await;
+    let files = Files::named(1, &["old.iso"]);
+    peer.register(share(1), &files).await;
+    // The index is restarted, and all of them come again within their leases.
+    let f = f.restart().await;
+    drop((witness, peer));
+    let (mut watcher, _) = f.returning(1, &seen.certificate).await;
+    watches(&watcher, 1, "iso").await;
+    let (peer, welcome) = f.returning(2, &welcome.certificate).await;
+    assert_eq!(peer.open(share(1), files.state).await, IndexAnswer::Same);
+    assert_eq!(peer.open(share(1), files.state).await, IndexAnswer::Same, "the same again");
+    // A newer connection takes over.
+    let (peer, _) = f.returning(2, &welcome.certificate).await;
+    assert_eq!(peer.open(share(1), files.state).await, IndexAnswer::Same);
+    peer.register(share(2), &Files::named(1, &["new.iso"])).await;
+    assert_eq!(names(&mut watcher).await, ["new.iso"]);
+    // Closed and opened again, it was away.
+    assert_eq!(peer.ask(IndexRequest::Close { share: share(1), forget: false }).await, IndexAnswer::Closed);
+    assert_eq!(peer.open(share(1), files.state).await, IndexAnswer::Same);
+    assert_eq!(names(&mut watcher).await, ["old.iso"]);
+}
+
+#[tokio::test]
 async fn what_is_being_registered_when_a_watch_begins_is_told() {
     let f = Fixture::start().await;
     let (mut watcher, _) = f.member(1).await;
