@@ -1,8 +1,8 @@
 //! Names from strangers as text that can be shown.
 
 use alloc::borrow::Cow;
-use alloc::format;
 use alloc::string::String;
+use core::fmt::Write as _;
 
 /// Makes control characters, direction marks and invisible separators visible as `\u{…}`, so that a name from a
 /// stranger can neither move the cursor nor pretend to be another name.
@@ -16,8 +16,9 @@ pub fn escape(name: &str) -> Cow<'_, str> {
             '\n' => shown.push_str("\\n"),
             '\t' => shown.push_str("\\t"),
             '\r' => shown.push_str("\\r"),
-            '\u{0}'..='\u{1f}' | '\u{7f}' => shown.push_str(&format!("\\x{:02x}", u32::from(letter))),
-            _ if is_deceptive(letter) => shown.push_str(&format!("\\u{{{:x}}}", u32::from(letter))),
+            // Writing into a string does not fail.
+            '\u{0}'..='\u{1f}' | '\u{7f}' => drop(write!(shown, "\\x{:02x}", u32::from(letter))),
+            _ if is_deceptive(letter) => drop(write!(shown, "\\u{{{:x}}}", u32::from(letter))),
             _ => shown.push(letter),
         }
     }
