@@ -41,8 +41,10 @@ impl Factory for Embedded {
     type Store = EmbeddedStore;
 
     fn open(&self) -> EmbeddedStore {
-        let settings =
-            StoreSettings { boot_id: [1; 16], now: std::sync::Arc::new(|| Moment(1_000)), search: self.search };
+        // Small enough that a story fills many segments and has them cleaned.
+        let segment_bytes = 32 * 1024;
+        let now = std::sync::Arc::new(|| Moment(1_000));
+        let settings = StoreSettings { segment_bytes, boot_id: [1; 16], now, search: self.search };
         EmbeddedStore::open_with(self.dir.path(), settings).unwrap()
     }
 

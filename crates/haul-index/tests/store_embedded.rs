@@ -90,7 +90,9 @@ fn digest_of(commits: u64) -> RegistrationDigest {
 #[ignore = "run by a_killed_index_has_all_of_a_commit_or_none"]
 async fn child() {
     let Ok(dir) = std::env::var(CHILD) else { return };
-    let store = EmbeddedStore::open(Path::new(&dir)).unwrap();
+    // A few commits fill a segment, so starting one, moving pages and deleting files are killed too.
+    let settings = StoreSettings { segment_bytes: 256 * 1024, ..StoreSettings::default() };
+    let store = EmbeddedStore::open_with(Path::new(&dir), settings).unwrap();
     let state = ShareState { revision: u64::MAX, digest: RegistrationDigest::default() };
     let mut base = match connect(&store, state).await {
         Opened::Amend(state) => Some(state),

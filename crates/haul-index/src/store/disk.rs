@@ -145,14 +145,9 @@ fn failed(what: &str, path: &Path, error: &dyn std::fmt::Display) -> StoreError 
 }
 
 impl Disk {
-    /// Opens or creates the log in `dir`, and reads everything but the pages. A second process that opens the same folder
-    /// gets an error.
-    pub(super) fn open(dir: &Path) -> Result<(Self, Catalog), StoreError> {
-        Self::open_with(dir, Device::default(), SEGMENT_BYTES)
-    }
-
-    /// As [`Self::open`], on another device, with segments of another size.
-    pub(super) fn open_with(dir: &Path, device: Device, segment_bytes: u64) -> Result<(Self, Catalog), StoreError> {
+    /// Opens or creates the log in `dir`, with segments of about so many bytes, and reads everything but the pages. A second
+    /// process that opens the same folder gets an error.
+    pub(super) fn open(dir: &Path, device: Device, segment_bytes: u64) -> Result<(Self, Catalog), StoreError> {
         let folder = Folder::lock(dir)?;
         let (mut files, key) = open_segments(dir, &folder)?;
         let next_segment = files.keys().next_back().map_or(1, |last| last.saturating_add(1));

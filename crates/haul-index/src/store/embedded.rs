@@ -19,8 +19,9 @@ use haul_core::wire::Label;
 use haul_core::wire::index::{Hits, Listing, Located, LookupKeys};
 use tokio::task::JoinHandle;
 
-use super::disk::Disk;
+use super::disk::{Disk, SEGMENT_BYTES};
 use super::load::load;
+use super::log::device::Device;
 use super::memory::Memory;
 use super::memory::shares::View;
 use super::registration::Transaction;
@@ -35,6 +36,8 @@ use super::{browse, locate, lookup, search};
 /// What a test or an operator may set.
 #[derive(Clone)]
 pub struct StoreSettings {
+    /// Bytes after which a file of the log is full.
+    pub segment_bytes: u64,
     /// Names the boot of this machine.
     pub boot_id: [u8; 16],
     /// Reads the boot clock.
@@ -45,7 +48,12 @@ pub struct StoreSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { boot_id: boot_id(), now: Arc::new(boot_now), search: SearchSettings::default() }
+        Self {
+            segment_bytes: SEGMENT_BYTES,
+            boot_id: boot_id(),
+            now: Arc::new(boot_now),
+            search: SearchSettings::default(),
+        }
     }
 }
 
@@ -145,7 +153,7 @@ impl EmbeddedStore {
 
     /// As [`Self::open`], with settings.
     pub fn open_with(dir: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
-        let (disk, catalog) = Disk::open(dir)?;
+        let (disk, catalog) = Disk::open(dir, Device::default(), settings.segment_bytes)?;
         let disk = Arc::new(disk);
         let mut loaded = load(&disk, catalog, &settings.boot_id, (settings.now)())?;
         loaded.memory.names.trigrams.configure(settings.search);

@@ -30,7 +30,7 @@ fn quick() -> Device {
 }
 
 fn open(dir: &Path) -> (Disk, Catalog) {
-    Disk::open_with(dir, quick(), SEGMENT).unwrap()
+    Disk::open(dir, quick(), SEGMENT).unwrap()
 }
 
 fn peer(number: u8) -> PeerId {

@@ -122,7 +122,7 @@ fn a_damaged_catalog_costs_nothing_while_the_one_before_is_there() {
 }
 
 fn refusal(dir: &Path) -> String {
-    match Disk::open_with(dir, quick(), super::SEGMENT) {
+    match Disk::open(dir, quick(), super::SEGMENT) {
         Err(StoreError::Storage(text)) => text,
         other => panic!("{other:?}"),
     }

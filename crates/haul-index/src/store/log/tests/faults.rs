@@ -45,7 +45,7 @@ proptest! {
     fn a_call_that_fails_loses_nothing(acts in prop::collection::vec(act(), 1..25), fails in 1..60_u32) {
         let mut world = World::new();
         world.disk = None;
-        world.disk = Some(Disk::open_with(world.dir.path(), failing(), super::SEGMENT).unwrap().0);
+        world.disk = Some(Disk::open(world.dir.path(), failing(), super::SEGMENT).unwrap().0);
         let mut failed = 0;
         // Any of the changes that failed since the last one that did not.
         let mut possible: Vec<Model> = Vec::new();
@@ -91,7 +91,7 @@ proptest! {
 fn after_a_failed_sync_nothing_goes_behind_it() {
     let mut world = World::new();
     world.disk = None;
-    world.disk = Some(Disk::open_with(world.dir.path(), failing(), 1 << 20).unwrap().0);
+    world.disk = Some(Disk::open(world.dir.path(), failing(), 1 << 20).unwrap().0);
     world.act(&Act::Replace { share: 0, pages: 3 });
     let first = world.segments();
     assert_eq!(first.len(), 1);
@@ -112,7 +112,7 @@ fn after_a_failed_sync_nothing_goes_behind_it() {
 fn a_segment_that_cannot_be_made_leaves_no_file() {
     let mut world = World::new();
     world.disk = None;
-    world.disk = Some(Disk::open_with(world.dir.path(), failing(), super::SEGMENT).unwrap().0);
+    world.disk = Some(Disk::open(world.dir.path(), failing(), super::SEGMENT).unwrap().0);
     for fails in 1..=3 {
         CALLS.set(fails);
         let put = Write::PutPeer { peer: super::peer(5), record: super::peer_record(1) };

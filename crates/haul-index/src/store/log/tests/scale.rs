@@ -9,8 +9,9 @@ use bytes::Bytes;
 use haul_core::ids::{PeerId, ShareId};
 
 use super::{peer_record, share_record};
-use crate::store::disk::{Disk, Write};
+use crate::store::disk::{Disk, SEGMENT_BYTES, Write};
 use crate::store::log::clean::Step;
+use crate::store::log::device::Device;
 
 const PEERS: u64 = 1_000;
 /// 7.3 million paths at 57.6 bytes each, in pages of a thousand.
@@ -81,7 +82,7 @@ fn bulk(disk: &Disk) {
 
 fn opened(dir: &Path, what: &str) -> Disk {
     let start = Instant::now();
-    let (disk, catalog) = Disk::open(dir).unwrap();
+    let (disk, catalog) = Disk::open(dir, Device::default(), SEGMENT_BYTES).unwrap();
     let took = start.elapsed();
     let start = Instant::now();
     let mut bytes = 0;
@@ -96,7 +97,7 @@ fn opened(dir: &Path, what: &str) -> Disk {
 #[ignore = "writes 1 GB: run in release"]
 fn seven_million_entries() {
     let dir = tempfile::tempdir().unwrap();
-    let (disk, _) = Disk::open(dir.path()).unwrap();
+    let (disk, _) = Disk::open(dir.path(), Device::default(), SEGMENT_BYTES).unwrap();
     for number in 0..PEERS {
         disk.held.lock().unwrap().catalog.peers.insert(peer_of(number), peer_record(1));
     }
