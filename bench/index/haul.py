@@ -16,15 +16,20 @@ GROUPS = 3
 class Population:
     """What is registered: the arguments that all load tools share."""
 
-    def __init__(self, peers, files_per_peer, copies=1.0, paths=None, seed=1, groups=GROUPS):
+    def __init__(self, peers, files_per_peer, copies=1.0, paths=None, seed=1, groups=GROUPS, states=None):
         self.peers, self.files_per_peer, self.copies = peers, files_per_peer, copies
         self.paths, self.seed, self.groups = paths, seed, groups
+        # What `register --journal` wrote: peers that return need not work out what they hold.
+        self.states = states
 
     def arguments(self):
         """As words of a command line."""
         words = ["--peers", self.peers, "--files-per-peer", self.files_per_peer, "--copies", self.copies]
         words += ["--seed", self.seed, "--groups", self.groups]
-        return words + (["--paths", self.paths] if self.paths else [])
+        for option in ("paths", "states"):
+            value = getattr(self, option)
+            words += [f"--{option}", value] if value and os.path.exists(value) else []
+        return words
 
     def other(self, **changes):
         """The same with other values."""

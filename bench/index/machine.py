@@ -170,6 +170,6 @@ def describe():
         "cpu": model,
         "cores": os.cpu_count(),
         "memory_gib": memory,
-        "kernel": os.uname().release,
+        "kernel": os.uname().release.split("-")[0],
         "load_before": os.getloadavg()[0],
     }

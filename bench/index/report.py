@@ -74,8 +74,8 @@ def write(docs, rows, notes_path, chart):
 
 def head(rows):
     """What this page is."""
-    quick = any(row.get("quick") for row in rows.values())
-    warning = "\n\n**One round only, perhaps with tiny sizes: these figures mean nothing.**" if quick else ""
+    tiny = any(row.get("tiny") for row in rows.values())
+    warning = "\n\n**A trial of the runner with small sets: these figures mean nothing.**" if tiny else ""
     return (
         "# The index beside what else one would use\n\n"
         "One command measures everything and writes this page: `bench/index/run.py`. Medians over the rounds; raw data "
@@ -172,12 +172,17 @@ def memory_table(rows):
         return ""
     row = raw.Row(rows["memory"])
     lines = ["## Memory", "", parameters(rows["memory"]), "",
-             "| program | entries | first, B by entry | steady | worst moment |", "| --- | --: | --: | --: | --: |"]
+             "Bytes of anonymous memory by entry: all of the process, its connections included, and less what the index took "
+             "with all peers connected and nothing registered.", "",
+             "| program | entries | steady, all | worst moment, all | registered once, less | steady, less | worst, less |",
+             "| --- | --: | --: | --: | --: | --: | --: |"]
+    names = ("steady_bytes_per_entry_with_empty", "worst_bytes_per_entry_with_empty", "first_bytes_per_entry",
+             "steady_bytes_per_entry", "worst_bytes_per_entry")
     for one in row.runs("haul"):
-        figures = [one["figures"].get(f"memory_{name}_bytes_per_entry") for name in ("first", "steady", "worst")]
+        figures = [one["figures"].get(f"memory_{name}") for name in names]
         lines.append(f"| haul | {one['case']} | " + " | ".join(raw.number(value) for value in figures) + " |")
     for one in row.runs("redis"):
-        lines.append(f"| redis | {one['case']} | {raw.number(one['figures']['memory_bytes_per_entry'])} | | |")
+        lines.append(f"| redis | {one['case']} | | | {raw.number(one['figures']['memory_bytes_per_entry'])} | | |")
     return "\n".join(lines)
 
 
@@ -204,7 +209,8 @@ def draw(docs, rows, chart):
                  ("haul, client p50", "haul", "client_all.p50_us", 1),
                  ("plocate, rare words", "plocate", "samples:rare", 1e6),
                  ("plocate, common words", "plocate", "samples:common", 1e6)]
-        curves = curve("Search latency, first 100 hits", "names", "microseconds", row, sizes, lines)
+        largest = largest_set(rows.get("search"), "names", "calm")
+        curves = curve("Search latency, first 100 hits", "names", "microseconds", row, sizes, lines, largest)
         chart(curves, os.path.join(docs, "index", "search-latency.svg"))
         text.append("![Search latency against the number of names](index/search-latency.svg)")
     if "lookup_curve" in rows:
@@ -212,17 +218,25 @@ def draw(docs, rows, chart):
         sizes = rows["lookup_curve"]["parameters"]["blobs"]
         lines = [("haul, 64 per frame, TLS", "haul", "lookups_per_server_cpu_s", 1),
                  ("redis GET, pipeline 64, plaintext", "redis", "per_server_cpu_s", 1)]
-        curves = curve("Lookups of random blobs", "blobs", "lookups per server CPU-second", row, sizes, lines)
+        largest = largest_set(rows.get("lookup"), "blobs", "uniform")
+        curves = curve("Lookups of random blobs", "blobs", "lookups per server CPU-second", row, sizes, lines, largest)
         chart(curves, os.path.join(docs, "index", "lookups.svg"))
         text.append("![Lookups against the number of blobs](index/lookups.svg)")
     return "## Curves\n\n" + "\n\n".join(text) if text else ""
 
 
-def curve(title, x_label, y_label, row, sizes, lines):
+def largest_set(row, parameter, case):
+    """The largest set is measured by the row that is about it: (row, size, case)."""
+    return (raw.Row(row), row["parameters"][parameter], case) if row else None
+
+
+def curve(title, x_label, y_label, row, sizes, lines, largest):
     """As `haul bench curves` reads it."""
     drawn = []
     for label, program, figure, scale in lines:
         points = [(size, row.median(program, str(size), figure)) for size in sizes]
+        if largest:
+            points.append((largest[1], largest[0].median(program, largest[2], figure)))
         points = [[size, value * scale] for size, value in points if value]
         if points:
             drawn.append({"name": label, "points": points})
@@ -254,7 +268,8 @@ def method():
   each query, output thrown away, times with and less the start of a process that finds nothing. FTS5: in process, with
   path, size and blob of each hit; ranked is ORDER BY rank over all hits.
 - **Memory**: everything is registered, then each peer deletes its share and registers it again with other contents, ten
-  times. Anonymous memory of /proc/PID/smaps_rollup less that of the empty index, every 100 ms.
+  times. Anonymous memory of /proc/PID/smaps_rollup, read every 100 ms; steady is when the server is quiet after the last
+  turnover. redis holds the facts of the registration row, without its append-only file.
 - **Restart**: peers are online; others register, and what is acknowledged is written down; kill -9; start on the same
   state. Until all of 1,000 sampled entries are exact they are looked up and searched again and again. Then every peer
   offers what was acknowledged: the index has that or something newer.

@@ -46,11 +46,12 @@ ROWS = {
 class Size:
     """How much of everything."""
 
-    def __init__(self, quick=False, long=False):
+    def __init__(self, quick=False, long=False, scale=1.0):
+        self.tiny = quick or scale < 1
         self.blobs = 100_000 if quick else 10_000_000
-        self.blob_curve = [20_000, 50_000] if quick else [100_000, 1_000_000, 10_000_000]
+        self.blob_curve = [20_000] if quick else [100_000, 1_000_000]
         self.names = 20_000 if quick else 7_300_000
-        self.name_curve = [5_000, 20_000] if quick else [100_000, 1_000_000, 7_300_000]
+        self.name_curve = [5_000] if quick else [100_000, 1_000_000]
         self.peers = 20 if quick else 1_000
         self.seconds = 0.5 if quick else 5
         self.redis_requests = 100_000 if quick else 3_000_000
@@ -69,17 +70,30 @@ class Size:
         self.online_seconds = 6
         self.verified = 50 if quick else 1_000
         self.rounds = 1 if quick else 9 if long else 3
+        if scale < 1:
+            self.shrink(scale)
+
+    def shrink(self, scale):
+        """Smaller sets and shorter times, to try the runner out."""
+        for name in ("blobs", "names", "redis_requests", "counted", "mixed_entries", "idle_peers"):
+            setattr(self, name, max(100, round(getattr(self, name) * scale)))
+        for name in ("blob_curve", "name_curve"):
+            setattr(self, name, [max(5_000, round(size * scale)) for size in getattr(self, name)])
+        self.peers = max(20, round(self.peers * scale))
+        self.idle_seconds, self.search_rounds, self.turnovers, self.rounds = 5, 3, 2, 1
 
 
 class Bench:
     """What rows need: programs, places, sizes, and the index with all names, which several rows share."""
 
     def __init__(self, arguments, programs):
-        self.size = Size(arguments.quick, arguments.long)
+        self.size = Size(arguments.quick, arguments.long, arguments.scale)
         self.rounds = arguments.rounds or self.size.rounds
         self.long = arguments.long
         self.binary, self.aquatic, self.paths, self._data = programs
         self.redis_tls = redis.has_tls()
+        # Before this run's own raw data make the tree differ from its commit.
+        self.versions = versions(self.aquatic)
         self._main = None
 
     def data(self, name):
@@ -112,11 +126,12 @@ class Bench:
 
     def main_index(self):
         """The index with all names, its peers connected; made when it is first asked for."""
-        everything = self.names()
+        states = self.data("main-states.txt")
         if self._main is None:
+            self.remove("main-states.txt")
             self._main = Haul(self.binary, self.state("main"))
-            self._main.register(everything, "--checks", 200)
-        return everything, self._main
+            self._main.register(self.names(), "--checks", 200, "--journal", states)
+        return self.names().other(states=states), self._main
 
     def restart_main_index(self, address):
         """After it was killed."""
@@ -164,13 +179,13 @@ def measure(bench, names, directory):
             bench.close()
             continue
         found.update(row=name, seconds=round(time.monotonic() - begun, 1), machine=machine.describe())
-        found.update(versions=versions(bench), quick=bench.size.rounds == 1)
+        found.update(versions=bench.versions, tiny=bench.size.tiny)
         raw.write(directory, found)
         print(f"    {found['seconds']} s", flush=True)
     return failed
 
 
-def versions(bench):
+def versions(binaries):
     """Of all programs."""
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     commit = subprocess.run(describe, cwd=setup.ROOT, capture_output=True, text=True, check=False).stdout.strip()
@@ -179,7 +194,7 @@ def versions(bench):
         "redis-server": redis.version(),
         "plocate": plocate.version(),
         "sqlite": sqlite.version(),
-        "aquatic_udp": aquatic.version(os.path.join(bench.aquatic, "aquatic_udp")),
+        "aquatic_udp": aquatic.version(os.path.join(binaries, "aquatic_udp")),
         "python": sys.version.split()[0],
     }
 
@@ -189,6 +204,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round, results into the data folder")
     parser.add_argument("--long", action="store_true", help="nine rounds instead of three, SQLite in each of them")
+    parser.add_argument("--scale", type=float, default=1.0, help="smaller sets, results into the data folder")
     parser.add_argument("--rounds", type=int, help="so many rounds")
     parser.add_argument("--rows", help=f"only these, separated by commas: {','.join(ROWS)}")
     parser.add_argument("--report", action="store_true", help="only write the report from the raw data")
@@ -201,7 +217,7 @@ def main():
         parser.error(f"no such row: {', '.join(unknown)}")
     data = setup.data_directory()
     docs = arguments.out or (
-        os.path.join(data, "quick") if arguments.quick else os.path.join(setup.ROOT, "docs", "benchmarks")
+        os.path.join(data, "quick") if arguments.quick or arguments.scale < 1 else os.path.join(setup.ROOT, "docs", "benchmarks")
     )
     directory = os.path.join(docs, "index")
     os.makedirs(directory, exist_ok=True)

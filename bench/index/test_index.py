@@ -57,6 +57,16 @@ class RawTest(unittest.TestCase):
         self.assertEqual(shown, ["8.25 M", "12.3 k", "640", "3", "0.25", "0.0123", "–"])
 
 
+class CurveTest(unittest.TestCase):
+    def test_the_largest_set_comes_from_its_own_row(self):
+        found = rows()
+        one = raw.run("haul", "5", 0, {"figures": {"lookups_per_server_cpu_s": 9e6}})
+        found["lookup_curve"] = {"row": "lookup_curve", "parameters": {"blobs": [5]}, "runs": [one]}
+        drawn = []
+        report.draw("docs", found, lambda curves, target: drawn.append(curves))
+        self.assertEqual(drawn[0]["lines"][0]["points"], [[5, 9e6], [10, 8e6 + 1]])
+
+
 class GoalTest(unittest.TestCase):
     def test_reached_missed_and_not_measured(self):
         found = {(goal.work, goal.goal): goal.result(rows()) for goal in goals.GOALS}
@@ -118,9 +128,9 @@ class SetupTest(unittest.TestCase):
         self.assertEqual(setup.contents_path(b"\n"), b"")
 
     def test_populations_become_arguments(self):
-        words = Population(10, 20, paths="list").other(seed=4).arguments()
+        words = Population(10, 20, paths=__file__, states="not there yet").other(seed=4).arguments()
         self.assertEqual(words[words.index("--seed") + 1], 4)
-        self.assertEqual(words[-2:], ["--paths", "list"])
+        self.assertEqual(words[-2:], ["--paths", __file__])
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ def restart(bench):
     """kill -9 while peers register, then a start on the same state."""
     runs = []
     for number in range(bench.rounds):
-        runs.append(bench.run("haul", "restart", number, kill_and_verify(bench)))
+        runs.append(bench.run("haul", "restart", number, kill_and_verify(bench, number)))
     return {"runs": runs, "parameters": {}}
 
 
-def kill_and_verify(bench):
+def kill_and_verify(bench, number):
     """All peers are online; others register, and their acknowledgements are kept; kill; start; check."""
     everything, index = bench.main_index()
     journal, since = bench.data("journal.txt"), bench.data("since.txt")
@@ -44,7 +44,8 @@ def kill_and_verify(bench):
     # They come back with what they have: the index says that nothing is new.
     index.release()
     index.register(everything, "--checks", 50)
-    cut = everything.other(seed=everything.seed + 1, files_per_peer=max(1, everything.files_per_peer // 4))
+    # Other peers in each round: what earlier ones registered is there already.
+    cut = everything.other(seed=everything.seed + 1 + number, states=None, files_per_peer=max(1, everything.files_per_peer // 4))
     words = index.words("verify", everything, "--samples", bench.size.verified, "--since-file", since)
     words += ["--journal", journal, "--journal-seed", str(cut.seed)]
     verifying = bench.start_client(words, index.environment())

@@ -36,6 +36,7 @@ const SCALE: &str = "binary(e2e) + binary(store_scale)";
 /// All tests: the suite as it is built while working, then the ones that only mean something at scale, optimized.
 fn test() -> Result<()> {
     install_strace()?;
+    python_tests()?;
     if has_nextest() {
         cargo(&["nextest", "run", "--workspace"])?;
         let scale = ["nextest", "run", "--release", "--profile", "scale", "--run-ignored", "only"];
@@ -45,6 +46,17 @@ fn test() -> Result<()> {
         let scale = ["test", "--release", "-p", "haul", "-p", "haul-index", "--test", "e2e", "--test", "store_scale"];
         cargo(&[&scale[..], &["--", "--ignored", "--test-threads", "1"]].concat())
     }
+}
+
+/// The pure parts of the comparison in `bench/index`; nothing is measured.
+fn python_tests() -> Result<()> {
+    println!("+ python3 -m unittest discover bench/index");
+    let status = Command::new("python3")
+        .args(["-m", "unittest", "discover", "-q", "bench/index"])
+        .current_dir(root()?)
+        .status()
+        .context("cannot start python3")?;
+    if status.success() { Ok(()) } else { bail!("the tests of bench/index failed") }
 }
 
 /// The tests that kill a process at a counted system call let strace count.

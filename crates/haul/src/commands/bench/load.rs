@@ -82,6 +82,9 @@ pub(crate) struct LoadArgs {
     /// Bring the peers here first: they registered earlier and are connected no more
     #[arg(long)]
     with_peers: bool,
+    /// What `bench register --journal` wrote; with it, returning peers need not work out what they hold
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    states: Option<PathBuf>,
     /// Write results.json into this folder
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,

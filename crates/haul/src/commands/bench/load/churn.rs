@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &ChurnArgs, index: Option<&str>, output: &Output) 
 
 async fn leave_and_return(setting: &Setting, args: &ChurnArgs, outcome: &mut Outcome) -> anyhow::Result<()> {
     let observer = setting.askers.enter(0).await?;
-    let returned = bring_back(setting, args.load.groups).await?;
+    let returned = bring_back(setting, &args.load).await?;
     let _renewals = returned.renewals;
     let mut peers = returned.peers;
     let (member, offer) = peers.first().context("there is a peer")?;

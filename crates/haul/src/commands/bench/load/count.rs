@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &CountArgs, index: Option<&str>, output: &Output) 
     let setting = Setting::new(&args.load, index)?;
     let mut outcome = args.load.outcome("count", &setting.population);
     let asker = setting.askers.enter(0).await?;
-    let _peers = if args.load.with_peers { Some(bring_back(&setting, args.load.groups).await?) } else { None };
+    let _peers = if args.load.with_peers { Some(bring_back(&setting, &args.load).await?) } else { None };
     let words = queries::common_words(args.load.seed, &setting.population, &setting.paths);
     let text = |word: &String| format!("name:{word} type:file");
     let parsed = words.iter().map(|word| parse(&text(word))).collect::<Result<Vec<_>, _>>()?;

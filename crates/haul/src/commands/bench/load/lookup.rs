@@ -102,7 +102,7 @@ pub(crate) async fn run(args: &LookupArgs, index: Option<&str>, output: &Output)
     outcome.parameter("null", args.null.is_some());
     let keys = Keys::new(args.load.seed, args.keys, setting.population.files(), args.hot);
     let pool = Pool::new(keys, usize::from(args.batch), args.pool, &setting.checker);
-    let _peers = if args.load.with_peers { Some(bring_back(&setting, args.load.groups).await?) } else { None };
+    let _peers = if args.load.with_peers { Some(bring_back(&setting, &args.load).await?) } else { None };
     let (askers, _renewals) = if let Some(null) = &args.null {
         (strangers(null, args.connections).await?, None)
     } else {

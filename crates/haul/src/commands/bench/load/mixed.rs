@@ -50,7 +50,7 @@ pub(crate) async fn run(args: &MixedArgs, index: Option<&str>, output: &Output) 
     outcome.parameter("batch", args.batch);
     outcome.parameter("connections", args.connections);
     outcome.parameter("registered_entries", args.entries);
-    let _peers = if args.load.with_peers { Some(bring_back(&setting, args.load.groups).await?) } else { None };
+    let _peers = if args.load.with_peers { Some(bring_back(&setting, &args.load).await?) } else { None };
     let pool = Pool::uniform(args.load.seed, usize::from(args.batch), &setting);
     let members = setting.askers.enter_all(0, args.connections).await.context("connecting")?;
     let _renewals = Renewals::start(&members);

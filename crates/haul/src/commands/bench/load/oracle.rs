@@ -26,13 +26,15 @@ const BLOBS_KEPT: usize = 2_000;
 /// `size:` and `type:`.
 pub(crate) fn scan(queries: &[Query], population: &Population, paths: &Paths) -> Vec<Truth> {
     let mut truths = vec![Truth::default(); queries.len()];
+    let needed: Vec<u64> = queries.iter().map(|q| q.words.iter().fold(0, |mask, w| mask | letters(&w.text))).collect();
     for file in 0..population.files() {
         let path = paths.of(population, file);
         let (directory, name) = paths::split(&path);
         let name = fold(name);
+        let there = letters(&name);
         let mut blob = None;
-        for (query, truth) in queries.iter().zip(&mut truths) {
-            if !query.words.iter().all(|word| name.contains(word.text.as_str())) {
+        for ((query, needed), truth) in queries.iter().zip(&needed).zip(&mut truths) {
+            if needed & !there != 0 || !query.words.iter().all(|word| name.contains(word.text.as_str())) {
                 continue;
             }
             let blob = *blob.get_or_insert_with(|| population.blob(file));
@@ -45,6 +47,11 @@ pub(crate) fn scan(queries: &[Query], population: &Population, paths: &Paths) ->
         }
     }
     truths
+}
+
+/// A bit for each byte value of a text, modulo 64: a name that lacks a letter of a query need not be looked at further.
+fn letters(text: &str) -> u64 {
+    text.bytes().fold(0, |mask, byte| mask | 1 << (byte & 63))
 }
 
 fn fits(query: &Query, directory: &[u8], name: &str, size: u64) -> bool {

@@ -1,5 +1,7 @@
 //! Peers of a load that come back with what they had registered, and peers that come and go in the background.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,14 +12,15 @@ use futures_util::stream;
 use haul_core::ids::ShareId;
 use haul_core::manifest::ShareState;
 use haul_core::wire::index::IndexRequest;
-use haul_core::wire::{Label, List};
+use haul_core::wire::{self, Label, List};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::LoadArgs;
 use super::Setting;
 use super::crowd::{Door, Member, Renewals};
 use super::keys::Dice;
-use super::registering::{Held, Prepared, held};
+use super::registering::{Held, Prepared, group, held};
 
 /// Peers that open their shares at a time.
 const OPENING: usize = 32;
@@ -72,13 +75,20 @@ pub(crate) struct Returned {
 }
 
 /// Brings all peers of the population here; connections that they have elsewhere end.
-pub(crate) async fn bring_back(setting: &Setting, groups: u32) -> anyhow::Result<Returned> {
+pub(crate) async fn bring_back(setting: &Setting, load: &LoadArgs) -> anyhow::Result<Returned> {
+    let states = match &load.states {
+        Some(path) => newest(&fs::read_to_string(path).context("the states cannot be read")?)?,
+        None => BTreeMap::new(),
+    };
     let members = setting.peers.enter_all(0, setting.population.peers()).await.context("connecting")?;
     let renewals = Renewals::start(&members);
+    let states = &states;
     let open = |member: Member| async move {
-        let prepared = Prepared::new(&setting.population, &setting.paths, member.number(), groups);
-        let offer = Offer::new(&prepared);
-        drop(prepared);
+        let (number, groups) = (member.number(), load.groups);
+        let offer = match states.get(&number) {
+            Some(state) => Offer::of(setting.population.share(number), group(number, groups), *state),
+            None => Offer::new(&Prepared::new(&setting.population, &setting.paths, number, groups)),
+        };
         offer.open(&member).await?;
         Ok::<_, anyhow::Error>((member, offer))
     };
@@ -89,6 +99,21 @@ pub(crate) async fn bring_back(setting: &Setting, groups: u32) -> anyhow::Result
     }
     drop(opening);
     Ok(Returned { peers, renewals })
+}
+
+/// The newest acknowledged state of each peer, from the text of a journal.
+pub(super) fn newest(journal: &str) -> anyhow::Result<BTreeMap<u32, ShareState>> {
+    let mut states = BTreeMap::new();
+    // The last line may have been cut off with its writer.
+    for line in journal.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let (peer, state) = line.trim_end().split_once(' ').context("a line of the journal has two fields")?;
+        let bytes = (0..state.len()).step_by(2).map(|at| {
+            let digits = state.get(at..at + 2).context("a state has two digits for each byte")?;
+            Ok(u8::from_str_radix(digits, 16)?)
+        });
+        states.insert(peer.parse()?, wire::decode(&bytes.collect::<anyhow::Result<Vec<u8>>>()?)?);
+    }
+    Ok(states)
 }
 
 type Slots = Arc<Vec<Mutex<Option<(Member, Offer)>>>>;
@@ -146,4 +171,20 @@ async fn leave_and_return(door: &Door, slots: &Slots, number: usize) -> anyhow::
     offer.open(&member).await?;
     *slot = Some((member, offer));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_newest_complete_line_of_each_peer_counts() {
+        let state = |revision| ShareState { revision, ..ShareState::default() };
+        let line =
+            |peer: u32, revision| format!("{peer} {}\n", super::super::register::hex(&wire::encode(&state(revision))));
+        let text = line(1, 1) + &line(2, 1) + &line(1, 2) + line(2, 9).trim_end();
+        assert_eq!(newest(&text).unwrap(), BTreeMap::from([(1, state(2)), (2, state(1))]));
+        assert!(newest("1 zz\n").is_err() && newest("1\n").is_err());
+    }
 }

@@ -80,7 +80,7 @@ pub(crate) async fn run(args: &SearchArgs, index: Option<&str>, output: &Output)
         (Arc::new(member.into_session()), Some(renewals))
     };
     let with_peers = args.load.with_peers || args.churn > 0.0;
-    let peers = if with_peers { Some(bring_back(&setting, args.load.groups).await?) } else { None };
+    let peers = if with_peers { Some(bring_back(&setting, &args.load).await?) } else { None };
     if args.null.is_none() && !args.unchecked {
         check(&set, &setting, &session, args, &mut outcome).await?;
     }

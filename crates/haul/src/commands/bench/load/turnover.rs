@@ -57,7 +57,9 @@ pub(super) async fn run(
     outcome.figure("memory_worst_bytes_per_entry", (worst - empty) / entries);
     outcome.figure("memory_worst_bytes_per_entry_with_empty", worst / entries);
     outcome.figure("memory_first_bytes_per_entry", steady.first().copied().unwrap_or_default());
-    outcome.figure("memory_steady_bytes_per_entry", steady.last().copied().unwrap_or_default());
+    let last = steady.last().copied().unwrap_or_default();
+    outcome.figure("memory_steady_bytes_per_entry", last);
+    outcome.figure("memory_steady_bytes_per_entry_with_empty", last + empty / entries);
     outcome.samples("memory_after_each_turnover_bytes_per_entry", steady);
     outcome.samples("memory_anonymous_bytes_every_100_ms", samples);
     let last = setting.after(turnovers)?;

@@ -1,22 +1,19 @@
 //! `haul bench verify`: after a restart, how soon an index answers, how soon exactly, and whether anything that it
 //! acknowledged is lost.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueHint};
-use haul_core::manifest::ShareState;
-use haul_core::wire;
 use haul_core::wire::index::IndexAnswer;
 
 use super::crowd::{Door, Member};
 use super::keys::Dice;
 use super::population::Population;
 use super::registering::{Held, held};
-use super::returning::{Offer, bring_back};
+use super::returning::{Offer, bring_back, newest};
 use super::{LoadArgs, Outcome, PEERS, Setting};
 use crate::output::Output;
 
@@ -72,7 +69,7 @@ pub(crate) async fn run(args: &VerifyArgs, index: Option<&str>, output: &Output)
         }
     };
     outcome.figure("connected_s", since()?);
-    let _peers = if args.load.with_peers { Some(bring_back(&setting, args.load.groups).await?) } else { None };
+    let _peers = if args.load.with_peers { Some(bring_back(&setting, &args.load).await?) } else { None };
     let (mut passes, mut first_good) = (0_u32, None);
     loop {
         let pass = pass(&setting, &asker, &files).await?;
@@ -143,22 +140,6 @@ async fn pass(setting: &Setting, asker: &Member, files: &[u64]) -> anyhow::Resul
     Ok(pass)
 }
 
-/// The newest acknowledged state of each peer.
-fn newest(journal: &str) -> anyhow::Result<BTreeMap<u32, ShareState>> {
-    let mut states = BTreeMap::new();
-    // The last line may have been cut off with its writer; what it says was acknowledged all the same, but cannot be
-    // read.
-    for line in journal.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-        let (peer, state) = line.trim_end().split_once(' ').context("a line of the journal has two fields")?;
-        let bytes = (0..state.len()).step_by(2).map(|at| {
-            let digits = state.get(at..at + 2).context("a state has two digits for each byte")?;
-            Ok(u8::from_str_radix(digits, 16)?)
-        });
-        states.insert(peer.parse()?, wire::decode(&bytes.collect::<anyhow::Result<Vec<u8>>>()?)?);
-    }
-    Ok(states)
-}
-
 /// Every peer of the journal comes back and offers its newest acknowledged state: the index has that or a newer one.
 async fn check_journal(
     journal: &str,
@@ -187,20 +168,4 @@ async fn check_journal(
     outcome.figure("acknowledged_lost", f64::from(lost));
     ensure!(lost == 0, "{lost} of {} acknowledged shares are lost", states.len());
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn the_newest_complete_line_of_each_peer_counts() {
-        let state = |revision| ShareState { revision, ..ShareState::default() };
-        let line =
-            |peer: u32, revision| format!("{peer} {}\n", super::super::register::hex(&wire::encode(&state(revision))));
-        let text = line(1, 1) + &line(2, 1) + &line(1, 2) + line(2, 9).trim_end();
-        assert_eq!(newest(&text).unwrap(), BTreeMap::from([(1, state(2)), (2, state(1))]));
-        assert!(newest("1 zz\n").is_err() && newest("1\n").is_err());
-    }
 }
