@@ -202,6 +202,8 @@ pub struct StoreStats {
     pub disk_bytes: u64,
     /// Bytes of the search index in memory, without the names themselves.
     pub search_bytes: u64,
+    /// How much of what is on disk is in memory, in thousandths: less than 1,000 for a while after a start.
+    pub loaded_permille: u16,
 }
 
 /// The index's memory. Two implementations (embedded, cluster) pass one conformance suite.

@@ -44,7 +44,8 @@ impl Factory for Embedded {
         // Small enough that a story fills many segments and has them cleaned.
         let segment_bytes = 32 * 1024;
         let now = std::sync::Arc::new(|| Moment(1_000));
-        let settings = StoreSettings { segment_bytes, boot_id: [1; 16], now, search: self.search };
+        let settings =
+            StoreSettings { segment_bytes, boot_id: [1; 16], now, search: self.search, ..StoreSettings::default() };
         EmbeddedStore::open_with(self.dir.path(), settings).unwrap()
     }
 

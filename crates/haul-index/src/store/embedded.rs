@@ -20,7 +20,7 @@ use haul_core::wire::index::{Hits, Listing, Located, LookupKeys};
 use tokio::task::JoinHandle;
 
 use super::disk::{Disk, SEGMENT_BYTES};
-use super::load::load;
+use super::load::{Waiting, load_first, load_rest, register};
 use super::log::device::Device;
 use super::memory::Memory;
 use super::memory::shares::View;
@@ -44,7 +44,12 @@ pub struct StoreSettings {
     pub now: Arc<dyn Fn() -> Moment + Send + Sync>,
     /// How the search index grows.
     pub search: SearchSettings,
+    /// Bytes of pages that are read before the store opens; the rest follows in the background.
+    pub load_at_once: u64,
 }
+
+/// About 70,000 entries: they take a tenth of a second, and an index of no more is never seen in part.
+const LOAD_AT_ONCE: u64 = 4 * 1024 * 1024;
 
 impl Default for StoreSettings {
     fn default() -> Self {
@@ -53,6 +58,7 @@ impl Default for StoreSettings {
             boot_id: boot_id(),
             now: Arc::new(boot_now),
             search: SearchSettings::default(),
+            load_at_once: LOAD_AT_ONCE,
         }
     }
 }
@@ -84,6 +90,10 @@ pub(super) struct Shared {
     pub(super) closing: AtomicBool,
     /// Who waits to read.
     waiting: AtomicUsize,
+    /// Bytes of pages that are not in memory yet, and one more until the last list is complete.
+    unloaded: AtomicU64,
+    /// What that was at first.
+    to_load: AtomicU64,
 }
 
 /// How often somebody with more to change lets the others go first between two steps. One that cannot run meanwhile must
@@ -92,7 +102,13 @@ const YIELDS: usize = 8;
 
 impl Shared {
     pub(super) fn new(memory: Memory) -> Self {
-        Self { memory: RwLock::new(memory), closing: AtomicBool::new(false), waiting: AtomicUsize::new(0) }
+        Self {
+            memory: RwLock::new(memory),
+            closing: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            unloaded: AtomicU64::new(0),
+            to_load: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Memory> {
@@ -119,6 +135,36 @@ impl Shared {
         }
     }
 
+    /// So many bytes of pages are left to load.
+    pub(super) fn begin_loading(&self, bytes: u64) {
+        let unloaded = if bytes == 0 { 0 } else { bytes + 1 };
+        self.to_load.store(unloaded, Ordering::Relaxed);
+        self.unloaded.store(unloaded, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_loaded(&self, bytes: u64) {
+        self.unloaded.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_loading(&self) {
+        self.unloaded.store(0, Ordering::Release);
+    }
+
+    /// Share of what is on disk that is in memory, in thousandths; 1,000 only when all is.
+    pub(super) fn coverage_permille(&self) -> u16 {
+        match self.unloaded.load(Ordering::Acquire) {
+            0 => 1_000,
+            unloaded => {
+                let total = self.to_load.load(Ordering::Relaxed).max(1);
+                (1_000 - unloaded.saturating_mul(1_000) / total).min(999) as u16
+            }
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Memory> {
         self.memory.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,35 +188,56 @@ pub struct EmbeddedStore {
     pub(super) restored_until: AtomicU64,
     /// The merge of search segments that runs.
     pub(super) merging: Mutex<Option<JoinHandle<()>>>,
+    /// Reads lists from disk after the start.
+    loader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl EmbeddedStore {
-    /// Opens or creates the store in `dir` and reads everything that was acknowledged. Blocks; a second process that
-    /// opens the same directory gets an error.
+    /// Opens or creates the store in `dir`. Peers and shares are known when it returns; what they share is read in the
+    /// background if it is more than a little, and answers say meanwhile which part of it they cover. Blocks; a second
+    /// process that opens the same directory gets an error.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         Self::open_with(dir, StoreSettings::default())
     }
 
     /// As [`Self::open`], with settings.
     pub fn open_with(dir: &Path, settings: StoreSettings) -> Result<Self, StoreError> {
+        let (mut store, waiting) = Self::open_unloaded(dir, settings)?;
+        if !waiting.is_empty() {
+            let (shared, disk) = (Arc::clone(&store.shared), Arc::clone(&store.disk));
+            let loader = std::thread::Builder::new()
+                .name("haul-index-loader".into())
+                .spawn(move || load_rest(&shared, &disk, waiting))
+                .map_err(|error| StoreError::Storage(format!("cannot start the loading thread: {error}")))?;
+            store.loader = Some(loader);
+        }
+        Ok(store)
+    }
+
+    /// As [`Self::open_with`], with what is left to load.
+    pub(super) fn open_unloaded(dir: &Path, settings: StoreSettings) -> Result<(Self, Vec<Waiting>), StoreError> {
         let (disk, catalog) = Disk::open(dir, Device::default(), settings.segment_bytes)?;
         let disk = Arc::new(disk);
-        let mut loaded = load(&disk, catalog, &settings.boot_id, (settings.now)())?;
-        loaded.memory.names.trigrams.configure(settings.search);
+        let mut known = register(catalog, &settings.boot_id, (settings.now)())?;
+        known.memory.names.trigrams.configure(settings.search);
+        let shared = Arc::new(Shared::new(known.memory));
+        let waiting = load_first(&shared, &disk, known.waiting, settings.load_at_once);
         let writer = Writer::start(Arc::clone(&disk))?;
-        Ok(Self {
-            shared: Arc::new(Shared::new(loaded.memory)),
+        let store = Self {
+            shared,
             writer,
             disk,
             settings,
             transactions: Mutex::default(),
             next_transaction: AtomicU64::new(1),
-            next_generation: AtomicU64::new(loaded.next_generation),
+            next_generation: AtomicU64::new(known.next_generation),
             garbage: Mutex::default(),
             noted: Mutex::new(None),
-            restored_until: AtomicU64::new(loaded.restored_until),
+            restored_until: AtomicU64::new(known.restored_until),
             merging: Mutex::new(None),
-        })
+            loader: None,
+        };
+        Ok((store, waiting))
     }
 
     /// Bytes of memory by what they are for, without the search index. For measurements and reports.
@@ -236,6 +303,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Relaxed);
+        if let Some(loader) = self.loader.take()
+            && loader.join().is_err()
+        {
+            tracing::error!("the index's loading thread has panicked");
+        }
         let records = self.take_peer_notes();
         if !records.is_empty() {
             self.writer.offer(records);
@@ -294,11 +366,16 @@ impl IndexStore for EmbeddedStore {
     }
 
     async fn lookup(&self, asker: &Asker, keys: &LookupKeys, max: usize, away: bool) -> Result<Found, StoreError> {
-        Ok(self.ask(asker, |memory, view| lookup::lookup(memory, view, keys, max, away)))
+        // Before the question: what is loaded meanwhile may have been missed.
+        let coverage_permille = self.shared.coverage_permille();
+        let found = self.ask(asker, |memory, view| lookup::lookup(memory, view, keys, max, away));
+        Ok(Found { coverage_permille, ..found })
     }
 
     async fn locate(&self, asker: &Asker, blobs: &[BlobId], max: usize, away: bool) -> Result<Located, StoreError> {
-        Ok(self.ask(asker, |memory, view| locate::locate(memory, view, blobs, max, away)))
+        let coverage_permille = self.shared.coverage_permille();
+        let located = self.ask(asker, |memory, view| locate::locate(memory, view, blobs, max, away));
+        Ok(Located { coverage_permille, ..located })
     }
 
     fn peer_ids(&self, numbers: &[u32]) -> Vec<Option<PeerId>> {
@@ -308,7 +385,9 @@ impl IndexStore for EmbeddedStore {
 
     async fn search(&self, asker: &Asker, question: SearchQuestion<'_>) -> Result<Hits, StoreError> {
         let start = Instant::now();
+        let coverage_permille = self.shared.coverage_permille();
         let mut hits = search::search(&self.asking(asker), &question)?;
+        hits.coverage_permille = coverage_permille;
         hits.index_us = start.elapsed().as_micros() as u64;
         Ok(hits)
     }
@@ -345,6 +424,7 @@ impl IndexStore for EmbeddedStore {
             blobs: memory.contents.hashed,
             names: u64::from(memory.names.live_docs),
             disk_bytes: self.disk.bytes(),
+            loaded_permille: self.shared.coverage_permille(),
             search_bytes: memory.names.trigrams.bytes() as u64,
             ..StoreStats::default()
         };

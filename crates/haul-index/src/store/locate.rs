@@ -7,12 +7,9 @@ use haul_core::ids::BlobId;
 use haul_core::limits;
 use haul_core::wire::index::{Located, LocatedBlob};
 
+use super::lookup::WALKED_ROWS;
 use super::memory::Memory;
 use super::memory::shares::View;
-
-/// Rows of one content that are looked at: about 0.1 ms. (A million empty files share a blob.) Places behind them do
-/// not count.
-const WALKED_ROWS: usize = 65_536;
 
 pub(super) fn locate(memory: &Memory, view: &View, blobs: &[BlobId], max: usize, away: bool) -> Located {
     let mut located = Located { blobs: Vec::with_capacity(blobs.len()), ..Located::default() };

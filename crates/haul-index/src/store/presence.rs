@@ -33,9 +33,13 @@ impl EmbeddedStore {
     }
 
     pub(super) async fn open_share(&self, id: PeerId, offer: ShareOffer) -> Result<Opened, StoreError> {
-        // A change of the list that is under way ends first: it writes the same record.
-        let changing =
-            self.shared.read().shares.peer(&id).and_then(|peer| Some(peer.shares.get(&offer.id)?.changing.clone()));
+        // A change of the list that is under way ends first: it writes the same record. Loading changes nothing; a
+        // share that comes back as it was need not wait for that.
+        let changing = {
+            let memory = self.shared.read();
+            let share = memory.shares.peer(&id).and_then(|peer| peer.shares.get(&offer.id));
+            share.filter(|share| !is_loading_unchanged(share, &offer)).map(|share| share.changing.clone())
+        };
         let guard = match changing {
             Some(changing) => Some(changing.lock_owned().await),
             None => None,
@@ -62,6 +66,7 @@ impl EmbeddedStore {
                 name: offer.name.clone(),
                 groups: offer.groups.clone(),
                 held: None,
+                loaded: true,
                 open: false,
                 usable: true,
                 changing: std::sync::Arc::default(),
@@ -226,6 +231,14 @@ impl EmbeddedStore {
 /// Whether the peer itself is connected, not only its lease from before a restart.
 pub(super) fn is_here(peer: &Peer) -> bool {
     peer.connected && peer.restored_until.is_none()
+}
+
+/// Whether a share that is not loaded yet comes back as it was.
+fn is_loading_unchanged(share: &Share, offer: &ShareOffer) -> bool {
+    !share.loaded
+        && share.held.is_some_and(|held| held.state == offer.state)
+        && share.name == offer.name
+        && share.groups == offer.groups
 }
 
 fn hide(memory: &mut Memory, number: u32) {

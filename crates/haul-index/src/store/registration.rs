@@ -15,9 +15,11 @@ use bytes::Bytes;
 use haul_core::ids::{PeerId, ShareId};
 use haul_core::limits;
 use haul_core::manifest::{Change, Page, RegistrationDigest, ShareState};
+use tokio::sync::OwnedMutexGuard;
 
 use super::disk::{ShareRecord, Write};
 use super::embedded::{EmbeddedStore, Shared, lock};
+use super::load::load_share;
 use super::memory::amendment::Amendment;
 use super::memory::shares::{Held, Share, Slot, SlotState};
 use super::memory::{Finder, Memory, NONE};
@@ -246,7 +248,7 @@ impl EmbeddedStore {
         bytes: u64,
     ) -> Result<ShareState, StoreError> {
         let changing = Arc::clone(&open_share(&self.shared.read(), peer, share)?.changing);
-        let changing = changing.lock_owned().await;
+        let changing = self.loaded(peer, share, changing.lock_owned().await).await?;
         let turn = self.writer.turn().await?;
         let shared = Arc::clone(&self.shared);
         let applied = {
@@ -275,6 +277,26 @@ impl EmbeddedStore {
         };
         applied.await??;
         Ok(state)
+    }
+
+    /// Loads a list before its turn if it is not in memory yet.
+    async fn loaded(
+        &self,
+        peer: PeerId,
+        share: ShareId,
+        changing: OwnedMutexGuard<()>,
+    ) -> Result<OwnedMutexGuard<()>, StoreError> {
+        if open_share(&self.shared.read(), peer, share)?.loaded {
+            return Ok(changing);
+        }
+        let (shared, disk) = (Arc::clone(&self.shared), Arc::clone(&self.disk));
+        // The lock goes along: loading goes on even if the asker has gone.
+        let load = move || {
+            load_share(&shared, &disk, peer, share, |_| ());
+            changing
+        };
+        let loading = tokio::task::spawn_blocking(load).await;
+        loading.map_err(|error| StoreError::Storage(format!("loading a share has stopped: {error}")))
     }
 
     async fn commit_replacement(
@@ -483,6 +505,7 @@ fn hold(memory: &mut Memory, peer: PeerId, share: ShareId, after: Held) -> Resul
     let record =
         memory.shares.peer_mut(&peer).and_then(|peer| peer.shares.get_mut(&share)).ok_or(StoreError::NotOpen)?;
     record.held = Some(after);
+    record.loaded = true;
     // What the peer itself has just committed may be shown.
     record.usable = true;
     let (open, name, groups) = (record.open, record.name.clone(), record.groups.clone());

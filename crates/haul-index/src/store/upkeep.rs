@@ -36,7 +36,9 @@ impl EmbeddedStore {
                 || self.drop_garbage().await?
                 || self.rewrite_one().await?
                 || self.clean_step().await?
-                || self.merge_step(budget.saturating_sub(start.elapsed())).await;
+                // While lists are loaded names keep coming: one merge at the end costs less than many.
+                || (self.shared.coverage_permille() == 1_000
+                    && self.merge_step(budget.saturating_sub(start.elapsed())).await);
             if !worked {
                 return Ok(self.shared.read().names.trigrams.is_restless());
             }
@@ -77,8 +79,10 @@ impl EmbeddedStore {
         let found = {
             let memory = self.shared.read();
             memory.shares.peers.iter().find_map(|peer| {
-                let (id, share) =
-                    peer.shares.iter().find(|(_, share)| share.held.is_some_and(|held| is_worn(&held)))?;
+                let (id, share) = peer
+                    .shares
+                    .iter()
+                    .find(|(_, share)| share.loaded && share.held.is_some_and(|held| is_worn(&held)))?;
                 Some((peer.id, *id, Arc::clone(&share.changing)))
             })
         };

@@ -64,6 +64,8 @@ pub(in crate::store) struct Share {
     pub(in crate::store) name: Label,
     pub(in crate::store) groups: Vec<Label>,
     pub(in crate::store) held: Option<Held>,
+    /// All of what is held is in memory.
+    pub(in crate::store) loaded: bool,
     /// Opened by its peer since it connected.
     pub(in crate::store) open: bool,
     /// What is held may be shown: the peer's list is not an unrelated one.
