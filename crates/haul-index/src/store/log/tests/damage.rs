@@ -180,3 +180,16 @@ fn files_that_are_no_segments_are_set_aside_and_never_deleted() {
     let (disk, catalog) = open(world.dir.path());
     assert_eq!(Model::read(&disk, &catalog), Model::default());
 }
+
+#[test]
+fn a_last_group_whose_pages_are_torn_does_not_count() {
+    let mut world = World::new();
+    world.act(&Act::Replace { share: 0, pages: 2 });
+    world.act(&Act::Amend { share: 0, pages: 1 });
+    let path = world.segments().remove(0);
+    let end = world.disk().end().unwrap();
+    world.disk = None;
+    // Header and record are whole, the last byte of the page is not there.
+    fs::File::options().write(true).open(path).unwrap().set_len(end - 1).unwrap();
+    assert_eq!(&read(world.dir.path()), world.before.last().unwrap());
+}
