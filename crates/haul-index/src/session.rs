@@ -63,7 +63,7 @@ pub async fn run<S: IndexStore>(state: Arc<IndexState<S>>, caller: Caller, stop:
     if let Some(id) = id
         && !stop.is_cancelled()
     {
-        state.disconnect(id, peer).await;
+        Box::pin(state.disconnect(id, peer)).await;
     }
 }
 
@@ -78,7 +78,8 @@ async fn serve<S: IndexStore>(
     let greeting = tokio::select! {
         biased;
         () = stop.cancelled() => Err("the index is shutting down".to_owned()),
-        greeting = greeting::greet(&state, &mut caller, &opened_as) => greeting,
+        // Boxed, so that an open session does not keep room for it.
+        greeting = Box::pin(greeting::greet(&state, &mut caller, &opened_as)) => greeting,
     };
     let (machine, session) = match greeting {
         Ok(opened) => opened,
@@ -92,7 +93,7 @@ async fn serve<S: IndexStore>(
         reason = work.run(&mut caller.inbox) => reason,
     };
     work.session.connection.close(reason);
-    work.finish(&stop, &opened_as).await;
+    Box::pin(work.finish(&stop, &opened_as)).await;
 }
 
 /// Who asks, and what an answer depends on. It does not hold the connection open.
@@ -161,7 +162,7 @@ impl<S: IndexStore> Work<S> {
                     // No message of this version; later ones may have some.
                     Some(Inbound::Push(_)) => {}
                     Some(Inbound::Request(request)) => {
-                        if let Err(reason) = self.take(request).await {
+                        if let Err(reason) = Box::pin(self.take(request)).await {
                             return reason;
                         }
                     }

@@ -9,6 +9,7 @@ mod frames;
 mod inbound;
 mod outbound;
 mod output;
+mod queue;
 mod reader;
 mod shared;
 #[cfg(test)]
@@ -26,7 +27,6 @@ use haul_core::wire::DecodeError;
 use haul_core::wire::frame::FrameError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 pub use inbound::{Inbound, InboundRequest, Inbox, StreamSender};
@@ -227,7 +227,7 @@ impl Drop for Handle {
 impl Connection {
     /// Starts the connection's task on a transport whose other end has proved to hold `remote`.
     pub fn start(transport: impl Transport, remote: PublicKey, settings: ConnectionSettings) -> (Self, Inbox) {
-        let (sender, receiver) = mpsc::channel(limits::REQUESTS_IN_FLIGHT + limits::PUSHES_WAITING);
+        let (sender, receiver) = queue::queue();
         let tasks = settings.tasks.clone();
         let shared = Arc::new(Shared::new(remote, settings));
         let connection = Self { handle: Arc::new(Handle { shared: Arc::clone(&shared) }) };

@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::queue::Putter;
 use super::reader::Reader;
 use super::shared::Shared;
 use super::writer::Writer;
-use super::{CloseReason, Handle, Inbound};
+use super::{CloseReason, Handle};
 use crate::transport::BoxTransport;
 
 /// Time to write what is queued, and the goodbye, when a connection closes.
@@ -33,12 +33,7 @@ impl Drop for Finish {
     }
 }
 
-pub(super) async fn drive(
-    mut transport: BoxTransport,
-    shared: Arc<Shared>,
-    inbox: mpsc::Sender<Inbound>,
-    handle: Weak<Handle>,
-) {
+pub(super) async fn drive(mut transport: BoxTransport, shared: Arc<Shared>, inbox: Putter, handle: Weak<Handle>) {
     let _finish = Finish(Arc::clone(&shared));
     let mut reader = Reader::new(Arc::clone(&shared), inbox, handle);
     let mut writer = Writer::new(Arc::clone(&shared));

@@ -8,9 +8,9 @@ use haul_core::wire::frame::FrameKind;
 use haul_core::wire::{self, DecodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 
 use super::output::OutputFrame;
+use super::queue::Taker;
 use super::shared::{Served, data_cost};
 use super::{Connection, SendError};
 
@@ -27,19 +27,19 @@ pub enum Inbound {
 /// request closes the connection: this side serves none.
 #[derive(Debug)]
 pub struct Inbox {
-    receiver: mpsc::Receiver<Inbound>,
+    receiver: Taker,
     /// Keeps the connection open.
     connection: Connection,
 }
 
 impl Inbox {
-    pub(super) fn new(receiver: mpsc::Receiver<Inbound>, connection: Connection) -> Self {
+    pub(super) fn new(receiver: Taker, connection: Connection) -> Self {
         Self { receiver, connection }
     }
 
     /// The next one; none once the connection has ended. May be dropped and called again.
     pub async fn next(&mut self) -> Option<Inbound> {
-        self.receiver.recv().await
+        self.receiver.next().await
     }
 
     /// The connection that this belongs to.

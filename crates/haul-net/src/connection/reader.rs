@@ -10,10 +10,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use haul_core::wire::frame::{FrameHeader, FrameKind, HEADER_BYTES};
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::frames::FrameBuffer;
+use super::queue::{Putter, Refused};
 use super::shared::Shared;
 use super::writer::Writer;
 use super::{AnswerAtOnce, CloseReason, Connection, Handle, Inbound, InboundRequest, Violation};
@@ -30,7 +29,7 @@ const REASON_BYTES: usize = 256;
 
 pub(super) struct Reader {
     shared: Arc<Shared>,
-    inbox: mpsc::Sender<Inbound>,
+    inbox: Putter,
     handle: Weak<Handle>,
     buffer: FrameBuffer,
     /// Answers requests without a hand-over. It ends with this task, whoever still holds the connection.
@@ -41,7 +40,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::Sender<Inbound>, handle: Weak<Handle>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, inbox: Putter, handle: Weak<Handle>) -> Self {
         Self { shared, inbox, handle, buffer: FrameBuffer::default(), at_once: None, turn_bytes: 0, turn_work: 0 }
     }
 
@@ -192,11 +191,11 @@ impl Reader {
         // Without a handle the connection is closing; the request is dropped with it.
         let Some(handle) = self.handle.upgrade() else { return Ok(()) };
         let request = InboundRequest::new(Connection { handle }, id, served, body);
-        match self.inbox.try_send(Inbound::Request(request)) {
+        match self.inbox.put(Inbound::Request(request)) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Closed(_)) => Err(Violation::NotServing),
+            Err(Refused::Gone) => Err(Violation::NotServing),
             // Requests alone never fill it.
-            Err(TrySendError::Full(_)) => Err(Violation::TooManyPushes),
+            Err(Refused::Full) => Err(Violation::TooManyPushes),
         }
     }
 
@@ -204,9 +203,9 @@ impl Reader {
         if !self.shared.takes_members_frames() {
             return Err(Violation::TooManyPushes);
         }
-        match self.inbox.try_send(Inbound::Push(body)) {
-            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
-            Err(TrySendError::Full(_)) => Err(Violation::TooManyPushes),
+        match self.inbox.put(Inbound::Push(body)) {
+            Ok(()) | Err(Refused::Gone) => Ok(()),
+            Err(Refused::Full) => Err(Violation::TooManyPushes),
         }
     }
 }
