@@ -36,6 +36,9 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 pub const FIRST_REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Handshakes under way at once on one listener; further connections wait in the kernel's queue.
 pub const HANDSHAKES_PENDING: usize = 256;
+/// Handshakes that a listener begins per second and core. A core does some 5,000, so when everybody comes back at once,
+/// more than half of it is left to those who are in. The others wait in the kernel's queue, or try again a little later.
+pub const HANDSHAKES_PER_SECOND: u32 = 2_000;
 /// A pooled peer connection without requests closes after this long.
 pub const PEER_CONNECTION_IDLE: Duration = Duration::from_mins(1);
 
@@ -88,6 +91,16 @@ pub const LOCATED_PEERS: usize = 8_192;
 pub const LOCATED_PLACES: u32 = 1_024;
 /// Cards in one request: as many peers as one blob is located at.
 pub const CARDS: usize = LOOKUP_PROVIDERS;
+/// Work on one peer's questions, in units of about 0.1 microseconds of one core: a blob located, a name compared. A
+/// session has one core at most, and this is that core's worth: nobody meets it with one session and fair questions.
+pub const WORK_PER_SECOND: u64 = 10_000_000;
+/// Work that a peer may have saved up while it asked nothing: some seconds of the dearest questions.
+pub const WORK_SAVED: u64 = 5 * WORK_PER_SECOND;
+/// Bytes of pages that wait to be staged before nobody else may begin a list: a thousand peers with all pages in flight
+/// that they send at once.
+pub const PAGES_WAITING_BYTES: usize = 1024 * 1024 * 1024;
+/// Connections of one address at one index. A large campus behind one address fits.
+pub const CONNECTIONS_PER_ADDRESS: usize = 4_096;
 /// Hits in one answer; more by cursor.
 pub const SEARCH_HITS: usize = 1_000;
 /// Entries in one answer to a browse or a listing.

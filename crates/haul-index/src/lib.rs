@@ -9,12 +9,14 @@
 //! | [`session`] | one peer's session: decode, decide, store, answer |
 //! | [`state`] | what all sessions share |
 //! | [`presence`] | who is online, from where |
+//! | [`admission`] | what one peer may take at the expense of others |
 //! | [`watches`] | standing searches: who is told of which new entries |
 //! | [`store`] | what an index keeps, in domain verbs, and its embedded implementation |
 //! | [`members`] | who belongs to the network: members, names, tickets, removals |
 //! | [`authority`] | the keys of network and index, and what they sign |
 //! | [`config`] | what a server is told before it starts |
 
+pub mod admission;
 pub mod authority;
 pub mod config;
 pub mod members;

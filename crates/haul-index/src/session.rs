@@ -29,6 +29,7 @@ use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
 use haul_net::connection::{Connection, Inbound, InboundRequest, Inbox};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Allowance, ConnectionCount};
 use crate::state::IndexState;
 use crate::store::{Asker, IndexStore};
 use at_once::AtOnce;
@@ -46,6 +47,8 @@ pub struct Caller {
     pub source: Source,
     /// The address of this index that it goes to, if it is a socket's.
     pub reached: Option<IpAddr>,
+    /// Counts the connection while it is served; none within this process.
+    pub counted: Option<ConnectionCount>,
 }
 
 /// Serves one connection until it ends or `stop`. Returns once nothing of the session is left.
@@ -109,6 +112,7 @@ pub(crate) struct Visitor<S> {
     until: Option<Timestamp>,
     /// When the newest grant was issued.
     granted: Mutex<Timestamp>,
+    allowance: Arc<Allowance>,
 }
 
 /// An open session, as its jobs see it.

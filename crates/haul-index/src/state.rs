@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use haul_core::ids::PeerId;
 use haul_core::registry::leases::{CloseCause, ConnectionId, LeaseAction};
@@ -12,6 +13,7 @@ use haul_net::clock;
 use haul_net::connection::Connection;
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::admission::Admission;
 use crate::authority::Authority;
 use crate::members::Members;
 use crate::presence::{Arrival, Presence};
@@ -48,6 +50,8 @@ pub struct IndexState<S> {
     pub store: S,
     /// Who is online.
     pub presence: Presence,
+    /// What each peer may take.
+    pub admission: Arc<Admission>,
     /// Standing searches.
     pub watches: Arc<Watches>,
     /// Counts since the start.
@@ -64,7 +68,8 @@ impl<S: IndexStore> IndexState<S> {
         let presence_locks = (0..PRESENCE_LOCKS).map(|_| Mutex::new(())).collect();
         let started = clock::boot_now();
         let (watches, counters) = (Arc::default(), Counters::default());
-        Self { authority, members, store, presence, watches, counters, started, presence_locks }
+        let admission = Arc::default();
+        Self { authority, members, store, presence, admission, watches, counters, started, presence_locks }
     }
 
     /// A member's session opens: it is present from now on, and its older connection ends.
@@ -179,6 +184,11 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Not now; a moment that is not over counts whole.
+pub fn busy(retry_after: Duration) -> Refusal {
+    Refusal::Busy { retry_after_ms: u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).max(1) }
+}
+
 /// A store's error, as the peer is told.
 pub fn refusal(error: StoreError) -> Refusal {
     match error {
@@ -188,9 +198,7 @@ pub fn refusal(error: StoreError) -> Refusal {
         StoreError::TooMuch(reason) => Refusal::TooMuch(reason),
         StoreError::BadCursor => Refusal::BadQuery("this cursor is not of this index; ask again without it".into()),
         StoreError::NotFound => Refusal::NotFound,
-        StoreError::Busy { retry_after } => {
-            Refusal::Busy { retry_after_ms: u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX) }
-        }
+        StoreError::Busy { retry_after } => busy(retry_after),
         StoreError::Storage(reason) => {
             tracing::error!(reason, "the store failed");
             Refusal::Storage(reason)

@@ -34,6 +34,8 @@ const BACKLOG: i32 = 1024;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// With the cap reached, a handshake older than this makes room for the next.
 const PATIENCE_WHEN_FULL: Duration = Duration::from_secs(1);
+/// Handshakes of so much time may begin at once after a quiet while.
+const BURST: Duration = Duration::from_millis(100);
 /// A fatal alert `no_application_protocol` as a plain TLS record (RFC 8446 sections 5.1 and 6, RFC 7301).
 const ALERT_NO_PROTOCOL: [u8; 7] = [21, 3, 3, 0, 2, 2, 120];
 
@@ -81,9 +83,37 @@ pub struct Listener {
     handshake_deadline: Duration,
     handshakes_pending: usize,
     paused_until: Option<Instant>,
+    ramp: Ramp,
     /// A descriptor to give up when there is no other: it lets the waiting connection be taken and closed.
     reserve: Option<File>,
     counts: ListenerCounts,
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
+}
+
+/// A steady rate with a little room for bursts: each handshake takes the next place on a time line, which may run ahead
+/// of the clock by [`BURST`].
+#[derive(Debug)]
+struct Ramp {
+    each: Duration,
+    line: Option<Instant>,
+}
+
+impl Ramp {
+    fn new(per_second: u32) -> Self {
+        Self { each: Duration::from_secs(1) / per_second.max(1), line: None }
+    }
+
+    /// When the next handshake may begin; none if it may now.
+    fn wait_until(&self, now: Instant) -> Option<Instant> {
+        self.line.and_then(|line| line.checked_sub(BURST)).filter(|due| *due > now)
+    }
+
+    fn note(&mut self, now: Instant) {
+        self.line = Some(self.line.map_or(now, |line| line.max(now)) + self.each);
+    }
 }
 
 struct Protocols {
@@ -113,6 +143,7 @@ impl Listener {
             handshake_deadline: limits::HANDSHAKE_DEADLINE,
             handshakes_pending: limits::HANDSHAKES_PENDING,
             paused_until: None,
+            ramp: Ramp::new(limits::HANDSHAKES_PER_SECOND.saturating_mul(cores())),
             reserve: File::open("/dev/null").ok(),
             counts: ListenerCounts::default(),
         })
@@ -122,6 +153,11 @@ impl Listener {
     pub fn set_limits(&mut self, handshake_deadline: Duration, handshakes_pending: usize) {
         self.handshake_deadline = handshake_deadline;
         self.handshakes_pending = handshakes_pending.max(1);
+    }
+
+    /// Replaces the rate at which handshakes begin.
+    pub fn set_ramp(&mut self, handshakes_per_second: u32) {
+        self.ramp = Ramp::new(handshakes_per_second);
     }
 
     /// Where it listens.
@@ -144,7 +180,8 @@ impl Listener {
     pub async fn accept(&mut self) -> Accepted {
         loop {
             let room = self.handshakes.len() < self.handshakes_pending;
-            let wake = self.paused_until.or_else(|| if room { None } else { self.next_eviction() });
+            let slow_down = self.ramp.wait_until(Instant::now());
+            let wake = self.paused_until.or_else(|| if room { slow_down } else { self.next_eviction() });
             tokio::select! {
                 Some(done) = self.handshakes.join_next(), if !self.handshakes.is_empty() => {
                     if let Ok(Some(accepted)) = done {
@@ -153,12 +190,12 @@ impl Listener {
                     }
                     self.counts.failed += 1;
                 }
-                connected = accept_any(&self.sockets), if room && self.paused_until.is_none() => match connected {
+                connected = accept_any(&self.sockets), if room && self.paused_until.is_none() && slow_down.is_none() => match connected {
                     Ok((stream, addr)) => self.begin(stream, addr),
                     Err(error) => self.handle_accept_error(&error),
                 },
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
-                    if self.paused_until.take().is_none() {
+                    if self.paused_until.take().is_none() && !room {
                         self.evict();
                     }
                 }
@@ -176,6 +213,7 @@ impl Listener {
         let protocols = Arc::clone(&self.protocols);
         let deadline = self.handshake_deadline;
         let began = Instant::now();
+        self.ramp.note(began);
         let handle = self.handshakes.spawn(async move {
             match timeout(deadline, Box::pin(protocols.handshake(stream, addr))).await {
                 Ok(Ok(accepted)) => Some(accepted),
@@ -314,4 +352,32 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_is_let_in_at_the_rate_and_a_few_come_at_once() {
+        let mut ramp = Ramp::new(1_000);
+        let began = Instant::now();
+        let mut now = began;
+        for number in 0..5_000 {
+            if let Some(due) = ramp.wait_until(now) {
+                assert!(number > 100, "the first hundred wait for nobody");
+                now = due;
+            }
+            assert_eq!(ramp.wait_until(now), None);
+            ramp.note(now);
+        }
+        let took = now.duration_since(began).as_millis();
+        assert!((4_890..=5_000).contains(&took), "{took} ms");
+        // After a quiet while there is room for as many again.
+        now += Duration::from_secs(9);
+        for _ in 0..100 {
+            assert_eq!(ramp.wait_until(now), None);
+            ramp.note(now);
+        }
+    }
 }

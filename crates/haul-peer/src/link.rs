@@ -41,6 +41,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one answer of the index may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long one question waits in all while the index is busy.
+const BUSY_PATIENCE: Duration = Duration::from_secs(30);
+/// What chance adds to a wait at most, as a part of it.
+const BUSY_JITTER: f64 = 0.5;
+
 /// What the link needs to know.
 pub struct LinkSettings {
     /// This peer's key.
@@ -148,6 +153,8 @@ struct Shared {
     nudge: Notify,
     index_addresses: Vec<String>,
     watches: Arc<watches::Watches>,
+    /// The last time that the index asked to wait for.
+    waits: watch::Sender<Duration>,
 }
 
 /// Asks the index. Clones are cheap.
@@ -182,6 +189,7 @@ pub fn start(
         standing,
         commands,
         nudge: Notify::new(),
+        waits: watch::Sender::default(),
         index_addresses: settings.index_addresses.clone(),
         watches: Arc::default(),
     });
@@ -224,15 +232,32 @@ impl IndexLink {
         }
     }
 
-    /// Asks on the open session; once more on the next one if it broke meanwhile.
+    /// Changes whenever a question has to wait because the index is busy: how long.
+    pub fn waits(&self) -> watch::Receiver<Duration> {
+        self.shared.waits.subscribe()
+    }
+
+    /// Asks on the open session; once more on the next one if it broke meanwhile. While the index is busy, waits as long
+    /// as it asks to and a little longer by chance, up to [`BUSY_PATIENCE`] in all.
     async fn on_session<T, F>(&self, ask: impl Fn(Arc<Session>) -> F) -> Result<T, LinkError>
     where
         F: Future<Output = Result<T, LinkError>>,
     {
-        let mut retried = false;
+        let (mut retried, mut waited) = (false, Duration::ZERO);
         loop {
             let session = self.session().await?;
             match ask(Arc::clone(&session)).await {
+                Err(LinkError::Refused(Refusal::Busy { retry_after_ms })) if waited < BUSY_PATIENCE => {
+                    // Others were asked to wait at the same moment: not all of them should come back in one.
+                    let wait = Duration::from_millis(retry_after_ms).mul_f64(1.0 + BUSY_JITTER * backoff::chance());
+                    if waited + wait > BUSY_PATIENCE {
+                        return Err(LinkError::Refused(Refusal::Busy { retry_after_ms }));
+                    }
+                    waited += wait;
+                    tracing::info!(?wait, "the index is busy");
+                    self.shared.waits.send_replace(wait);
+                    tokio::time::sleep(wait).await;
+                }
                 Err(LinkError::Unreachable { .. }) if !retried && session.connection.close_reason().is_some() => {
                     retried = true;
                     self.gone(&session).await;

@@ -489,3 +489,23 @@ async fn a_watch_tells_line_by_line_until_the_one_who_asked_hangs_up() {
     assert_eq!(error(&answer).code, ErrorCode::BadQuery);
     run.stop().await;
 }
+
+#[tokio::test]
+async fn a_question_to_a_busy_index_waits_and_says_so() {
+    let index = FakeIndex::new();
+    let run = start(&index).await;
+    let card = card("nas", true);
+    let blob = BlobId::new([3; 32]);
+    index.script.lock().unwrap().providers = Providers {
+        peers: vec![card],
+        answers: vec![vec![places(blob, 10, vec![place(0, "x")])]],
+        coverage_permille: 1_000,
+    };
+    index.script.lock().unwrap().busy = vec![std::time::Duration::from_millis(40)];
+    let found = run.ask("POST", "/v1/lookup", json!({"what": "x"})).await;
+    let [Record::Warning(notice), Record::Provider(_), Record::Summary(_)] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert!(notice.message.starts_with("the index is busy; asking again in "), "{}", notice.message);
+    run.stop().await;
+}

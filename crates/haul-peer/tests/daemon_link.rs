@@ -267,3 +267,26 @@ async fn a_stream_that_nobody_reads_loses_matches_with_a_mark() {
     run.shutdown.cancel();
     run.task.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_index_is_asked_again_when_it_said_and_not_for_ever() {
+    let index = FakeIndex::new();
+    let run = start(&index, &key(), None);
+    run.link.join(index.ticket()).await.unwrap();
+    let mut waits = run.link.waits();
+    index.script.lock().unwrap().busy = vec![Duration::from_secs(2), Duration::from_secs(3)];
+    let began = tokio::time::Instant::now();
+    assert!(matches!(run.link.ask(&IndexRequest::Stats).await, Ok(IndexAnswer::Stats(_))));
+    let took = began.elapsed();
+    assert!((5.0..7.6).contains(&took.as_secs_f64()), "{took:?}: as told, and half of it by chance at most");
+    assert!(waits.has_changed().unwrap(), "whoever shows it is told");
+    assert!((3.0..4.6).contains(&waits.borrow_and_update().as_secs_f64()));
+    // Honest impatience: an index that is busy for longer is told as an error, in words.
+    index.script.lock().unwrap().busy = vec![Duration::from_secs(9); 20];
+    let began = tokio::time::Instant::now();
+    let Err(error) = run.link.ask(&IndexRequest::Stats).await else { panic!("it was answered") };
+    assert_eq!(error.to_string(), "the index refuses: it is busy; it asks to wait 9 s");
+    assert!(began.elapsed() <= Duration::from_secs(30));
+    run.shutdown.cancel();
+    run.task.await.unwrap();
+}

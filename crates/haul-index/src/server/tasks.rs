@@ -137,11 +137,16 @@ async fn accept<S: IndexStore>(
             () = accepting.cancelled() => break,
             accepted = next_socket(&mut listeners.sockets) => match accepted {
                 Accepted::Native { transport, remote, addr, local } => {
+                    let counted = state.admission.connect(addr.ip());
                     let settings =
                         ConnectionSettings { tasks: tasks.connections.clone(), ..ConnectionSettings::server(Some(addr)) };
                     let (connection, inbox) = Connection::start(transport, remote, settings);
+                    if counted.is_none() {
+                        connection.close("too many connections from your address; close some, or try again later");
+                        continue;
+                    }
                     let reached = local.map(|local| local.ip());
-                    Caller { connection, inbox, source: Source::Address(addr.ip()), reached }
+                    Caller { connection, inbox, source: Source::Address(addr.ip()), reached, counted }
                 }
                 Accepted::Https { transport, addr } => {
                     if let Some(room) = web.admit() {
@@ -154,7 +159,7 @@ async fn accept<S: IndexStore>(
                 let settings =
                     ConnectionSettings { tasks: tasks.connections.clone(), ..ConnectionSettings::server(None) };
                 let (connection, inbox) = Connection::start(transport, peer, settings);
-                Caller { connection, inbox, source: Source::SameProcess, reached: None }
+                Caller { connection, inbox, source: Source::SameProcess, reached: None, counted: None }
             }
         };
         tasks.sessions.spawn(session::run(Arc::clone(&state), caller, serving.clone()));

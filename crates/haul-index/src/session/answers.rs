@@ -22,11 +22,18 @@ use haul_net::connection::InboundRequest;
 
 use super::{Done, Session, Visitor, greeting};
 use crate::config::Invitation;
-use crate::state::{Counters, blocking, refusal};
+use crate::state::{Counters, blocking, busy, refusal};
 use crate::store::{BrowseQuestion, Found, IndexStore, SearchQuestion};
 
 /// Bytes of lists in one answer: what stands around them fits beside it.
 const ANSWER_BYTES: usize = limits::FRAME_BYTES - 64 * 1024;
+
+/// Work units of a place in an answer: its path is put together from several tables.
+const PLACE_COST: usize = 10;
+/// Work units of a question that may go through lists, besides what it finds there.
+const QUESTION_COST: usize = 50;
+/// Bytes of a listing for one work unit.
+const LISTED_PER_UNIT: usize = 16;
 
 /// Answers one request.
 pub(super) async fn answer<S: IndexStore>(
@@ -60,8 +67,16 @@ async fn find<S: IndexStore>(visitor: &Visitor<S>, request: IndexRequest) -> Res
         IndexRequest::Browse { peer, share, path, recursive, cursor } => {
             browse(visitor, peer, share.as_ref(), &path, recursive, cursor.as_ref()).await
         }
-        IndexRequest::Peers { after } => Ok(peers(visitor, after).await),
-        IndexRequest::Stats => Ok(IndexAnswer::Stats(stats(visitor))),
+        IndexRequest::Peers { after } => {
+            visitor.ask()?;
+            visitor.pay(limits::SEARCH_HITS * PLACE_COST);
+            Ok(peers(visitor, after).await)
+        }
+        IndexRequest::Stats => {
+            visitor.ask()?;
+            visitor.pay(limits::SEARCH_HITS);
+            Ok(IndexAnswer::Stats(stats(visitor)))
+        }
         IndexRequest::Invite { uses, life_ms, role, groups } => {
             let life = Duration::from_millis(life_ms);
             invite(visitor, Invitation { uses, life, role, groups: groups.into_vec() }).await
@@ -101,6 +116,7 @@ pub(super) async fn lookup<S: IndexStore>(
     max: u32,
     away: bool,
 ) -> Result<IndexAnswer, Refusal> {
+    visitor.ask()?;
     let max = (max as usize).min(limits::LOOKUP_PROVIDERS);
     let found = visitor.state.store.lookup(&visitor.asker, keys, max, away).await.map_err(refusal)?;
     let count = match keys {
@@ -108,6 +124,8 @@ pub(super) async fn lookup<S: IndexStore>(
         LookupKeys::Names(names) => names.len(),
     };
     Counters::add(&visitor.state.counters.lookups, count);
+    let places: usize = found.answers.iter().flatten().map(|blob| blob.places.len() + 1).sum();
+    visitor.pay(places * PLACE_COST + count);
     Ok(IndexAnswer::Providers(providers(visitor, found)))
 }
 
@@ -117,6 +135,8 @@ pub(super) async fn locate<S: IndexStore>(
     max: u32,
     away: bool,
 ) -> Result<Located, Refusal> {
+    visitor.ask()?;
+    visitor.pay(blobs.len());
     let max = (max as usize).min(limits::LOOKUP_PROVIDERS);
     Counters::add(&visitor.state.counters.lookups, blobs.len());
     visitor.state.store.locate(&visitor.asker, blobs, max, away).await.map_err(refusal)
@@ -190,6 +210,7 @@ pub(super) async fn search<S: IndexStore>(
     cursor: Option<ByteString>,
     away: bool,
 ) -> Result<IndexAnswer, Refusal> {
+    visitor.ask()?;
     let begun = Instant::now();
     if text.len() > limits::QUERY_BYTES {
         return Err(Refusal::BadQuery(format!("a query has at most {} bytes", limits::QUERY_BYTES)));
@@ -201,6 +222,7 @@ pub(super) async fn search<S: IndexStore>(
     loop {
         let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns, exact: false };
         hits = visitor.state.store.search(&visitor.asker, question).await.map_err(refusal)?;
+        visitor.pay(usize::try_from(hits.examined).unwrap_or(usize::MAX).saturating_add(QUESTION_COST));
         // Only the store can make the cursor of a shorter answer, so hits with very long paths are asked for again.
         if limit <= 1 || hits_bytes(&hits) <= ANSWER_BYTES {
             break;
@@ -227,9 +249,12 @@ pub(super) async fn browse<S: IndexStore>(
     recursive: bool,
     cursor: Option<&ByteString>,
 ) -> Result<IndexAnswer, Refusal> {
+    visitor.ask()?;
     let cursor = cursor.map(|cursor| &**cursor);
     let question = BrowseQuestion { peer, share, path, recursive, cursor };
-    visitor.state.store.browse(&visitor.asker, question).await.map(IndexAnswer::Listing).map_err(refusal)
+    let listing = visitor.state.store.browse(&visitor.asker, question).await.map_err(refusal)?;
+    visitor.pay(QUESTION_COST + listing.page.len() / LISTED_PER_UNIT);
+    Ok(IndexAnswer::Listing(listing))
 }
 
 async fn peers<S: IndexStore>(visitor: &Visitor<S>, after: Option<PeerId>) -> IndexAnswer {
@@ -283,6 +308,16 @@ async fn remove<S: IndexStore>(visitor: &Visitor<S>, peer: PeerId) -> Result<Ind
 }
 
 impl<S: IndexStore> Visitor<S> {
+    /// Refuses a question of a peer that has asked too much lately.
+    fn ask(&self) -> Result<(), Refusal> {
+        self.allowance.ask(clock::boot_now()).map_err(busy)
+    }
+
+    /// Notes what a question has cost.
+    fn pay(&self, units: usize) {
+        self.allowance.pay(units as u64);
+    }
+
     /// A peer as this visitor may see it. `name` if it is known already.
     fn card(&self, peer: PeerId, name: Option<Label>) -> PeerCard {
         let standing = self.state.presence.standing(&peer, self.source, self.reached);

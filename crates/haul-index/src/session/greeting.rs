@@ -118,6 +118,7 @@ async fn open<S: IndexStore>(
         reached: caller.reached,
         until: member.until,
         granted: Mutex::new(now),
+        allowance: state.admission.enter(clock::boot_now(), peer),
     };
     let session = Session {
         visitor: Arc::new(visitor),

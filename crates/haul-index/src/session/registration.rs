@@ -13,7 +13,7 @@ use haul_core::manifest::ShareState;
 use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
 
 use super::{Session, watching};
-use crate::state::refusal;
+use crate::state::{busy, refusal};
 use crate::store::{IndexStore, Opened, ShareOffer, TransactionId};
 use crate::watches::{ShareFacts, Staged};
 
@@ -191,6 +191,10 @@ async fn begin<S: IndexStore>(
     tx: u64,
     base: Option<ShareState>,
 ) -> Result<IndexAnswer, Refusal> {
+    if let Err(retry_after) = session.state.admission.begin() {
+        session.registration.take(tx);
+        return Err(busy(retry_after));
+    }
     match session.state.store.begin(session.peer, share, base).await {
         Ok(id) => {
             let known = session.registration.lock().transactions.get_mut(&tx).map(|open| open.id = Some(id));
@@ -223,8 +227,13 @@ async fn page<S: IndexStore>(session: &Session<S>, tx: u64, seq: u32, bytes: Byt
         open.staged_bytes += bytes.len();
         (id, open.share)
     };
-    session.state.store.stage(id, bytes.clone()).await.map_err(refusal)?;
+    let turn = session.state.admission.stage(&session.allowance, bytes.len()).await;
+    let staged = session.state.store.stage(id, bytes.clone()).await.map_err(refusal);
+    drop(turn);
+    staged?;
     watch_page(session, tx, share, &bytes);
+    // Staging does not wait for anything, so this thread looks at its other connections now.
+    tokio::task::yield_now().await;
     Ok(())
 }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use haul_core::ids::{BlobId, PeerId, ShareId};
+use haul_core::limits;
 use haul_core::manifest::ShareState;
 use haul_core::time::Moment;
 use haul_core::trust::Role;
-use haul_core::wire::Label;
 use haul_core::wire::index::{Hits, IndexAnswer, IndexRequest, Listing, Located, LookupKeys, Membership, Refusal};
+use haul_core::wire::{Label, List};
 use haul_index::store::{
     Asker, BrowseQuestion, EmbeddedStore, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer,
     StoreError, StoreStats, TransactionId,
@@ -24,6 +25,8 @@ use crate::support::{Files, Fixture, PATIENCE, config, peer_id, share};
 #[derive(Debug)]
 struct Faults {
     panic_in_search: AtomicBool,
+    /// Searches claim to have compared more names than anybody has.
+    dear_searches: AtomicBool,
     panic_in_maintenance: AtomicBool,
     refuse_changes: AtomicBool,
     /// A session that opens takes one permit before its peer is present.
@@ -39,6 +42,7 @@ impl Faults {
     fn none() -> Arc<Self> {
         Arc::new(Self {
             panic_in_search: AtomicBool::new(false),
+            dear_searches: AtomicBool::new(false),
             panic_in_maintenance: AtomicBool::new(false),
             refuse_changes: AtomicBool::new(false),
             connects: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -108,7 +112,11 @@ impl IndexStore for FaultyStore {
     }
     async fn search(&self, asker: &Asker, question: SearchQuestion<'_>) -> Result<Hits, StoreError> {
         assert!(!self.faults.panic_in_search.load(Ordering::Relaxed), "planted");
-        self.inner.search(asker, question).await
+        let mut hits = self.inner.search(asker, question).await?;
+        if self.faults.dear_searches.load(Ordering::Relaxed) {
+            hits.examined = 3_000_000_000;
+        }
+        Ok(hits)
     }
     async fn browse(&self, asker: &Asker, question: BrowseQuestion<'_>) -> Result<Listing, StoreError> {
         self.inner.browse(asker, question).await
@@ -206,12 +214,7 @@ async fn lookups_overtake_a_commit_that_waits_and_other_shares_go_on() {
     for number in [2, 3] {
         let begin = IndexRequest::Begin { share: share(number), tx: u64::from(number), base: None };
         let name = Label::new(format!("share-{number}")).unwrap();
-        let open = IndexRequest::Open {
-            share: share(number),
-            name,
-            groups: haul_core::wire::List::default(),
-            state: files.state,
-        };
+        let open = IndexRequest::Open { share: share(number), name, groups: List::default(), state: files.state };
         assert_eq!(peer.ask(open).await, IndexAnswer::Replace);
         assert_eq!(peer.ask(begin).await, IndexAnswer::Begun);
         peer.stage(u64::from(number), &files).await;
@@ -309,4 +312,33 @@ async fn the_token_from_outside_stops_it_too() {
     token.cancel();
     tokio::time::timeout(PATIENCE, index.stopped()).await.unwrap();
     index.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_whose_searches_cost_too_much_is_put_off_and_nobody_else() {
+    let faults = Faults::none();
+    let f = start(&faults).await;
+    let (greedy, _) = f.member(1).await;
+    let (other, welcome) = f.member(2).await;
+    other.register(share(1), &Files::named(1, &["a"])).await;
+    faults.dear_searches.store(true, Ordering::Relaxed);
+    let search = || IndexRequest::Search { query: "a".to_owned(), limit: 1, cursor: None, away: false };
+    // What was saved up is enough for the first one, whatever it costs; its debt takes minutes.
+    assert!(matches!(greedy.ask(search()).await, IndexAnswer::Hits(_)));
+    let Refusal::Busy { retry_after_ms } = greedy.refused(search()).await else { panic!("not put off") };
+    let seconds = (3_000_000_000 - limits::WORK_SAVED) / limits::WORK_PER_SECOND;
+    assert!(retry_after_ms <= seconds * 1_000 + 1_000, "{retry_after_ms}");
+    assert!(retry_after_ms >= seconds * 1_000 - 60_000, "{retry_after_ms}");
+    faults.dear_searches.store(false, Ordering::Relaxed);
+    // Lookups of the same peer wait too; it goes on renewing, registering and leaving, and others do not notice.
+    let keys = LookupKeys::Names(List::default());
+    assert!(matches!(greedy.refused(IndexRequest::Lookup { keys, max: 1, away: false }).await, Refusal::Busy { .. }));
+    assert!(matches!(greedy.ask(IndexRequest::Renew).await, IndexAnswer::Renewed(_)));
+    greedy.register(share(2), &Files::named(1, &["b"])).await;
+    assert_eq!(other.count("a").await, 1);
+    assert_eq!(other.search("b").await.total, 1);
+    // A new session of the same peer owes the same; one of another peer owes nothing.
+    let (again, _) = f.returning(2, &welcome.certificate).await;
+    assert_eq!(again.search("b").await.total, 1);
+    assert_eq!(greedy.ask(IndexRequest::Leave).await, IndexAnswer::Left);
 }

@@ -15,7 +15,8 @@ use super::codes::ErrorCode;
 use super::known::Known;
 use super::logins::Logins;
 use super::problem::Problem;
-use super::records::{Cause, IndexState};
+use super::records::{Cause, IndexState, Notice, Record};
+use super::stream::Records;
 use super::uploads::Uploads;
 use crate::fetch::Downloader;
 use crate::link::{AttemptError, IndexLink, LinkError, LinkState};
@@ -62,6 +63,27 @@ pub struct Context {
 }
 
 impl Context {
+    /// Runs a piece of work; whenever the index asks this peer to wait meanwhile, says so.
+    pub(super) async fn telling_of_waits(
+        &self,
+        records: &Records,
+        work: impl Future<Output = Result<(), Problem>>,
+    ) -> Result<(), Problem> {
+        let mut waits = self.link.waits();
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut work => return outcome,
+                Ok(()) = waits.changed() => {
+                    let wait = *waits.borrow_and_update();
+                    let message = format!("the index is busy; asking again in {:.1} s", wait.as_secs_f64());
+                    records.send(Record::Warning(Notice { message, next: None })).await?;
+                }
+            }
+        }
+    }
+
     /// Puts the parts together.
     pub fn new(
         link: IndexLink,

@@ -79,6 +79,18 @@ macro_rules! operation {
     };
 }
 
+/// Parses the body, then runs an operation that asks the index, and says so while the index lets it wait.
+macro_rules! question {
+    ($name:ident, $operation:path) => {
+        async fn $name(State(context): Shared, body: Bytes) -> Response {
+            lines(|records| async move {
+                let answered = $operation(&context, parse(&body)?, &records);
+                context.telling_of_waits(&records, answered).await
+            })
+        }
+    };
+}
+
 /// Runs an operation that needs no body.
 macro_rules! plain {
     ($name:ident, $operation:path) => {
@@ -88,11 +100,11 @@ macro_rules! plain {
     };
 }
 
-operation!(search, find::search);
-operation!(lookup, find::lookup);
+question!(search, find::search);
+question!(lookup, find::lookup);
 operation!(watch, super::watch::watch);
-operation!(browse_peer, browse::browse);
-operation!(fetch, super::get::get);
+question!(browse_peer, browse::browse);
+question!(fetch, super::get::get);
 operation!(add_share, shares::add);
 operation!(invite, network::invite);
 operation!(join, network::join);

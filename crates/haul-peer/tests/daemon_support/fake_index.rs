@@ -33,6 +33,8 @@ pub struct Script {
     pub refuse_hello: Option<Refusal>,
     pub revoked: Vec<(PeerId, u64)>,
     pub role: Option<Role>,
+    /// Waits that it asks for before it answers questions again, one per question.
+    pub busy: Vec<std::time::Duration>,
 }
 
 pub struct FakeIndex {
@@ -128,6 +130,12 @@ impl FakeIndex {
         let mut script = self.script.lock().unwrap();
         let mut seen = self.seen.lock().unwrap();
         let mut count = |what| *seen.entry(what).or_default() += 1;
+        let is_question =
+            matches!(request, IndexRequest::Stats | IndexRequest::Search { .. } | IndexRequest::Lookup { .. });
+        if is_question && !script.busy.is_empty() {
+            let wait = script.busy.remove(0);
+            return IndexAnswer::Refused(Refusal::Busy { retry_after_ms: wait.as_millis() as u64 });
+        }
         match request {
             IndexRequest::Introduce { .. } => {
                 count("introduce");

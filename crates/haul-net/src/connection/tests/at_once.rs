@@ -1,5 +1,7 @@
 //! Requests that are answered where they are read.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use super::*;
 
 /// Answers even numbers with a text of so many letters, and leaves odd ones to the inbox.
@@ -10,7 +12,7 @@ impl AnswerAtOnce for Letters {
         let number: u32 = haul_core::wire::decode(request).ok()?;
         let text = "x".repeat(number as usize);
         haul_core::wire::encode_to(&text, answer);
-        (number % 2 == 0).then_some(1)
+        number.is_multiple_of(2).then_some(1)
     }
 }
 
@@ -76,6 +78,34 @@ async fn answers_that_nobody_reads_end_as_unanswered_requests() {
     raw.write_all(&requests).await.unwrap();
     assert_eq!(connection.closed().await, CloseReason::Violation(Violation::TooManyRequests));
     assert_eq!(keep.await.unwrap(), limits::REQUESTS_IN_FLIGHT);
+}
+
+/// Whose every answer is as much work as a turn may be, and tells how many came before it.
+struct Dear(Arc<AtomicU8>);
+
+impl AnswerAtOnce for Dear {
+    fn answer(&self, _request: &[u8], answer: &mut Vec<u8>) -> Option<u32> {
+        answer.push(self.0.fetch_add(1, Ordering::Relaxed));
+        Some(1_000)
+    }
+}
+
+#[tokio::test]
+async fn a_greedy_connection_does_not_starve_another() {
+    let (mut greedy, (connection, _greedy_inbox)) = raw(ConnectionSettings::default());
+    let (mut modest, (other, _modest_inbox)) = raw(ConnectionSettings::default());
+    let answers = Arc::default();
+    for connection in [&connection, &other] {
+        connection.answer_at_once(Arc::new(Dear(Arc::clone(&answers))));
+    }
+    let requests: Vec<u8> = (0..200).flat_map(|id| frame(FrameKind::Request, id, &[1])).collect();
+    greedy.write_all(&requests).await.unwrap();
+    modest.write_all(&frame(FrameKind::Request, 1, &[1])).await.unwrap();
+    let (_, _, before) = read_frame(&mut modest).await.unwrap();
+    assert!(before[0] <= 3, "{} greedy requests went first", before[0]);
+    for id in 0..200 {
+        assert_eq!(read_frame(&mut greedy).await.map(|(_, answered, _)| answered), Some(id));
+    }
 }
 
 #[tokio::test]
