@@ -15,7 +15,7 @@ mod page;
 mod returns;
 mod seen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -71,6 +71,8 @@ pub(crate) struct Watch {
     query: Query,
     /// The longest word; none if the query has only filters.
     anchor: Option<Arc<str>>,
+    /// Words, exclusions and filters: what a comparison costs at most.
+    terms: usize,
     live: AtomicBool,
     seen: Mutex<Seen>,
     mailbox: Arc<Mailbox>,
@@ -97,15 +99,13 @@ impl Watch {
     fn tell(&self, hit: Hit) {
         let Some(key) = self.unseen(hit.kind, &hit.name, hit.blob) else { return };
         // What is lost may be told when the next copy comes.
-        if self.is_live() && self.mailbox.offer(self.number, hit) {
+        if self.mailbox.offer(self.number, &self.live, hit) {
             self.seen().insert(key);
         }
     }
 
     fn miss(&self) {
-        if self.is_live() {
-            self.mailbox.miss(self.number);
-        }
+        self.mailbox.miss(self.number, &self.live);
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -128,6 +128,8 @@ pub struct Watches {
 #[derive(Debug, Default)]
 struct Inner {
     watches: BTreeMap<(ConnectionId, u64), Arc<Watch>>,
+    /// How many each peer has, none being none.
+    of_peer: HashMap<PeerId, usize>,
     born: u64,
     compiled: Arc<Compiled>,
     /// What `compiled` does not know, in the order of birth.
@@ -151,7 +153,8 @@ impl Watches {
         if inner.watches.contains_key(&(owner, number)) {
             return Err(Refusal::TooMuch(format!("watch {number} is there already")));
         }
-        let own = inner.watches.range((owner, 0)..=(owner, u64::MAX)).count();
+        // A guest may have several sessions.
+        let own = inner.of_peer.get(&asker.peer).copied().unwrap_or_default();
         if own >= limits::WATCHES_PER_MEMBER {
             return Err(Refusal::TooMuch(format!("a member has at most {} watches", limits::WATCHES_PER_MEMBER)));
         }
@@ -159,11 +162,13 @@ impl Watches {
             return Err(Refusal::Busy { retry_after_ms: 60_000 });
         }
         inner.born += 1;
+        inner.of_peer.insert(asker.peer, own + 1);
         let anchor = query.words.iter().map(|word| word.text.as_str()).max_by_key(|word| word.len()).map(Arc::from);
         let watch = Arc::new(Watch {
             number,
             born: inner.born,
             asker: asker.clone(),
+            terms: query.words.len() + query.without.len() + query.filters.len(),
             query,
             anchor,
             live: AtomicBool::new(true),
@@ -209,6 +214,7 @@ impl Watches {
         for watch in &ended {
             watch.live.store(false, Ordering::Relaxed);
             watch.mailbox.forget(watch.number);
+            inner.drop_one(&watch.asker.peer);
         }
         inner.loose.retain(|watch| watch.is_live());
         self.changed(&mut inner);
@@ -289,6 +295,15 @@ impl Watches {
 }
 
 impl Inner {
+    fn drop_one(&mut self, peer: &PeerId) {
+        if let Some(own) = self.of_peer.get_mut(peer) {
+            *own -= 1;
+            if *own == 0 {
+                self.of_peer.remove(peer);
+            }
+        }
+    }
+
     fn snapshot(&mut self) -> Snapshot {
         let (compiled, loose) = (&self.compiled, &self.loose);
         self.snapshot.get_or_insert_with(|| Snapshot::new(Arc::clone(compiled), loose.as_slice().into())).clone()

@@ -63,21 +63,21 @@ impl Snapshot {
         Self { compiled, loose }
     }
 
-    /// Calls `judge` for every watch whose longest word stands in a folded name, and for all that have none; until it
-    /// returns false. Returns whether it went to the end. A watch comes once.
-    pub(super) fn each_candidate(&self, folded_name: &str, mut judge: impl FnMut(&Arc<Watch>) -> bool) -> bool {
-        if let Some(automaton) = &self.compiled.automaton {
-            let mut found: Vec<usize> =
-                automaton.find_overlapping_iter(folded_name).map(|found| found.pattern().as_usize()).collect();
-            found.sort_unstable();
-            found.dedup();
-            for watch in found.into_iter().filter_map(|pattern| self.compiled.lists.get(pattern)).flatten() {
-                if !judge(watch) {
-                    return false;
-                }
-            }
-        }
-        self.loose.iter().all(judge)
+    /// The watches whose longest word stands in a folded name, each once, with how often it stands there; of the first
+    /// `most` places, since a name of one letter over and over has thousands.
+    pub(super) fn by_word(&self, folded_name: &str, most: usize) -> Vec<(&Arc<Watch>, usize)> {
+        let Some(automaton) = &self.compiled.automaton else { return Vec::new() };
+        let found = automaton.find_overlapping_iter(folded_name).take(most);
+        let mut found: Vec<usize> = found.map(|found| found.pattern().as_usize()).collect();
+        found.sort_unstable();
+        let places = found.chunk_by(|one, other| one == other).filter_map(|same| Some((*same.first()?, same.len())));
+        let lists = places.filter_map(|(pattern, times)| Some((self.compiled.lists.get(pattern)?, times)));
+        lists.flat_map(|(list, times)| list.iter().map(move |watch| (watch, times))).collect()
+    }
+
+    /// The watches that may fit any name.
+    pub(super) fn loose(&self) -> impl Iterator<Item = &Arc<Watch>> {
+        self.loose.iter()
     }
 
     /// Every watch.

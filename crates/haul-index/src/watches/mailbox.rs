@@ -1,6 +1,7 @@
 //! Matches that wait for one session to take them: few, and with a mark where some were lost.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use haul_core::limits;
@@ -47,10 +48,11 @@ struct Pending {
 }
 
 impl Mailbox {
-    /// Adds a match; false when it is lost because too many wait. Never waits.
-    pub(super) fn offer(&self, watch: u64, hit: Hit) -> bool {
+    /// Adds a match, if the watch is still live; false when it is lost because too many wait. Never waits.
+    pub(super) fn offer(&self, watch: u64, live: &AtomicBool, hit: Hit) -> bool {
         let mut waiting = self.lock();
-        if waiting.closed {
+        // Asked under the lock: whoever ends a watch drops what waits of it afterwards, and nothing comes behind that.
+        if waiting.closed || !live.load(Ordering::Relaxed) {
             return false;
         }
         let room = waiting.hits < limits::MATCHES_WAITING;
@@ -67,9 +69,9 @@ impl Mailbox {
     }
 
     /// Marks that matches were lost.
-    pub(super) fn miss(&self, watch: u64) {
+    pub(super) fn miss(&self, watch: u64, live: &AtomicBool) {
         let mut waiting = self.lock();
-        if !waiting.closed {
+        if !waiting.closed && live.load(Ordering::Relaxed) {
             waiting.watches.entry(watch).or_default().missed = true;
             drop(waiting);
             self.changed.notify_one();
@@ -149,14 +151,30 @@ mod tests {
     use super::*;
     use crate::watches::tests::hit;
 
+    static LIVE: AtomicBool = AtomicBool::new(true);
+
+    #[tokio::test]
+    async fn nothing_comes_behind_the_end_of_a_watch() {
+        let (mailbox, live) = (Mailbox::default(), AtomicBool::new(true));
+        assert!(mailbox.offer(1, &live, hit("before")));
+        // A matcher on another thread has this watch in its hands while it ends.
+        live.store(false, Ordering::Relaxed);
+        mailbox.forget(1);
+        assert!(!mailbox.offer(1, &live, hit("behind")));
+        mailbox.miss(1, &live);
+        assert!(mailbox.offer(2, &LIVE, hit("of another")));
+        assert_eq!(mailbox.next().await.unwrap().watch, 2);
+        assert_eq!(mailbox.lock().hits, 0);
+    }
+
     #[tokio::test]
     async fn watches_take_turns_and_losses_are_marked() {
         let mailbox = Mailbox::default();
         for n in 0..limits::MATCHES_WAITING {
-            assert!(mailbox.offer(if n < 300 { 1 } else { u64::MAX }, hit(&n.to_string())));
+            assert!(mailbox.offer(if n < 300 { 1 } else { u64::MAX }, &LIVE, hit(&n.to_string())));
         }
-        assert!(!mailbox.offer(1, hit("lost")));
-        mailbox.miss(7);
+        assert!(!mailbox.offer(1, &LIVE, hit("lost")));
+        mailbox.miss(7, &LIVE);
         let mut taken = Vec::new();
         for _ in 0..7 {
             let batch = mailbox.next().await.unwrap();
@@ -175,26 +193,26 @@ mod tests {
                 (last, 100, false)
             ]
         );
-        assert!(mailbox.offer(1, hit("room again")));
+        assert!(mailbox.offer(1, &LIVE, hit("room again")));
     }
 
     #[tokio::test]
     async fn what_is_put_back_comes_first_again() {
         let mailbox = Mailbox::default();
         for name in ["a", "b"] {
-            mailbox.offer(1, hit(name));
+            mailbox.offer(1, &LIVE, hit(name));
         }
         let batch = mailbox.next().await.unwrap();
-        mailbox.offer(1, hit("c"));
+        mailbox.offer(1, &LIVE, hit("c"));
         mailbox.put_back(batch);
         let again = mailbox.next().await.unwrap();
         assert_eq!(again.hits, [hit("a"), hit("b"), hit("c")]);
-        mailbox.offer(1, hit("d"));
+        mailbox.offer(1, &LIVE, hit("d"));
         mailbox.forget(1);
-        mailbox.offer(2, hit("e"));
+        mailbox.offer(2, &LIVE, hit("e"));
         assert_eq!(mailbox.next().await.unwrap().watch, 2);
         mailbox.close();
         assert_eq!(mailbox.next().await, None);
-        assert!(!mailbox.offer(1, hit("f")));
+        assert!(!mailbox.offer(1, &LIVE, hit("f")));
     }
 }

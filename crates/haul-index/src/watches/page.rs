@@ -1,9 +1,10 @@
 //! Matching a page of changes against all watches, within a budget.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use haul_core::ids::PeerId;
 use haul_core::manifest::{Change, Entry, EntryKind, Page};
 use haul_core::path::SharePath;
 use haul_core::query::{FoldedEntry, fold};
@@ -13,8 +14,11 @@ use haul_core::wire::index::{Hit, HitKind};
 use super::anchors::Snapshot;
 use super::{ShareFacts, Watch};
 
-/// Watches that are compared with entries of one page: a few milliseconds. What is over it is lost, with a mark.
-const COMPARISONS: usize = 100_000;
+/// Work on one page, a few milliseconds: a unit is one term of a watch compared with an ordinary name. What is over it
+/// is lost, with a mark.
+const WORK: usize = 100_000;
+/// Bytes of an ordinary name with its folder; longer ones cost more.
+const ORDINARY: usize = 128;
 /// Matches of one transaction that wait for its commit.
 const STAGED: usize = 2_000;
 /// The same of all transactions of an index: below 100 MB with the longest paths.
@@ -26,10 +30,14 @@ pub struct Staged {
     /// The youngest watch that the first page was matched against.
     pub(super) since: u64,
     pub(super) matches: Vec<(Arc<Watch>, Hit)>,
+    /// How many of `in_all` are counted for this transaction.
+    counted: usize,
     /// What stands in `matches`: a name with one content is told once, however many folders hold it.
     told: HashSet<(u64, u64)>,
     /// Watches that lost matches, by birth.
     pub(super) missed: BTreeMap<u64, Arc<Watch>>,
+    /// Members whose watches took most of the work: further entries are not compared with them.
+    dropped: HashSet<PeerId>,
     /// Further pages are not looked at: every watch was told that it may have missed something.
     pub(super) cut: bool,
     in_all: Arc<AtomicUsize>,
@@ -37,13 +45,22 @@ pub struct Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        self.in_all.fetch_sub(self.told.len(), Ordering::Relaxed);
+        self.in_all.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
 impl Staged {
     pub(super) fn new(since: u64, in_all: Arc<AtomicUsize>) -> Self {
-        Self { since, matches: Vec::new(), told: HashSet::new(), missed: BTreeMap::new(), cut: false, in_all }
+        Self {
+            since,
+            matches: Vec::new(),
+            counted: 0,
+            told: HashSet::new(),
+            missed: BTreeMap::new(),
+            dropped: HashSet::new(),
+            cut: false,
+            in_all,
+        }
     }
 
     /// Adds what fits of a page. Bytes that are no page fit nothing.
@@ -52,7 +69,8 @@ impl Staged {
             return;
         }
         let Ok(page) = Page::check(page) else { return };
-        let mut left = COMPARISONS;
+        let mut round =
+            Round::new(watches.loose().filter(|watch| self.counts(watch, share)).collect(), self.dropped.len());
         let mut folder: (&[u8], Vec<String>) = (&[], Vec::new());
         for change in page.changes() {
             let Change::Upsert(entry) = change else { continue };
@@ -61,21 +79,63 @@ impl Staged {
             }
             let name = fold(entry.name);
             let judged = folded(&entry, share, &folder.1, &name);
-            let finished = watches.each_candidate(&name, |watch| {
-                let Some(rest) = left.checked_sub(1) else { return false };
-                left = rest;
-                if watch.sees(share) && watch.query.fits(&judged, now_ns) {
+            let size = 1 + (name.len() + entry.directory.len()) / ORDINARY;
+            let mut found = watches.by_word(&name, round.left);
+            round.left = round.left.saturating_sub(found.iter().map(|(_, times)| times).sum());
+            found.retain(|(watch, _)| self.counts(watch, share));
+            for (watch, times) in found.into_iter().chain(round.loose.iter().map(|watch| (*watch, 0))) {
+                let cost = size * watch.terms;
+                if round.left <= cost {
+                    return self.cut(watches, share);
+                }
+                round.left -= cost;
+                round.spent.entry(watch.born).or_insert((watch.asker.peer, 0)).1 += times + cost;
+                if watch.query.fits(&judged, now_ns) {
                     self.add(watch, &entry, &judged, share);
                 }
-                true
-            });
-            if !finished {
-                self.cut = true;
-                let all = watches.all().filter(|watch| watch.sees(share));
-                self.missed = all.map(|watch| (watch.born, Arc::clone(watch))).collect();
-                return;
+            }
+            self.dropped.extend(round.greedy());
+            if self.dropped.len() > round.dropped {
+                round.dropped = self.dropped.len();
+                round.loose.retain(|watch| self.counts(watch, share));
+                let dropped = watches.all().filter(|watch| self.dropped.contains(&watch.asker.peer));
+                let dropped = dropped.filter(|watch| watch.sees(share));
+                self.missed.extend(dropped.map(|watch| (watch.born, Arc::clone(watch))));
             }
         }
+    }
+
+    fn cut(&mut self, watches: &Snapshot, share: &ShareFacts) {
+        self.cut = true;
+        let all = watches.all().filter(|watch| watch.sees(share));
+        self.missed.extend(all.map(|watch| (watch.born, Arc::clone(watch))));
+    }
+
+    /// Takes from the members who have the mean or more, who get nothing further of this transaction, half of the mean
+    /// excepted. So a few members for whom everything is a match cannot take the room of all.
+    fn make_room(&mut self) -> bool {
+        let Some((greedy, mean)) = greedy(self.matches.iter().map(|(watch, _)| (watch.asker.peer, 1))) else {
+            return false;
+        };
+        let mut kept: HashMap<PeerId, usize> = HashMap::new();
+        let missed = &mut self.missed;
+        self.matches.retain(|(watch, _)| {
+            let kept = kept.entry(watch.asker.peer).or_default();
+            *kept += 1;
+            let stays = *kept <= mean / 2 || !greedy.contains(&watch.asker.peer);
+            if !stays {
+                missed.entry(watch.born).or_insert_with(|| Arc::clone(watch));
+            }
+            stays
+        });
+        self.dropped.extend(greedy);
+        self.in_all.fetch_sub(self.counted - self.matches.len(), Ordering::Relaxed);
+        self.counted = self.matches.len();
+        true
+    }
+
+    fn counts(&self, watch: &Watch, share: &ShareFacts) -> bool {
+        watch.sees(share) && !self.dropped.contains(&watch.asker.peer)
     }
 
     fn add(&mut self, watch: &Arc<Watch>, entry: &Entry<'_>, folded: &FoldedEntry<'_>, share: &ShareFacts) {
@@ -83,14 +143,57 @@ impl Staged {
         if self.told.contains(&(watch.born, key)) {
             return;
         }
-        if self.matches.len() >= STAGED || self.in_all.load(Ordering::Relaxed) >= STAGED_IN_ALL {
+        let is_full = self.matches.len() >= STAGED && !self.make_room();
+        if is_full || self.dropped.contains(&watch.asker.peer) || self.in_all.load(Ordering::Relaxed) >= STAGED_IN_ALL {
             self.missed.entry(watch.born).or_insert_with(|| Arc::clone(watch));
             return;
         }
         self.in_all.fetch_add(1, Ordering::Relaxed);
+        self.counted += 1;
         self.told.insert((watch.born, key));
         self.matches.push((Arc::clone(watch), hit(entry, folded, share)));
     }
+}
+
+/// One page's work.
+struct Round<'a> {
+    /// Watches that every entry is compared with.
+    loose: Vec<&'a Arc<Watch>>,
+    left: usize,
+    /// When so much is left, those who took most are left out.
+    mark: usize,
+    /// By the watch's birth: whose it is, and what it took.
+    spent: HashMap<u64, (PeerId, usize)>,
+    /// Members whose watches are not in `loose` any more.
+    dropped: usize,
+}
+
+impl<'a> Round<'a> {
+    fn new(loose: Vec<&'a Arc<Watch>>, dropped: usize) -> Self {
+        Self { loose, left: WORK, mark: WORK / 2, spent: HashMap::new(), dropped }
+    }
+
+    /// Each time half of what was left is gone: the members who took the mean or more. So a few members with dear
+    /// watches cannot use up the work of all.
+    fn greedy(&mut self) -> HashSet<PeerId> {
+        if self.left > self.mark {
+            return HashSet::new();
+        }
+        self.mark = self.left / 2;
+        greedy(self.spent.drain().map(|(_, spent)| spent)).unwrap_or_default().0
+    }
+}
+
+/// Of several members, those who took the mean or more, and the mean; none if there is only one.
+fn greedy(taken: impl Iterator<Item = (PeerId, usize)>) -> Option<(HashSet<PeerId>, usize)> {
+    let mut members: HashMap<PeerId, usize> = HashMap::new();
+    for (peer, count) in taken {
+        *members.entry(peer).or_default() += count;
+    }
+    let mean = members.values().sum::<usize>().div_ceil(members.len().max(1));
+    let several = members.len() > 1;
+    let greedy = members.into_iter().filter(|(_, count)| *count >= mean).map(|(peer, _)| peer).collect();
+    several.then_some((greedy, mean))
 }
 
 /// The folded names of the directories on a path.

@@ -76,9 +76,12 @@ pub async fn run<S: IndexStore>(watches: &Arc<Watches>, store: &S, stop: &Cancel
             watches.stale.notified().await;
             tokio::time::sleep(GATHER).await;
             let watches = Arc::clone(watches);
+            let begun = Instant::now();
             if let Err(error) = tokio::task::spawn_blocking(move || watches.compile()).await {
                 tracing::error!(%error, "the watches were not arranged; they are compared one by one");
             }
+            // Whoever starts and ends watches all the time has a tenth of a core arranged for it, and no more.
+            tokio::time::sleep(begun.elapsed() * PAUSE_FACTOR).await;
         }
     };
     let searching = async {

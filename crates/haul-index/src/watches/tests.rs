@@ -159,7 +159,8 @@ fn limits_are_refused() {
     assert_eq!(add(100, "iso"), Ok(()));
     for owner in 8.. {
         let mailbox = Arc::default();
-        let outcome = (0..100).try_for_each(|n| watches.add(ConnectionId(owner), &asker(2, &[]), &mailbox, n, "iso"));
+        let asker = asker(owner as u8, &[]);
+        let outcome = (0..100).try_for_each(|n| watches.add(ConnectionId(owner), &asker, &mailbox, n, "iso"));
         if let Err(refusal) = outcome {
             assert!(matches!(refusal, Refusal::Busy { .. }));
             break;
@@ -178,7 +179,7 @@ fn what_is_over_the_budget_is_marked() {
     for owner in 8..13 {
         let other = Arc::default();
         for number in 0..100 {
-            watches.add(ConnectionId(owner), &asker(2, &[]), &other, number, "type:file").unwrap();
+            watches.add(ConnectionId(owner), &asker(owner as u8, &[]), &other, number, "type:file").unwrap();
         }
     }
     let names: Vec<String> = (0..1_000).map(|n| format!("f{n:04}")).collect();
@@ -189,6 +190,60 @@ fn what_is_over_the_budget_is_marked() {
     let (names, missed) = told(&mailbox);
     assert!(!names.is_empty() && names.len() <= limits::MATCHES_WAITING);
     assert_eq!(missed.len(), 100);
+}
+
+/// A page of as many names as `names` gives, to one watch of member 1 and a hundred of each of these members: whether
+/// member 1 and the last of the others missed something.
+fn missed_beside(
+    others: std::ops::RangeInclusive<u8>,
+    query: impl Fn(u64) -> String,
+    names: &[String],
+) -> (bool, bool) {
+    let (watches, mailbox, other) = (Watches::default(), Arc::default(), Arc::default());
+    add(&watches, &mailbox, 1, "type:file");
+    for n in others {
+        for number in 0..limits::WATCHES_PER_MEMBER as u64 {
+            let owner = ConnectionId(100 + u64::from(n));
+            watches.add(owner, &asker(n, &[]), &other, number, &query(number)).unwrap();
+        }
+    }
+    watches.compile();
+    let mut names = names.to_vec();
+    names.sort();
+    let files: Vec<(&str, Option<u8>)> = names.iter().map(|name| (name.as_str(), None)).collect();
+    register(&watches, &share(&[]), &files);
+    let (heard, missed) = told(&mailbox);
+    let missed_one = !missed.is_empty() || heard.len() != names.len();
+    (missed_one, !told(&other).1.is_empty())
+}
+
+#[test]
+fn members_with_dear_watches_lose_their_own_matches_and_nobody_elses() {
+    let names: Vec<String> = (0..800).map(|n| format!("f{n:04}")).collect();
+    let many = |_| "size:>0".to_owned();
+    assert_eq!(missed_beside(3..=8, many, &names), (false, true), "many watches without words");
+    let dear = |_| "type:file".to_owned() + &" -x".repeat(31);
+    assert_eq!(missed_beside(3..=3, dear, &names), (false, true), "watches of 32 terms");
+    let names: Vec<String> = (0..200).map(|n| "a".repeat(200) + &n.to_string()).collect();
+    let nested = |number| "a".repeat(1 + number as usize);
+    let cut = missed_beside(3..=3, nested, &names);
+    assert_eq!(cut, (true, true), "words within words: who makes such names loses what watches would tell of them");
+}
+
+#[test]
+fn a_guest_with_several_sessions_has_no_more_watches_than_others() {
+    let watches = Watches::default();
+    let add = |owner, number| {
+        let mailbox = Arc::default();
+        watches.add(ConnectionId(owner), &asker(1, &[]), &mailbox, number, "iso")
+    };
+    let most = limits::WATCHES_PER_MEMBER as u64;
+    assert!((0..most).all(|number| add(7 + number % 9, number).is_ok()));
+    assert!(matches!(add(99, 1), Err(Refusal::TooMuch(_))));
+    watches.end_session(ConnectionId(7));
+    assert_eq!(add(99, 1), Ok(()));
+    watches.end_peer(peer(1));
+    assert!((0..most).all(|number| add(7, number).is_ok()));
 }
 
 fn query() -> impl Strategy<Value = String> {
