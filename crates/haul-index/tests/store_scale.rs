@@ -223,6 +223,10 @@ async fn run() {
     let size: u64 = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
     let start = Instant::now();
     let store = EmbeddedStore::open(dir.path()).unwrap();
-    println!("reopened in {:.1?}; files on disk {} MiB", start.elapsed(), size >> 20);
+    println!("open after {:.1?}; files on disk {} MiB", start.elapsed(), size >> 20);
+    while store.stats().loaded_permille < 1_000 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    println!("loaded after {:.1?}", start.elapsed());
     assert_eq!(store.stats().files, ENTRIES as u64);
 }
