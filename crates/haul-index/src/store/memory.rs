@@ -95,6 +95,21 @@ impl Memory {
         self.lists.len(self.names.items(doc))
     }
 
+    /// How many rows a hashed content has.
+    pub(super) fn row_count_of_content(&self, content: u32) -> usize {
+        self.lists.len(self.contents.rows(content))
+    }
+
+    /// The directory of a row.
+    pub(super) fn directory_of_row(&self, row: u32) -> u32 {
+        self.rows.directory(row)
+    }
+
+    /// The content of a row; none for directories and links.
+    pub(super) fn content_of_row(&self, row: u32) -> u32 {
+        self.rows.content(row)
+    }
+
     /// The document of a row.
     pub(super) fn doc_of_row(&self, row: u32) -> u32 {
         self.names.doc_of(self.rows.name(row))

@@ -137,7 +137,7 @@ impl Search<'_> {
         };
         let all = match in_names.filter(|_| !self.budget.cut) {
             Some(few) if few < DIRECTORY_PARTS_BELOW && self.matcher.len() > 1 => {
-                let complete = self.directory_parts(stage == Stage::All);
+                let complete = self.directory_parts(false);
                 complete.then(|| few + self.collector.total - seen)
             }
             in_names => in_names,

@@ -106,6 +106,11 @@ impl Contents {
         Content { hash: record.hash, size: if record.is_hashed() { size } else { size | UNHASHED } }
     }
 
+    /// Whether a content has a hash.
+    pub(in crate::store) fn is_hashed(&self, content: u32) -> bool {
+        self.records[content].is_hashed()
+    }
+
     /// The contents that claim each of these blobs, with the number of the blob. The records of all are fetched
     /// before the first is compared, and so are the slots of the table: misses of the cache overlap.
     pub(in crate::store) fn of_blobs(&self, blobs: &[BlobId]) -> Vec<(usize, u32)> {

@@ -137,6 +137,11 @@ impl Rows {
         self.records[row].directory & (NODES - 1)
     }
 
+    /// The content of a row.
+    pub(in crate::store) fn content(&self, row: u32) -> u32 {
+        self.records[row].content
+    }
+
     /// The name of a row.
     pub(in crate::store) fn name(&self, row: u32) -> u32 {
         self.records[row].name

@@ -29,7 +29,7 @@ const CLASSES: [MatchClass; 3] = [MatchClass::Whole, MatchClass::WordStart, Matc
 
 impl Search<'_> {
     pub(super) fn base_names(&mut self) -> Stage {
-        let size = self.size();
+        let size = self.size_of(&self.need(MatchClass::Substring));
         if let Some(docs) = self.chosen_docs(size) {
             for slice in docs.chunks(SLICE) {
                 if !self.add_live(slice, None) {
@@ -59,11 +59,10 @@ impl Search<'_> {
         self.index.segments.clone()
     }
 
-    /// Candidates in all.
-    fn size(&self) -> u64 {
-        let need = self.need(MatchClass::Substring);
-        let sizes = self.index.segments.iter().filter_map(|segment| Walk::new(segment, &need, 0));
-        sizes.map(|walk| u64::from(walk.size())).sum()
+    /// Candidates in all segments.
+    pub(super) fn size_of(&self, need: &Need) -> u64 {
+        let walks = self.index.segments.iter().filter_map(|segment| Walk::new(segment, need, 0));
+        walks.map(|walk| u64::from(walk.size())).sum()
     }
 
     fn in_one_pass(&mut self) -> Stage {

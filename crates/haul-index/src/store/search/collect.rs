@@ -20,7 +20,8 @@ pub(super) struct Collector {
     pub(super) total: u64,
     /// Hits behind the cursor.
     pub(super) behind: u64,
-    rows: Vec<(Group, u32)>,
+    /// Group and row of each row of a document.
+    rows: Vec<u64>,
 }
 
 impl Collector {
@@ -70,6 +71,19 @@ impl Collector {
         budget: &mut Budget,
         mut fits: impl FnMut(u32) -> bool,
     ) -> bool {
+        // Most documents that do not fit have no row that does: told before their rows are grouped.
+        let mut left = budget.left;
+        let mut any = false;
+        for row in memory.rows_of_doc(place.doc()) {
+            any = fits(row);
+            if any || left == 0 {
+                break;
+            }
+            left -= 1;
+        }
+        if !any {
+            return budget.steps(budget.left - left) && left > 0;
+        }
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
         let mut complete = true;
@@ -79,15 +93,15 @@ impl Collector {
                 break;
             }
             if view.allowed.get(memory.slot_of_row(row)) {
-                rows.push((group_of(memory, &self.empty, row), row));
+                rows.push(group_of(memory, &self.empty, row).with_row(row));
             }
         }
         rows.sort_unstable();
-        for same in rows.chunk_by(|a, b| a.0 == b.0) {
-            if same.iter().any(|(_, row)| fits(*row)) {
-                let (group, _) = same[0];
-                let online = same.iter().filter(|(_, row)| view.shown.get(memory.slot_of_row(*row))).count() as u32;
-                self.offer(Candidate::new(place, group, same.len() as u32, online));
+        for same in rows.chunk_by(|a, b| a >> 32 == b >> 32) {
+            if same.iter().any(|numbers| fits(*numbers as u32)) {
+                let online = same.iter().filter(|numbers| view.shown.get(memory.slot_of_row(**numbers as u32))).count();
+                let group = Group::of_numbers(same[0]);
+                self.offer(Candidate::new(place, group, same.len() as u32, online as u32));
             }
         }
         self.rows = rows;
@@ -163,7 +177,7 @@ pub(super) struct Page {
 
 /// Which hit a row belongs to.
 pub(super) fn group_of(memory: &Memory, empty: &[u32], row: u32) -> Group {
-    let content = memory.row(row).content;
-    let grouped = content != NONE && memory.contents.get(content).blob().is_some() && !empty.contains(&content);
+    let content = memory.content_of_row(row);
+    let grouped = content != NONE && memory.contents.is_hashed(content) && !empty.contains(&content);
     if grouped { Group::Content(content) } else { Group::Row(row) }
 }

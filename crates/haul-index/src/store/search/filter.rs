@@ -68,6 +68,10 @@ impl<'a> Filters<'a> {
         self.query.without.iter().any(|word| name.contains(word.as_str()))
             || self.query.filters.iter().any(|filter| match &filter.test {
                 Test::Extension(list) => has_extension(name, list) == filter.inverted,
+                // A file that has the name would be of the type, or nothing is.
+                Test::Type(types) if !filter.inverted => {
+                    !types.iter().any(|wanted| wanted.needs_extension().is_none() || wanted.fits(HitKind::File, name))
+                }
                 _ => false,
             })
     }
@@ -84,14 +88,14 @@ impl<'a> Filters<'a> {
 
     /// Whether every word stands in the base name of a row or, where allowed, in a directory part above it.
     pub(super) fn words_fit(&self, memory: &Memory, matcher: &Matcher<'_>, row: u32) -> bool {
-        let in_name = matcher.mask(memory.names.folded_name(memory.row(row).name));
+        let in_name = matcher.mask(memory.names.folded(memory.doc_of_row(row)));
         let all = matcher.all();
         in_name == all || in_name | self.words_above(memory, matcher, row) & matcher.movable() == all
     }
 
     /// The words that stand in directory parts above a row.
     pub(super) fn words_above(&self, memory: &Memory, matcher: &Matcher<'_>, row: u32) -> u64 {
-        self.words_in_path(memory, matcher, memory.row(row).directory)
+        self.words_in_path(memory, matcher, memory.directory_of_row(row))
     }
 
     fn words_in_path(&self, memory: &Memory, matcher: &Matcher<'_>, node: u32) -> u64 {
@@ -226,7 +230,7 @@ fn matching(memory: &Memory, node: u32, components: &[String]) -> Vec<u32> {
 }
 
 /// The documents in a directory and below; false if there are more than `size`.
-fn collect_docs(memory: &Memory, node: u32, size: usize, docs: &mut Vec<u32>) -> bool {
+pub(super) fn collect_docs(memory: &Memory, node: u32, size: usize, docs: &mut Vec<u32>) -> bool {
     let mut nodes = vec![node];
     while let Some(node) = nodes.pop() {
         docs.extend(memory.children_from(node, (0, 0)).map(|row| memory.doc_of_row(row)));

@@ -31,57 +31,90 @@ pub(super) fn present(
     chosen: &[Candidate],
     near: bool,
 ) -> Vec<Hit> {
-    let gathered = gather(memory, view, chosen, |row| {
-        filters.fit(memory, view, row) && (near || filters.words_fit(memory, matcher, row))
-    });
+    let empty = memory.contents.of_blob(&haul_core::ids::BlobId::empty());
+    let found: Vec<Option<Gathered>> = chosen
+        .iter()
+        .map(|candidate| {
+            gather(memory, view, &empty, candidate, |row| {
+                filters.fit(memory, view, row) && (near || filters.words_fit(memory, matcher, row))
+            })
+        })
+        .collect();
+    touch_paths(memory, found.iter().flatten().map(|found| found.best));
     let mut names = HashMap::new();
     chosen
         .iter()
-        .filter_map(|candidate| {
-            let found = gathered.get(&(candidate.place.doc(), candidate.group))?;
+        .zip(found)
+        .filter_map(|(candidate, found)| {
             let names = *names.entry(candidate.group).or_insert_with(|| count_names(memory, view, candidate.group));
-            Some(hit(memory, candidate, found, names, near))
+            Some(hit(memory, candidate, &found?, names, near))
         })
         .collect()
 }
 
-/// One walk over the rows of each document that has a chosen hit.
+/// The best of the rows of a hit that fit.
 fn gather(
     memory: &Memory,
     view: &View,
-    chosen: &[Candidate],
+    empty: &[u32],
+    candidate: &Candidate,
     fits: impl Fn(u32) -> bool,
-) -> HashMap<(u32, Group), Gathered> {
-    let wanted: HashSet<(u32, Group)> =
-        chosen.iter().map(|candidate| (candidate.place.doc(), candidate.group)).collect();
-    let docs: HashSet<u32> = chosen.iter().map(|candidate| candidate.place.doc()).collect();
-    let empty = memory.contents.of_blob(&haul_core::ids::BlobId::empty());
-    let mut gathered: HashMap<(u32, Group), Gathered> = HashMap::new();
-    for doc in docs {
-        for row in memory.rows_of_doc(doc) {
-            let key = (doc, group_of(memory, &empty, row));
-            if !wanted.contains(&key) || !fits(row) {
-                continue;
+) -> Option<Gathered> {
+    let doc = candidate.place.doc();
+    let mut found: Option<Gathered> = None;
+    let mut add = |row: u32| {
+        if !fits(row) {
+            return;
+        }
+        let shown = view.shown.get(memory.slot_of_row(row));
+        let newest = memory.row(row).mtime_ns;
+        let Some(found) = &mut found else {
+            found = Some(Gathered { best: row, shown, newest });
+            return;
+        };
+        let better = match shown.cmp(&found.shown) {
+            std::cmp::Ordering::Equal => compare_rows(memory, row, found.best).is_lt(),
+            ordering => ordering.is_gt(),
+        };
+        if better {
+            (found.best, found.shown) = (row, shown);
+        }
+        found.newest = found.newest.max(newest);
+    };
+    match candidate.group {
+        // The row may have gone since it was collected.
+        Group::Row(row) => memory.rows_of_doc(doc).filter(|other| *other == row).for_each(add),
+        Group::Content(content) if memory.row_count_of_content(content) < memory.item_count(doc) => {
+            memory.rows_of_content(content).filter(|row| memory.doc_of_row(*row) == doc).for_each(add);
+        }
+        Group::Content(_) => {
+            for row in memory.rows_of_doc(doc) {
+                if group_of(memory, empty, row) == candidate.group {
+                    add(row);
+                }
             }
-            let shown = view.shown.get(memory.slot_of_row(row));
-            let newest = memory.row(row).mtime_ns;
-            gathered
-                .entry(key)
-                .and_modify(|found| {
-                    let better = match shown.cmp(&found.shown) {
-                        std::cmp::Ordering::Equal => compare_rows(memory, row, found.best).is_lt(),
-                        ordering => ordering.is_gt(),
-                    };
-                    if better {
-                        found.best = row;
-                        found.shown = shown;
-                    }
-                    found.newest = found.newest.max(newest);
-                })
-                .or_insert(Gathered { best: row, shown, newest });
         }
     }
-    gathered
+    found
+}
+
+/// Reads what the paths of these rows need, level by level: then the memory fetches the directories of all hits at the
+/// same time, instead of one behind another.
+fn touch_paths(memory: &Memory, rows: impl Iterator<Item = u32>) {
+    let mut nodes: Vec<u32> = rows.map(|row| memory.directory_of_row(row)).collect();
+    let mut read = 0u32;
+    while !nodes.is_empty() {
+        let names: Vec<u32> = nodes.iter().map(|node| memory.directories.node(*node).name).collect();
+        read = names.iter().filter(|name| **name != NONE).fold(read, |read, name| {
+            let first = memory.names.folded_name(*name).as_bytes().first().copied().unwrap_or_default();
+            read.wrapping_add(u32::from(first))
+        });
+        for node in &mut nodes {
+            *node = memory.directories.node(*node).parent;
+        }
+        nodes.retain(|node| *node != NONE);
+    }
+    std::hint::black_box(read);
 }
 
 /// Different base names under which a content is registered, as far as the asker may see.

@@ -15,6 +15,10 @@ const UNION_SHARE: u32 = 6;
 const UNION_LISTS: usize = 400;
 /// A union of at most so many lists is tested on candidates of another list.
 const TESTED_LISTS: usize = 4;
+/// After so many chunks a walk is long enough that a union of many lists pays as a bitmap of the whole segment, …
+const LONG_WALK: u32 = 3;
+/// … if it has at most so many postings: they take about a millisecond.
+const BITMAP_POSTINGS: u32 = 500_000;
 /// Candidates of a chunk that are compared rather than looked up in more lists.
 const FEW: usize = 8;
 /// Ordinals that a window of a union spans at least.
@@ -109,6 +113,10 @@ pub(in crate::store) struct Walk<'a> {
     /// Rarest first.
     others: Vec<List<'a>>,
     tested: Vec<Vec<List<'a>>>,
+    /// Unions of many lists, and from some chunk on a bitmap of each.
+    unions: Vec<Vec<List<'a>>>,
+    bitmaps: Vec<Vec<u64>>,
+    chunks: u32,
     size: u32,
     taken: u64,
     bits: Vec<u64>,
@@ -123,7 +131,7 @@ impl<'a> Walk<'a> {
         lists.sort_unstable_by_key(List::count);
         lists.dedup_by_key(|list| list.place());
         let mut best: Option<(u32, Vec<List<'a>>)> = None;
-        let mut tested = Vec::new();
+        let (mut tested, mut unions) = (Vec::new(), Vec::new());
         for ranges in &need.any {
             let union: Vec<List<'a>> = ranges.iter().flat_map(|range| segment.lists(range.clone())).collect();
             let total = union.iter().fold(0u32, |total, list| total.saturating_add(list.count()));
@@ -132,6 +140,8 @@ impl<'a> Walk<'a> {
             }
             if union.len() <= TESTED_LISTS {
                 tested.push(union.clone());
+            } else if total <= BITMAP_POSTINGS.min(docs / 2) {
+                unions.push(union.clone());
             }
             let leads = union.len() <= UNION_LISTS && (total <= docs / UNION_SHARE || docs < WINDOW);
             if leads && best.as_ref().is_none_or(|(smallest, _)| total < *smallest) {
@@ -149,7 +159,18 @@ impl<'a> Walk<'a> {
             }
             _ => (Leader::All { next: from }, docs),
         };
-        Some(Self { docs, leader, others: lists, tested, size, taken: 0, bits: Vec::new() })
+        Some(Self {
+            docs,
+            leader,
+            others: lists,
+            tested,
+            unions,
+            bitmaps: Vec::new(),
+            chunks: 0,
+            size,
+            taken: 0,
+            bits: Vec::new(),
+        })
     }
 
     /// Candidates at most, from the first ordinal on.
@@ -164,7 +185,10 @@ impl<'a> Walk<'a> {
 
     /// Whether one list decides alone.
     pub(in crate::store) fn is_one_list(&self) -> bool {
-        matches!(self.leader, Leader::List(_)) && self.others.is_empty() && self.tested.is_empty()
+        matches!(self.leader, Leader::List(_))
+            && self.others.is_empty()
+            && self.tested.is_empty()
+            && self.unions.is_empty()
     }
 
     /// Replaces the candidates by the next, out of about `count` of the leading list; returns whether more may follow.
@@ -172,6 +196,13 @@ impl<'a> Walk<'a> {
         out.clear();
         let more = self.lead(count, out);
         self.taken += out.len() as u64;
+        self.chunks += 1;
+        if self.chunks == LONG_WALK {
+            self.bitmaps = self.unions.iter().map(|union| bitmap(union, self.docs)).collect();
+        }
+        for bits in &self.bitmaps {
+            out.retain(|ordinal| bits.get(*ordinal as usize / 64).is_some_and(|word| word >> (ordinal % 64) & 1 == 1));
+        }
         let mut idle = 0;
         for list in &self.others {
             let before = out.len();
@@ -221,6 +252,15 @@ impl<'a> Walk<'a> {
             }
         }
     }
+}
+
+/// The ordinals that are on any of these lists.
+fn bitmap(union: &[List<'_>], docs: u32) -> Vec<u64> {
+    let mut bits = vec![0u64; docs as usize / 64 + 1];
+    for list in union {
+        Reader::new(*list, 0).take_below(docs, |ordinal| bits[ordinal as usize / 64] |= 1 << (ordinal % 64));
+    }
+    bits
 }
 
 #[cfg(test)]

@@ -1,0 +1,13 @@
+//! Searches over real names: the hits of a plain loop over all entries must be the hits of the engine, and at scale they
+//! must come fast. `HAUL_PATHS` names a list of paths, one per line, sorted by bytes; without it a small made-up list
+//! is used.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, clippy::panic)]
+
+#[path = "searching/oracle.rs"]
+mod oracle;
+#[path = "searching/paths.rs"]
+mod paths;
+#[path = "searching/questions.rs"]
+mod questions;
+#[path = "searching/scale.rs"]
+mod scale;
