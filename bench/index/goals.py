@@ -134,12 +134,12 @@ def restarted(rows):
     runs = rows["restart"].runs("haul")
     if not runs:
         raise ValueError("no runs")
-    first = max(one["figures"]["right_or_marked_s"] for one in runs)
-    exact = max(one["figures"]["all_exact_s"] for one in runs)
-    wrong = sum(one["figures"]["first_pass_wrong"] for one in runs)
+    first = max(one["figures"]["first_good_s"] for one in runs)
+    exact = max(one["figures"]["exact_from_s"] for one in runs)
+    wrong = sum(one["figures"]["answers_wrong"] for one in runs)
     lost = sum(one["figures"]["acknowledged_lost"] for one in runs)
     shares = sum(one["figures"]["acknowledged_peers"] for one in runs)
-    text = f"right or marked {first:.2f} s, {wrong:.0f} wrong before; exact {exact:.2f} s; {lost:.0f} of {shares:.0f} lost"
+    text = f"first {first:.2f} s, {wrong:.0f} wrong; exact from {exact:.2f} s; {lost:.0f} of {shares:.0f} shares lost"
     return text, first <= 1 and wrong == 0 and exact <= 10 and lost == 0
 
 

@@ -47,9 +47,9 @@ TABLES = {
         ("haul", "mixed", "registration_s"),
     ]),
     "restart": ("After kill -9", [
-        ("haul", "restart", "connected_s"), ("haul", "restart", "first_pass_s"), ("haul", "restart", "first_pass_exact"),
-        ("haul", "restart", "first_pass_marked"), ("haul", "restart", "first_pass_wrong"),
-        ("haul", "restart", "all_exact_s"), ("haul", "restart", "acknowledged_peers"),
+        ("haul", "restart", "connected_s"), ("haul", "restart", "first_good_s"), ("haul", "restart", "exact_from_s"),
+        ("haul", "restart", "answers_exact"), ("haul", "restart", "answers_marked_partial"),
+        ("haul", "restart", "answers_wrong"), ("haul", "restart", "acknowledged_peers"),
         ("haul", "restart", "acknowledged_newer"), ("haul", "restart", "acknowledged_lost"),
     ]),
 }
@@ -271,8 +271,9 @@ def method():
   times. Anonymous memory of /proc/PID/smaps_rollup, read every 100 ms; steady is when the server is quiet after the last
   turnover. redis holds the facts of the registration row, without its append-only file.
 - **Restart**: peers are online; others register, and what is acknowledged is written down; kill -9; start on the same
-  state. Until all of 1,000 sampled entries are exact they are looked up and searched again and again. Then every peer
-  offers what was acknowledged: the index has that or something newer.
+  state. 1,000 sampled entries are looked up and searched again and again from the first moment that the index takes a
+  connection; exact from = the beginning of the first pass without an incomplete answer. Then every peer offers what was
+  acknowledged: the index has that or something newer. Times count from the start of the process.
 - **Lookups beside a registration** are sent at times fixed beforehand (Poisson), and latency counts from these times.
 - Three rounds are the standard run. `--long` takes nine, and SQLite in each: narrower quartiles, nothing else.
 """

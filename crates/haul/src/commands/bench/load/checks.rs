@@ -142,6 +142,13 @@ impl Checker {
         Ok(None)
     }
 
+    /// Whether hardly any other file has this one's name: it is long and has a digit.
+    pub(crate) fn is_telling(&self, file: u64) -> bool {
+        let path = self.paths.of(&self.population, file);
+        let name = paths::split(&path).1;
+        name.len() >= 16 && name.iter().any(u8::is_ascii_digit) && self.is_searchable(file)
+    }
+
     /// Whether a search can name this file: no quotes, plain text.
     pub(crate) fn is_searchable(&self, file: u64) -> bool {
         let path = self.paths.of(&self.population, file);

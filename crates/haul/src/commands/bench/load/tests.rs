@@ -75,7 +75,7 @@ async fn what_is_registered_is_looked_up_and_found_exactly() {
     let words = format!("{words} --journal {}", journal.display());
     let verified = bench(&ticket, &out, &format!("{words} --journal-seed 1 --with-peers")).await.unwrap();
     let count = |name| figure(&verified, name) as u64;
-    assert_eq!((count("acknowledged_same"), count("first_pass_wrong"), count("first_pass_exact")), (12, 0, 40));
+    assert_eq!((count("acknowledged_same"), count("answers_wrong"), count("answers_exact")), (12, 0, 40));
     index.join().await.unwrap();
 }
 
