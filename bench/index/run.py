@@ -209,6 +209,7 @@ def main():
     parser.add_argument("--rows", help=f"only these, separated by commas: {','.join(ROWS)}")
     parser.add_argument("--report", action="store_true", help="only write the report from the raw data")
     parser.add_argument("--missing", action="store_true", help="only rows without raw data: goes on after a break")
+    parser.add_argument("--binary", help="this haul instead of a release build of the tree")
     parser.add_argument("--out", help="raw data and report here instead of docs/benchmarks")
     arguments = parser.parse_args()
     names = arguments.rows.split(",") if arguments.rows else list(ROWS)
@@ -225,7 +226,7 @@ def main():
     if not arguments.report:
         machine.allow_many_files()
         setup.install_programs()
-        binary = setup.build_haul()
+        binary = arguments.binary or setup.build_haul()
         programs = (binary, setup.install_aquatic(data), setup.real_paths(data), data)
         if arguments.missing:
             names = [name for name in names if not os.path.exists(os.path.join(directory, name + ".json"))]
@@ -234,7 +235,7 @@ def main():
             failed = measure(bench, [name for name in ROWS if name in names], directory)
         finally:
             bench.close()
-    report.write(docs, raw.read_all(directory), os.path.join(setup.HERE, "notes.toml"), chart)
+    report.write(docs, raw.read_all(directory), os.path.join(setup.HERE, "notes.toml"), charts(arguments.binary))
     print(f"report: {os.path.relpath(os.path.join(docs, 'index.md'))}")
     if failed:
         print(f"failed: {', '.join(failed)}")
@@ -242,14 +243,17 @@ def main():
     return 0
 
 
-def chart(curves, target):
-    """Draws curves with haul's own plotter."""
-    source = target + ".json"
-    with open(source, "w", encoding="utf-8") as file:
-        json.dump(curves, file)
-    release = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(setup.ROOT, "target"), "release", "haul")
-    subprocess.run([release, "bench", "curves", source, "--to", target], check=True)
-    os.remove(source)
+def charts(binary):
+    """What draws curves: haul's own plotter."""
+
+    def draw(curves, target):
+        source = target + ".json"
+        with open(source, "w", encoding="utf-8") as file:
+            json.dump(curves, file)
+        subprocess.run([binary or setup.release_binary(), "bench", "curves", source, "--to", target], check=True)
+        os.remove(source)
+
+    return draw
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ def install_aquatic(data):
 def build_haul():
     """The release build; returns the program's path."""
     subprocess.run(["cargo", "build", "--release", "-p", "haul"], check=True, cwd=ROOT)
+    return release_binary()
+
+
+def release_binary():
+    """Where the release build stands."""
     target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target")
     return os.path.join(target, "release", "haul")
 

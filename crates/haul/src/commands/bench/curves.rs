@@ -24,17 +24,24 @@ pub(crate) struct CurvesArgs {
 
 /// What is drawn.
 #[derive(Clone, Debug, Deserialize)]
-struct Curves {
-    title: String,
-    x_label: String,
-    y_label: String,
-    lines: Vec<Curve>,
+pub(crate) struct Curves {
+    /// Stands above.
+    pub(crate) title: String,
+    /// Name of the x axis.
+    pub(crate) x_label: String,
+    /// Name of the y axis.
+    pub(crate) y_label: String,
+    /// The curves in drawing order.
+    pub(crate) lines: Vec<Curve>,
 }
 
+/// One curve.
 #[derive(Clone, Debug, Deserialize)]
-struct Curve {
-    name: String,
-    points: Vec<(f64, f64)>,
+pub(crate) struct Curve {
+    /// In the legend.
+    pub(crate) name: String,
+    /// Its points from left to right.
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 const SIZE: (u32, u32) = (860, 520);
@@ -64,7 +71,8 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     if low > high { (1.0, 10.0) } else { (low / 1.5, high * 1.5) }
 }
 
-fn draw(curves: &Curves) -> Result<String, Box<dyn Error>> {
+/// The picture as SVG text.
+pub(crate) fn draw(curves: &Curves) -> Result<String, Box<dyn Error>> {
     let points = || curves.lines.iter().flat_map(|line| line.points.iter().copied());
     let ((x_low, x_high), (y_low, y_high)) = (range(points().map(|(x, _)| x)), range(points().map(|(_, y)| y)));
     let mut svg = String::new();

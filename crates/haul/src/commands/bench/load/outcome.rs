@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::super::curves::{self, Curve, Curves};
 use super::gauge::Spent;
 use super::timing::{Histogram, Latency};
 use crate::output::Output;
@@ -113,9 +114,28 @@ impl Outcome {
         if let Some(out) = out {
             fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
             fs::write(out.join("results.json"), serde_json::to_string_pretty(self)? + "\n")?;
+            if !self.latencies.is_empty() {
+                let svg = curves::draw(&self.curves()).map_err(|error| anyhow!("cannot draw: {error}"))?;
+                fs::write(out.join("latency.svg"), svg)?;
+            }
         }
         let text = if output.is_json() { serde_json::to_string(self)? } else { self.table() };
         output.line(text.trim_end()).map_err(|_| anyhow!("nobody reads the output"))
+    }
+
+    /// Each latency against how seldom it is exceeded: once in 2, 10, 100, 1,000 requests.
+    fn curves(&self) -> Curves {
+        let line = |(name, latency): (&String, &Latency)| {
+            let points = [2_u32, 5, 10, 20, 50, 100, 200, 500, 1_000].into_iter();
+            let points = points.map(|seldom| (f64::from(seldom), latency.exceeded_once_in(seldom)));
+            Curve { name: name.clone(), points: points.filter(|(_, micros)| *micros > 0.0).collect() }
+        };
+        Curves {
+            title: format!("Latency of {}", self.tool),
+            x_label: "one request in … takes longer".to_owned(),
+            y_label: "microseconds".to_owned(),
+            lines: self.latencies.iter().map(line).collect(),
+        }
     }
 
     fn table(&self) -> String {
@@ -173,6 +193,8 @@ mod tests {
         histogram.add(1_500);
         outcome.latency("closed", &histogram);
         assert!(outcome.table().contains("1.5"), "{}", outcome.table());
+        let curve = &outcome.curves().lines[0];
+        assert_eq!((curve.name.as_str(), curve.points.len()), ("closed", 9));
         let json = serde_json::to_value(&outcome).expect("JSON");
         assert_eq!(json["latencies"]["closed"]["buckets"][0][1], 1);
         assert_eq!((json["type"].as_str(), json["tool"].as_str()), (Some("load"), Some("lookup")));

@@ -42,6 +42,19 @@ pub(crate) struct Latency {
     pub(crate) buckets: Vec<(u64, u64)>,
 }
 
+impl Latency {
+    /// Microseconds that one sample in so many exceeds.
+    pub(crate) fn exceeded_once_in(&self, seldom: u32) -> f64 {
+        let rank = self.count - self.count / u64::from(seldom.max(1));
+        let mut seen = 0;
+        let reached = |(_, count): &&(u64, u64)| {
+            seen += count;
+            seen >= rank
+        };
+        self.buckets.iter().find(reached).map_or(0.0, |(nanos, _)| *nanos as f64 / 1e3)
+    }
+}
+
 impl Histogram {
     /// Adds a sample.
     pub(crate) fn add(&mut self, nanos: u64) {
@@ -135,6 +148,8 @@ mod tests {
             assert!(found <= exact && found > exact * (1.0 - 1.0 / 32.0), "{found} instead of {exact}");
         }
         assert!((latency.mean_us - 500.5).abs() < 0.01 && (latency.max_us - 1_000.0).abs() < 0.01);
+        assert!((latency.exceeded_once_in(2) - latency.p50_us).abs() < 1.0);
+        assert!((latency.exceeded_once_in(100) - latency.p99_us).abs() < 1.0);
         let mut twice = histogram.clone();
         twice.absorb(&histogram);
         assert_eq!((twice.count(), twice.percentile(500)), (2_000, histogram.percentile(500)));
