@@ -2,9 +2,11 @@
 //! share a record per size, which says nothing about their bytes and only counts them.
 //!
 //! Contents stand in shards by the first 12 bits of their hash, so a prefix finds them; within a shard by a hash with
-//! a key of this process, so nobody can claim hashes that all meet in one place.
+//! a key of this process, so nobody can claim hashes that all meet in one place. Of a blob for which several sizes are
+//! claimed only one content stands at the hash's place; each further one stands at that of hash and size, so a million
+//! claims for one blob cost no more than a million blobs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 
 use hashbrown::DefaultHashBuilder;
@@ -19,8 +21,12 @@ use super::lists::{EMPTY, Lists};
 const UNHASHED: u64 = 1 << 63;
 /// The same mark in a record.
 const UNHASHED_BIT: u64 = 1 << 39;
-/// Says in a record that the size is among [`Contents::large`]: half a tebibyte less a byte, or more.
-const LARGE: u64 = UNHASHED_BIT - 1;
+/// Marks a record of a hash that another record stands for.
+const FURTHER_BIT: u64 = 1 << 38;
+/// Says in a record that the size is among [`Contents::large`]: a quarter of a tebibyte less a byte, or more.
+const LARGE: u64 = FURTHER_BIT - 1;
+/// Sizes of one blob that a lookup compares. More are claimed only by somebody who wants to make it slow.
+const SIZES: usize = 64;
 
 /// 41 bytes without padding; numbers are little endian.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +39,13 @@ struct Record {
 
 impl Record {
     fn new(hash: [u8; 32], size: u64, rows: u32) -> Self {
-        let short = (size & !UNHASHED).min(LARGE) | if size & UNHASHED == 0 { 0 } else { UNHASHED_BIT };
-        let mut bytes = [0; 5];
-        bytes.copy_from_slice(&short.to_le_bytes()[..5]);
-        Self { hash, size: bytes, rows: rows.to_le_bytes() }
+        let mut record = Self { hash, size: [0; 5], rows: rows.to_le_bytes() };
+        record.set_short_size((size & !UNHASHED).min(LARGE) | if size & UNHASHED == 0 { 0 } else { UNHASHED_BIT });
+        record
+    }
+
+    fn set_short_size(&mut self, short: u64) {
+        self.size.copy_from_slice(&short.to_le_bytes()[..5]);
     }
 
     fn short_size(&self) -> u64 {
@@ -47,6 +56,15 @@ impl Record {
 
     fn is_hashed(&self) -> bool {
         self.short_size() & UNHASHED_BIT == 0
+    }
+
+    fn is_further(&self) -> bool {
+        self.short_size() & FURTHER_BIT != 0
+    }
+
+    fn set_further(&mut self, further: bool) {
+        let short = self.short_size() & !FURTHER_BIT;
+        self.set_short_size(short | if further { FURTHER_BIT } else { 0 });
     }
 
     fn rows(&self) -> u32 {
@@ -80,6 +98,8 @@ pub(in crate::store) struct Contents {
     hasher: DefaultHashBuilder,
     /// Sizes that a record has no room for, by content.
     large: HashMap<u32, u64>,
+    /// Contents of a hash besides the one that stands at its place.
+    further: HashMap<[u8; 32], BTreeSet<u32>>,
     /// Hashed contents with rows.
     pub(in crate::store) hashed: u64,
 }
@@ -92,6 +112,7 @@ impl Default for Contents {
             by_hash: HashIndex::default(),
             hasher: DefaultHashBuilder::default(),
             large: HashMap::new(),
+            further: HashMap::new(),
             hashed: 0,
         }
     }
@@ -125,22 +146,36 @@ impl Contents {
             sum ^ record.hash[0] ^ record.rows[3]
         });
         std::hint::black_box(read);
-        found.retain(|(number, content)| {
-            let record = &self.records[*content];
-            record.is_hashed() && record.hash == *blobs[*number].as_bytes()
-        });
-        found
+        found.retain(|(number, content)| self.stands_for(*content, blobs[*number].as_bytes()));
+        if self.further.is_empty() {
+            found.retain(|(_, content)| self.records[*content].is_hashed());
+            return found;
+        }
+        let all = |(number, first)| self.all_sizes(first).into_iter().map(move |content| (number, content));
+        found.into_iter().flat_map(all).collect()
     }
 
-    /// The contents that claim this blob; more than one only if somebody claims a wrong size.
+    /// The contents that claim this blob; more than one only if somebody claims a wrong size, and then at most
+    /// [`SIZES`].
     pub(in crate::store) fn of_blob(&self, blob: &BlobId) -> Vec<u32> {
-        let mut found: Vec<u32> = self
-            .by_hash
-            .candidates(self.key(blob.as_bytes()))
-            .filter(|id| self.get(*id).blob().as_ref() == Some(blob))
-            .collect();
-        found.sort_unstable();
-        found
+        self.first(blob.as_bytes()).map(|first| self.all_sizes(first)).unwrap_or_default()
+    }
+
+    /// The content that stands at the place of a hash.
+    fn first(&self, hash: &[u8; 32]) -> Option<u32> {
+        self.by_hash.find(self.key(hash), |content| self.stands_for(content, hash))
+    }
+
+    fn stands_for(&self, content: u32, hash: &[u8; 32]) -> bool {
+        let record = &self.records[content];
+        record.hash == *hash && !record.is_further()
+    }
+
+    /// The hashed contents of the hash for which this one stands.
+    fn all_sizes(&self, first: u32) -> Vec<u32> {
+        let further = self.further.get(&self.records[first].hash).into_iter().flatten().copied();
+        let contents = std::iter::once(first).chain(further).filter(|content| self.records[*content].is_hashed());
+        contents.take(SIZES).collect()
     }
 
     /// All hashed contents whose hash starts with these hexadecimal digits. From three digits on only one shard of
@@ -163,15 +198,23 @@ impl Contents {
             Some(blob) => (*blob.as_bytes(), size),
             None => (unhashed(size), size | UNHASHED),
         };
-        let key = self.key(&hash);
-        let known = self.by_hash.find(key, |id| {
+        let is_it = |id: u32| {
             let content = self.get(id);
             content.hash == hash && content.size == size
-        });
-        if let Some(known) = known {
-            return known;
+        };
+        let first = self.first(&hash);
+        let mut key = self.key(&hash);
+        let mut record = Record::new(hash, size, if blob.is_some() { EMPTY } else { 0 });
+        if let Some(first) = first {
+            if is_it(first) {
+                return first;
+            }
+            key = self.further_key(&hash, size);
+            if let Some(known) = self.by_hash.find(key, is_it) {
+                return known;
+            }
+            record.set_further(true);
         }
-        let record = Record::new(hash, size, if blob.is_some() { EMPTY } else { 0 });
         let id = if self.free == NONE {
             self.records.push(record)
         } else {
@@ -182,6 +225,9 @@ impl Contents {
         };
         if size & !UNHASHED >= LARGE {
             self.large.insert(id, size & !UNHASHED);
+        }
+        if first.is_some() {
+            self.further.entry(hash).or_default().insert(id);
         }
         self.hashed += u64::from(blob.is_some());
         self.by_hash.insert(key, id);
@@ -212,12 +258,36 @@ impl Contents {
         }
         record.rows = rows.to_le_bytes();
         if rows == if hashed { EMPTY } else { 0 } {
-            let key = self.key(&self.records[content].hash);
-            self.by_hash.remove(key, content);
+            self.unfile(content);
             self.large.remove(&content);
             self.records[content] = Record::new([0; 32], UNHASHED, self.free);
             self.free = content;
             self.hashed -= u64::from(hashed);
+        }
+    }
+
+    /// Takes a content out of the table; of several of its hash another one takes the place.
+    fn unfile(&mut self, content: u32) {
+        let Content { hash, size } = self.get(content);
+        if self.records[content].is_further() {
+            self.by_hash.remove(self.further_key(&hash, size), content);
+            self.forget_further(&hash, content);
+            return;
+        }
+        self.by_hash.remove(self.key(&hash), content);
+        let Some(next) = self.further.get(&hash).and_then(|further| further.first().copied()) else { return };
+        self.by_hash.remove(self.further_key(&hash, self.get(next).size), next);
+        self.forget_further(&hash, next);
+        self.records[next].set_further(false);
+        self.by_hash.insert(self.key(&hash), next);
+    }
+
+    fn forget_further(&mut self, hash: &[u8; 32], content: u32) {
+        if let Some(further) = self.further.get_mut(hash) {
+            further.remove(&content);
+            if further.is_empty() {
+                self.further.remove(hash);
+            }
         }
     }
 
@@ -233,9 +303,16 @@ impl Contents {
     }
 
     fn key(&self, hash: &[u8; 32]) -> Key {
-        let first = u16::from_be_bytes([hash[0], hash[1]]) >> 4;
-        Key::in_shard(first, self.hasher.hash_one(hash))
+        Key::in_shard(shard_of(hash), self.hasher.hash_one(hash))
     }
+
+    fn further_key(&self, hash: &[u8; 32], size: u64) -> Key {
+        Key::in_shard(shard_of(hash), self.hasher.hash_one((hash, size)))
+    }
+}
+
+fn shard_of(hash: &[u8; 32]) -> u16 {
+    u16::from_be_bytes([hash[0], hash[1]]) >> 4
 }
 
 /// What stands for the hash of files without one: it differs by size, in the first bits too.
@@ -312,9 +389,35 @@ mod tests {
                     found.sort_unstable();
                     prop_assert_eq!(found, expected(prefix));
                 }
-                prop_assert_eq!(contents.of_blob(&blob), expected(&blob.to_string()[3..]));
+                let mut found = contents.of_blob(&blob);
+                let staged: Vec<u32> = contents.of_blobs(&[blob]).into_iter().map(|(_, id)| id).collect();
+                prop_assert_eq!(&staged, &found);
+                found.sort_unstable();
+                prop_assert_eq!(found, expected(&blob.to_string()[3..]));
             }
         }
+    }
+
+    #[test]
+    fn a_million_sizes_of_one_blob_meet_nowhere() {
+        let (mut contents, mut lists) = (Contents::default(), Lists::default());
+        let blob = BlobId::new([9; 32]);
+        let sizes = 20_000;
+        let ids: Vec<u32> = (0..sizes).map(|size| contents.intern(Some(blob), size)).collect();
+        for (row, id) in ids.iter().enumerate() {
+            contents.link(&mut lists, *id, row as u32);
+            assert_eq!((contents.intern(Some(blob), row as u64), contents.get(*id).size()), (*id, row as u64));
+        }
+        for size in 0..sizes {
+            let candidates = contents.by_hash.candidates(contents.further_key(blob.as_bytes(), size)).count();
+            assert!(candidates < 20, "{candidates}");
+        }
+        assert_eq!(contents.of_blob(&blob).len(), SIZES);
+        assert_eq!(contents.of_blobs(&[blob]).len(), SIZES);
+        for (row, id) in ids.iter().enumerate() {
+            contents.unlink(&mut lists, *id, row as u32);
+        }
+        assert_eq!((contents.of_blob(&blob), contents.further.len(), contents.hashed), (Vec::new(), 0, 0));
     }
 
     #[test]
