@@ -1,5 +1,6 @@
 //! Directories as pages: children, or everything below, from a cursor on.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use haul_core::limits;
@@ -8,6 +9,7 @@ use haul_core::wire::index::Listing;
 use haul_core::wire::{ByteString, decode, encode};
 
 use super::memory::Memory;
+use super::memory::lists::At;
 use super::memory::shares::View;
 use super::{BrowseQuestion, StoreError};
 
@@ -47,7 +49,7 @@ pub(super) fn browse(memory: &Memory, view: &View, question: &BrowseQuestion<'_>
             _ => Err(StoreError::NotFound),
         };
     };
-    let mut walk = Walk::new(memory, after, limits::BROWSE_ENTRIES, 1);
+    let mut walk = Walk::new(memory, after, limits::BROWSE_ENTRIES);
     let ended = if question.recursive { walk.below(node, &mut path.to_vec()) } else { walk.children(node, path) };
     Ok(walk.finish(ended))
 }
@@ -74,23 +76,19 @@ fn cursor(directory: &[u8], name: &[u8]) -> ByteString {
     ByteString(encode(&(ByteString::from(directory), ByteString::from(name))))
 }
 
-/// Fills pages with rows in the order of pages: directory bytes, then name bytes.
+/// Fills a page with rows in the order of pages: directory bytes, then name bytes.
 pub(super) struct Walk<'a> {
     memory: &'a Memory,
     after: Option<Cursor>,
-    /// Entries per page.
+    /// Entries of the page.
     limit: usize,
-    /// Pages that may still follow the one being filled.
-    more_pages: usize,
     page: PageBuilder,
-    full: Vec<Vec<u8>>,
     last: Option<(Vec<u8>, u32)>,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(memory: &'a Memory, after: Option<Cursor>, limit: usize, pages: usize) -> Self {
-        let more_pages = pages.saturating_sub(1);
-        Self { memory, after, limit, more_pages, page: PageBuilder::new(), full: Vec::new(), last: None }
+    pub(super) fn new(memory: &'a Memory, after: Option<Cursor>, limit: usize) -> Self {
+        Self { memory, after, limit, page: PageBuilder::new(), last: None }
     }
 
     /// Adds the rows of one directory; returns whether all fitted.
@@ -117,15 +115,7 @@ impl<'a> Walk<'a> {
     }
 
     fn push(&mut self, change: &Change<'_>) -> bool {
-        if self.page.len() < self.limit && self.page.push(change) {
-            return true;
-        }
-        if self.more_pages == 0 {
-            return false;
-        }
-        self.more_pages -= 1;
-        self.full.push(self.page.finish());
-        self.page.push(change)
+        self.page.len() < self.limit && self.page.push(change)
     }
 
     /// Adds everything below a directory; `path` is its path, and is so again afterwards.
@@ -138,27 +128,67 @@ impl<'a> Walk<'a> {
 
     fn subdirectories(&mut self, node: u32, path: &mut Vec<u8>) -> bool {
         let memory = self.memory;
-        let name = |node: u32| memory.names.text(memory.directories.node(node).name);
-        let mut visits: Vec<_> =
-            memory.subdirs(node).flat_map(|node| [(name(node), node, false), (name(node), node, true)]).collect();
-        visits.sort_unstable_by(|(a, _, a_below), (b, _, b_below)| compare((a, *a_below), (b, *b_below)));
-        for (name, child, below) in visits {
-            let length = path.len();
-            if length > 0 {
-                path.push(b'/');
-            }
-            path.extend_from_slice(&name);
-            let fitted = if below {
-                self.is_behind(path) || self.subdirectories(child, path)
-            } else {
-                self.children(child, path)
-            };
-            path.truncate(length);
+        let (mut waiting, start) = self.start(node, path);
+        for child in memory.subdirs_from(node, start) {
+            let fitted = self.below_waiting(&mut waiting, Some(&self.name_of(child)), path)
+                && self.at_child(child, path, |walk, path| walk.children(child, path));
             if !fitted {
+                return false;
+            }
+            waiting.push(child);
+        }
+        self.below_waiting(&mut waiting, None, path)
+    }
+
+    /// Adds what is below those subdirectories that wait for it and come before a name. Each one's name starts with
+    /// that of the one before, so the last comes first.
+    fn below_waiting(&mut self, waiting: &mut Vec<u32>, before: Option<&[u8]>, path: &mut Vec<u8>) -> bool {
+        while let Some(child) = waiting
+            .pop_if(|child| before.is_none_or(|name| compare((&self.name_of(*child), true), (name, false)).is_lt()))
+        {
+            let below = |walk: &mut Self, path: &mut Vec<u8>| walk.is_behind(path) || walk.subdirectories(child, path);
+            if !self.at_child(child, path, below) {
                 return false;
             }
         }
         true
+    }
+
+    /// Subdirectories of which only what is below is still to come, and where those stand that are to come whole.
+    fn start(&self, node: u32, path: &[u8]) -> (Vec<u32>, At) {
+        let memory = self.memory;
+        let Some(ended) = self.ended_in(path) else { return (Vec::new(), (0, 0)) };
+        let before_slash = ended.iter().enumerate().skip(1).filter(|(_, byte)| **byte < b'/');
+        let waiting = before_slash.filter_map(|(len, _)| {
+            let name = memory.names.find(ended.split_at(len).0)?;
+            memory.directories.child(node, name)
+        });
+        let (Ok(at) | Err(at)) = memory.find_subdir(node, ended);
+        (waiting.collect(), at)
+    }
+
+    /// The name of the subdirectory in which, or below which, an earlier answer ended.
+    fn ended_in(&self, path: &[u8]) -> Option<&[u8]> {
+        let (directory, _) = self.after.as_ref()?;
+        let below =
+            if path.is_empty() { directory.as_slice() } else { directory.strip_prefix(path)?.strip_prefix(b"/")? };
+        below.split(|byte| *byte == b'/').next()
+    }
+
+    fn name_of(&self, node: u32) -> Cow<'a, [u8]> {
+        self.memory.names.text(self.memory.directories.node(node).name)
+    }
+
+    /// Runs `with` on the path of a subdirectory.
+    fn at_child<R>(&mut self, child: u32, path: &mut Vec<u8>, with: impl FnOnce(&mut Self, &mut Vec<u8>) -> R) -> R {
+        let length = path.len();
+        if length > 0 {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&self.name_of(child));
+        let result = with(self, path);
+        path.truncate(length);
+        result
     }
 
     /// Whether everything below a directory was in an earlier answer.
@@ -175,17 +205,14 @@ impl<'a> Walk<'a> {
         Some((directory.clone(), self.memory.names.text(self.memory.row(*row).name).into_owned()))
     }
 
+    /// The page, unless it is empty.
+    pub(super) fn take_page(mut self) -> Option<Vec<u8>> {
+        (!self.page.is_empty()).then(|| self.page.finish())
+    }
+
     pub(super) fn finish(mut self, ended: bool) -> Listing {
         let cursor = if ended { None } else { self.last_key().map(|(directory, name)| cursor(&directory, &name)) };
         Listing { page: ByteString(self.page.finish()), cursor }
-    }
-
-    /// All pages; none is empty.
-    pub(super) fn take_pages(mut self) -> Vec<Vec<u8>> {
-        if !self.page.is_empty() {
-            self.full.push(self.page.finish());
-        }
-        self.full
     }
 }
 
@@ -193,4 +220,59 @@ impl<'a> Walk<'a> {
 fn compare((a, a_slash): (&[u8], bool), (b, b_slash): (&[u8], bool)) -> Ordering {
     let slash = |more: bool| more.then_some(&b'/');
     a.iter().chain(slash(a_slash)).cmp(b.iter().chain(slash(b_slash)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use haul_core::manifest::Page;
+    use proptest::prelude::*;
+
+    use super::super::memory::tests::with_slots;
+    use super::*;
+
+    proptest! {
+        /// Names with bytes below the slash are where the order of directories differs from that of their names.
+        #[test]
+        fn pages_follow_each_other_in_order_wherever_they_end(
+            paths in proptest::collection::vec(("(a(-|-a|\\.|!b|aa)?(/(a|a-|a-b|b|!)){0,2})?", "[ab]"), 0..60),
+            limit in 1usize..7,
+            gone in proptest::collection::vec(any::<bool>(), 60),
+        ) {
+            let mut memory = with_slots(1);
+            let mut want = BTreeSet::new();
+            for (directory, name) in &paths {
+                let (directory, name) = (directory.as_bytes(), name.as_bytes());
+                let entry = Entry { directory, name, mtime_ns: 1, kind: EntryKind::Directory };
+                memory.upsert(0, &entry, |_| ()).unwrap();
+                want.insert((directory.to_vec(), name.to_vec()));
+            }
+            memory.settle();
+            let root = memory.shares.slot(0).root;
+            let mut after: Option<Cursor> = None;
+            for gone in gone.into_iter().chain(std::iter::repeat(false)) {
+                let mut walk = Walk::new(&memory, after.clone(), limit);
+                let ended = walk.below(root, &mut Vec::new());
+                let last = walk.last_key();
+                let page = walk.finish(ended).page;
+                let page = Page::check(&page).unwrap();
+                let got: Vec<Cursor> =
+                    page.changes().map(|change| (change.key().0.to_vec(), change.key().1.to_vec())).collect();
+                let behind = want.iter().filter(|key| after.as_ref().is_none_or(|after| *key > after));
+                prop_assert_eq!(&got, &behind.take(limit).cloned().collect::<Vec<_>>());
+                if ended {
+                    break;
+                }
+                // An entry at which an answer ended may be gone when the next one is asked for.
+                let (directory, name) = last.clone().unwrap();
+                if gone {
+                    memory.remove(0, &directory, &name, |_| ());
+                    want.remove(&(directory, name));
+                }
+                after = last;
+            }
+        }
+    }
 }

@@ -17,7 +17,7 @@ pub(super) mod rows;
 mod scale;
 pub(super) mod shares;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 pub(super) mod texts;
 
 use std::collections::HashMap;
@@ -138,9 +138,19 @@ impl Memory {
         children.filter_map(|row| self.visible(row))
     }
 
-    /// The subdirectories of a directory.
+    /// The subdirectories of a directory in the order of their names.
     pub(super) fn subdirs(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
-        self.lists.iter(self.directories.subdirs(node))
+        self.subdirs_from(node, (0, 0))
+    }
+
+    /// The subdirectories of a directory in the order of their names, from a place on.
+    pub(super) fn subdirs_from(&self, node: u32, at: At) -> impl Iterator<Item = u32> + '_ {
+        self.lists.iter_from(self.directories.subdirs(node), at)
+    }
+
+    /// Where the subdirectory of a name stands, or would.
+    pub(super) fn find_subdir(&self, node: u32, name: &[u8]) -> Result<At, At> {
+        self.directories.find_subdir(&self.names, &self.lists, node, name)
     }
 
     /// Where the row of a name stands in a directory, or would.

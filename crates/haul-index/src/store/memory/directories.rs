@@ -153,7 +153,7 @@ pub(in crate::store) struct Node {
     pub(in crate::store) name: u32,
     pub(in crate::store) slot: u32,
     pub(in crate::store) children: Children,
-    /// List of nodes.
+    /// List of nodes in the order of their names.
     subdirs: u32,
     files: u32,
     /// Low and high half; one number would be aligned to eight bytes.
@@ -201,7 +201,7 @@ impl Directories {
         self.nodes[node].totals()
     }
 
-    /// List of the subdirectories of a node.
+    /// List of the subdirectories of a node in the order of their names.
     pub(in crate::store) fn subdirs(&self, node: u32) -> u32 {
         self.nodes[node].subdirs
     }
@@ -245,7 +245,9 @@ impl Directories {
                 return None;
             };
             names.link(lists, name, NODE | child);
-            lists.add_number(&mut self.nodes[node].subdirs, child);
+            if let Err(at) = self.find_subdir(names, lists, node, component) {
+                lists.insert(&mut self.nodes[node].subdirs, at, child);
+            }
             let key = self.key(node, name);
             self.by_parent.insert(key, child);
             node = child;
@@ -263,7 +265,9 @@ impl Directories {
             }
             let key = self.key(parent, name);
             self.by_parent.remove(key, node);
-            lists.remove_number(&mut self.nodes[parent].subdirs, node);
+            if let Ok(at) = self.find_subdir(names, lists, parent, &names.text(name)) {
+                lists.remove(&mut self.nodes[parent].subdirs, at);
+            }
             names.unlink(lists, name, NODE | node);
             self.free(node);
             node = parent;
@@ -302,6 +306,11 @@ impl Directories {
             }
             names.push_text(name, path);
         }
+    }
+
+    /// Where the subdirectory of a name stands among those of a node, or would.
+    pub(in crate::store) fn find_subdir(&self, names: &Names, lists: &Lists, node: u32, name: &[u8]) -> Result<At, At> {
+        lists.find(self.nodes[node].subdirs, |subdir| names.compare(self.nodes[subdir].name, name))
     }
 
     pub(in crate::store) fn child(&self, parent: u32, name: u32) -> Option<u32> {

@@ -13,7 +13,7 @@ use super::*;
 pub(super) const DIRECTORIES: [&str; 5] = ["", "a", "a/b", "a/b/C", "ä"];
 pub(super) const NAMES: [&str; 6] = ["a", "A", "b", "file.txt", "FILE.txt", "c"];
 
-pub(super) fn with_slots(slots: u32) -> Memory {
+pub(in crate::store) fn with_slots(slots: u32) -> Memory {
     let mut memory = Memory::default();
     let name = Label::new("x").unwrap();
     let peer = memory.shares.ensure_peer(PeerId::new([9; 32]).unwrap(), &name);
