@@ -419,11 +419,13 @@ impl IndexStore for EmbeddedStore {
     }
 
     fn stats(&self) -> StoreStats {
+        // Whoever writes may hold up who asks the disk.
+        let disk_bytes = self.disk.bytes();
         let memory = self.shared.read();
         let mut stats = StoreStats {
             blobs: memory.contents.hashed,
             names: u64::from(memory.names.live_docs),
-            disk_bytes: self.disk.bytes(),
+            disk_bytes,
             loaded_permille: self.shared.coverage_permille(),
             search_bytes: memory.names.trigrams.bytes() as u64,
             ..StoreStats::default()

@@ -4,6 +4,8 @@
 //! Lists of peers whose lease still runs come first. Whoever loads a list holds the share's `changing`, so a list that
 //! is replaced, forgotten or amended before its turn is met in one state only.
 
+use std::sync::atomic::Ordering;
+
 use haul_core::ids::{PeerId, ShareId};
 use haul_core::manifest::{Change, Page, RegistrationDigest};
 use haul_core::time::Moment;
@@ -17,6 +19,7 @@ use super::memory::shares::{Held, Share, Slot, SlotState};
 use super::memory::{Memory, NONE};
 use super::merge::index_all;
 use super::registration::STEP;
+use super::upkeep::is_worn;
 
 /// What is known before any page is read.
 pub(super) struct Known {
@@ -178,6 +181,8 @@ pub(super) fn load_share(shared: &Shared, disk: &Disk, peer: PeerId, share: Shar
         tracing::error!(%share, "the pages of a share do not add up to its digest; dropping them");
         record.held = None;
         memory.shares.doom(held.slot);
+    } else if is_worn(&held) {
+        memory.shares.worn.store(true, Ordering::Relaxed);
     }
 }
 

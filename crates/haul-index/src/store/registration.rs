@@ -24,6 +24,7 @@ use super::memory::amendment::Amendment;
 use super::memory::shares::{Held, Share, Slot, SlotState};
 use super::memory::{Finder, Memory, NONE};
 use super::presence::is_here;
+use super::upkeep::is_worn;
 use super::{StoreError, TransactionId};
 
 /// Bytes of a replacement's pages that wait in memory before they go to disk.
@@ -249,15 +250,16 @@ impl EmbeddedStore {
     ) -> Result<ShareState, StoreError> {
         let changing = Arc::clone(&open_share(&self.shared.read(), peer, share)?.changing);
         let changing = self.loaded(peer, share, changing.lock_owned().await).await?;
+        let held = open_share(&self.shared.read(), peer, share)?.held;
+        let held = held.filter(|held| held.state == base).ok_or(StoreError::StateMismatch)?;
+        if self.digest_after(&held, &pages).await != state.digest {
+            return Err(StoreError::StateMismatch);
+        }
         let turn = self.writer.turn().await?;
         let shared = Arc::clone(&self.shared);
         let applied = {
             let memory = self.shared.read();
             let record = open_share(&memory, peer, share)?;
-            let held = record.held.filter(|held| held.state == base).ok_or(StoreError::StateMismatch)?;
-            if digest_after(&memory, &held, &pages) != state.digest {
-                return Err(StoreError::StateMismatch);
-            }
             let after = Held {
                 state,
                 next_seq: held.next_seq + pages.len() as u64,
@@ -277,6 +279,26 @@ impl EmbeddedStore {
         };
         applied.await??;
         Ok(state)
+    }
+
+    /// The digest that a held list would have after these pages. The caller holds the share's `changing`.
+    async fn digest_after(&self, held: &Held, pages: &[Bytes]) -> RegistrationDigest {
+        let mut digest = held.state.digest;
+        let mut changes = changes(pages).peekable();
+        while changes.peek().is_some() {
+            {
+                let memory = self.shared.read();
+                let mut finder = Finder::default();
+                for change in changes.by_ref().take(STEP) {
+                    finder.subtract(&memory, held.slot, change.key(), &mut digest);
+                    if let Change::Upsert(entry) = change {
+                        digest.add(&entry);
+                    }
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        digest
     }
 
     /// Loads a list before its turn if it is not in memory yet.
@@ -452,19 +474,6 @@ fn add<'a>(
     Ok(())
 }
 
-/// The digest that a held list would have after these pages.
-fn digest_after(memory: &Memory, held: &Held, pages: &[Bytes]) -> RegistrationDigest {
-    let mut digest = held.state.digest;
-    let mut finder = Finder::default();
-    for change in changes(pages) {
-        finder.subtract(memory, held.slot, change.key(), &mut digest);
-        if let Change::Upsert(entry) = change {
-            digest.add(&entry);
-        }
-    }
-    digest
-}
-
 /// Makes a durable amendment visible, all of it at once however long it is.
 fn apply(shared: &Shared, peer: PeerId, share: ShareId, pages: &[Bytes], after: Held) -> Result<(), StoreError> {
     let mut amendment = Amendment::new(after.slot);
@@ -514,6 +523,7 @@ fn hold(memory: &mut Memory, peer: PeerId, share: ShareId, after: Held) -> Resul
     slot.name = name;
     slot.groups = groups;
     memory.shares.refresh(after.slot);
+    memory.shares.worn.fetch_or(is_worn(&after), Ordering::Relaxed);
     Ok(())
 }
 

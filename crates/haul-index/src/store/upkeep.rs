@@ -2,6 +2,7 @@
 //! rewritten.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -78,6 +79,10 @@ impl EmbeddedStore {
     async fn rewrite_one(&self) -> Result<bool, StoreError> {
         let found = {
             let memory = self.shared.read();
+            // Looking through all shares is for once in a while.
+            if !memory.shares.worn.swap(false, Ordering::Relaxed) {
+                return Ok(false);
+            }
             memory.shares.peers.iter().find_map(|peer| {
                 let (id, share) = peer
                     .shares
@@ -87,6 +92,8 @@ impl EmbeddedStore {
             })
         };
         let Some((peer, share, changing)) = found else { return Ok(false) };
+        // There may be another one; and this one is not done yet.
+        self.shared.read().shares.worn.store(true, Ordering::Relaxed);
         let changing = changing.lock_owned().await;
         let Some(held) = self.held(peer, share).filter(is_worn) else { return Ok(true) };
         let generation = self.new_generation();
@@ -161,6 +168,7 @@ impl EmbeddedStore {
     }
 }
 
-fn is_worn(held: &Held) -> bool {
+/// Whether a list has so many amendments that it should be rewritten.
+pub(super) fn is_worn(held: &Held) -> bool {
     held.amended_bytes > REWRITE_BYTES.max(held.base_bytes / 2)
 }

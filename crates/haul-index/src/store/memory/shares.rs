@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use haul_core::ids::{PeerId, ShareId};
 use haul_core::manifest::ShareState;
@@ -106,6 +107,8 @@ pub(in crate::store) struct Shares {
     pub(in crate::store) doomed: Vec<u32>,
     free: Vec<u32>,
     views: HashMap<Vec<Label>, Arc<View>>,
+    /// Some share may have so many amendments that its list should be rewritten.
+    pub(in crate::store) worn: AtomicBool,
 }
 
 impl Shares {
@@ -189,22 +192,28 @@ impl Shares {
 
     /// Sets the bits of a slot in all views.
     pub(in crate::store) fn refresh(&mut self, slot: u32) {
+        let there = self.is_there(slot);
         let record = &self.slots[slot as usize];
-        let live = record.state == SlotState::Live;
-        let there = record.open && self.peers[record.peer as usize].connected;
         for (groups, view) in &mut self.views {
-            let allowed = live && may_see(&record.groups, groups);
-            let view = Arc::make_mut(view);
-            view.allowed.set(slot, allowed);
-            view.shown.set(slot, allowed && there);
+            Arc::make_mut(view).set(slot, is_allowed(record, groups), there);
         }
     }
 
-    /// Sets the bits of all slots of a peer.
+    /// Sets in all views which slots of a peer are there. Who may see them stays as it is, so that a peer of a
+    /// thousand shares, each with many groups, leaves as quickly as any other.
     pub(in crate::store) fn refresh_peer(&mut self, peer: u32) {
         for slot in self.slots_of(peer) {
-            self.refresh(slot);
+            let there = self.is_there(slot);
+            for view in self.views.values_mut() {
+                let view = Arc::make_mut(view);
+                view.shown.set(slot, there && view.allowed.get(slot));
+            }
         }
+    }
+
+    fn is_there(&self, slot: u32) -> bool {
+        let record = &self.slots[slot as usize];
+        record.open && self.peers[record.peer as usize].connected
     }
 
     /// The slots of a peer's shares.
@@ -218,17 +227,83 @@ impl Shares {
 
     /// The view of a sorted set of groups, made if it is new.
     pub(in crate::store) fn make_view(&mut self, groups: Vec<Label>) -> Arc<View> {
+        let mut view = View::default();
+        for (slot, record) in (0..).zip(&self.slots) {
+            view.set(slot, is_allowed(record, &groups), self.is_there(slot));
+        }
         if self.views.len() >= VIEWS {
             self.views.clear();
         }
-        self.views.entry(groups.clone()).or_default();
-        for slot in 0..self.slots.len() as u32 {
-            self.refresh(slot);
-        }
-        self.views.get(&groups).cloned().unwrap_or_default()
+        let view = Arc::new(view);
+        self.views.insert(groups, Arc::clone(&view));
+        view
     }
+}
+
+impl View {
+    fn set(&mut self, slot: u32, allowed: bool, there: bool) {
+        self.allowed.set(slot, allowed);
+        self.shown.set(slot, allowed && there);
+    }
+}
+
+fn is_allowed(slot: &Slot, groups: &[Label]) -> bool {
+    slot.state == SlotState::Live && may_see(&slot.groups, groups)
 }
 
 fn may_see(share: &[Label], asker: &[Label]) -> bool {
     share.is_empty() || share.iter().any(|group| group.as_str() == EVERYONE || asker.contains(group))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::tests::with_slots;
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Views that were kept up to date say what views say that are made anew.
+        #[test]
+        fn a_view_follows_every_change(changes in proptest::collection::vec((0u32..6, 0u8..6), 0..60)) {
+            let group = |name: &str| Label::new(name).unwrap();
+            let askers = [vec![], vec![group("blue")], vec![group("blue"), group("red")]];
+            let mut memory = with_slots(6);
+            let shares = &mut memory.shares;
+            for slot in 0..6u32 {
+                let state = ShareState::default();
+                let held = Held { slot, state, generation: 0, next_seq: 0, base_bytes: 0, amended_bytes: 0 };
+                let (name, changing) = (group("x"), Arc::default());
+                let share = Share { name, groups: vec![], held: Some(held), loaded: true, open: true, usable: true, changing };
+                shares.peers[0].shares.insert(ShareId([slot as u8; 16]), share);
+            }
+            for asker in &askers {
+                shares.make_view(asker.clone());
+            }
+            for (slot, change) in changes {
+                match change {
+                    0 => shares.slot_mut(slot).groups = vec![group("red")],
+                    1 => shares.slot_mut(slot).groups = vec![group("everyone"), group("red")],
+                    2 => shares.slot_mut(slot).open ^= true,
+                    3 => shares.slot_mut(slot).state = SlotState::Doomed,
+                    4 => shares.slot_mut(slot).state = SlotState::Live,
+                    _ => {
+                        shares.peers[0].connected ^= true;
+                        shares.refresh_peer(0);
+                        continue;
+                    }
+                }
+                shares.refresh(slot);
+            }
+            let kept = askers.each_ref().map(|asker| shares.cached_view(asker).unwrap());
+            shares.views.clear();
+            for (asker, kept) in askers.into_iter().zip(kept) {
+                let new = shares.make_view(asker);
+                for slot in 0..6 {
+                    prop_assert_eq!(kept.allowed.get(slot), new.allowed.get(slot));
+                    prop_assert_eq!(kept.shown.get(slot), new.shown.get(slot));
+                }
+            }
+        }
+    }
 }
