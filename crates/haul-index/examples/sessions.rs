@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! sessions ask  index|null|inbox CONNECTIONS DEPTH KEYS SECONDS
+//! sessions fair ENTRIES SECONDS        lookups of others, calm and while one peer registers
+//! sessions return ENTRIES              leaving and coming back unchanged
 //! sessions idle index|null|inbox CONNECTIONS SECONDS
 //! ```
 //!
@@ -48,6 +50,10 @@ fn main() {
         ["idle", kind, connections, seconds] => {
             runtime.block_on(idle(kind, connections.parse().unwrap(), seconds.parse().unwrap()));
         }
+        ["fair", entries, seconds] => {
+            runtime.block_on(fair(entries.parse().unwrap(), seconds.parse().unwrap()));
+        }
+        ["return", entries] => runtime.block_on(return_unchanged(entries.parse().unwrap())),
         _ => println!("sessions ask KIND CONNECTIONS DEPTH KEYS SECONDS | idle KIND CONNECTIONS SECONDS"),
     }
 }
@@ -159,6 +165,7 @@ impl Server {
         members
     }
 
+    /// CPU time of the threads that run now.
     fn cpu(&self) -> Duration {
         let mut nanos = 0;
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap() {
@@ -166,6 +173,13 @@ impl Server {
             nanos += text.split_whitespace().next().unwrap().parse::<u64>().unwrap();
         }
         Duration::from_nanos(nanos)
+    }
+
+    /// CPU time of all its threads, those that have ended too, in hundredths of a second.
+    fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
     /// Anonymous memory, KiB.
@@ -193,10 +207,26 @@ impl Member {
         self.connection.request(request).await.unwrap()
     }
 
-    async fn register(&self, n: u8) {
+    async fn register(&self, n: u8, files: u32) {
+        let list = FileList::new(n, files);
+        assert_eq!(self.ask(&list.open()).await, IndexAnswer::Replace);
+        list.send(self).await;
+    }
+}
+
+/// A share with its pages.
+struct FileList {
+    share: ShareId,
+    state: ShareState,
+    pages: Vec<Vec<u8>>,
+    files: u32,
+}
+
+impl FileList {
+    fn new(n: u8, files: u32) -> Self {
         let share = ShareId([n; 16]);
         let (mut digest, mut pages, mut builder) = (RegistrationDigest::default(), Vec::new(), PageBuilder::new());
-        for number in 0..FILES {
+        for number in 0..files {
             let name = format!("file-{number:09}");
             let kind = EntryKind::File { size: 3_000_000, executable: false, blob: Some(blob(number)) };
             let entry = Entry { directory: b"", name: name.as_bytes(), mtime_ns: 1, kind };
@@ -207,15 +237,26 @@ impl Member {
             }
         }
         pages.push(builder.finish());
-        let state = ShareState { revision: 1, digest };
-        let open = IndexRequest::Open { share, name: Label::new("docs").unwrap(), groups: List::default(), state };
-        assert_eq!(self.ask(&open).await, IndexAnswer::Replace);
-        self.ask(&IndexRequest::Begin { share, tx: 1, base: None }).await;
-        for (seq, page) in pages.into_iter().enumerate() {
-            self.ask(&IndexRequest::Page { tx: 1, seq: seq as u32, bytes: ByteString(page) }).await;
-        }
-        let commit = IndexRequest::Commit { tx: 1, state, changes: u64::from(FILES) };
-        assert_eq!(self.ask(&commit).await, IndexAnswer::Committed { state });
+        Self { share, state: ShareState { revision: 1, digest }, pages, files }
+    }
+
+    fn open(&self) -> IndexRequest {
+        let name = Label::new("docs").unwrap();
+        IndexRequest::Open { share: self.share, name, groups: List::default(), state: self.state }
+    }
+
+    /// Replaces the list, with as many pages in flight as peers send.
+    async fn send(&self, member: &Member) {
+        use futures_util::StreamExt as _;
+        member.ask(&IndexRequest::Begin { share: self.share, tx: 1, base: None }).await;
+        let pages = self.pages.iter().enumerate().map(|(seq, page)| async move {
+            let seq = seq as u32;
+            let page = IndexRequest::Page { tx: 1, seq, bytes: ByteString(page.clone()) };
+            assert_eq!(member.ask(&page).await, IndexAnswer::Staged { seq });
+        });
+        futures_util::stream::iter(pages).buffered(limits::PAGES_IN_FLIGHT).collect::<()>().await;
+        let commit = IndexRequest::Commit { tx: 1, state: self.state, changes: u64::from(self.files) };
+        assert_eq!(member.ask(&commit).await, IndexAnswer::Committed { state: self.state });
     }
 }
 
@@ -227,7 +268,7 @@ async fn ask(kind: &str, connections: u32, depth: u32, keys: u32, seconds: u64) 
     let server = Arc::new(Server::start(kind));
     let providers = if server.null { Vec::new() } else { server.members(1_000_000, 2).await };
     for (n, provider) in providers.iter().enumerate() {
-        provider.register(n as u8).await;
+        provider.register(n as u8, FILES).await;
     }
     let members = server.members(0, connections).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -275,6 +316,96 @@ async fn ask(kind: &str, connections: u32, depth: u32, keys: u32, seconds: u64) 
     println!("median {:.2} us", costs[1]);
 }
 
+/// Latency of lookups that come when they are due, whatever became of the ones before; milliseconds, sorted.
+async fn probe(members: &[Member], every: Duration, until: impl Future<Output = ()>) -> Vec<f64> {
+    let mut asked = tokio::task::JoinSet::new();
+    let (began, mut number) = (tokio::time::Instant::now(), 0);
+    tokio::pin!(until);
+    loop {
+        let due = began + every * number;
+        tokio::select! {
+            () = &mut until => break,
+            () = tokio::time::sleep_until(due) => {}
+        }
+        let connection = members[number as usize % members.len()].connection.clone();
+        let blobs = List::new(vec![blob(number * 7_919 % FILES)]);
+        asked.spawn(async move {
+            let request = IndexRequest::Locate { blobs, max: 10, away: false };
+            let answer: IndexAnswer = connection.request(&request).await.unwrap();
+            assert!(matches!(answer, IndexAnswer::Located(located) if located.blobs[0].total >= 2));
+            due.elapsed().as_secs_f64() * 1e3
+        });
+        number += 1;
+    }
+    let mut times = asked.join_all().await;
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+async fn fair(entries: u32, seconds: u64) {
+    const EVERY: Duration = Duration::from_millis(2);
+    let server = Server::start("index");
+    let providers = server.members(1_000_000, 2).await;
+    for (n, provider) in providers.iter().enumerate() {
+        provider.register(n as u8, FILES).await;
+    }
+    let list = FileList::new(9, entries);
+    let (members, greedy) = (server.members(0, 16).await, server.member(2_000_000).await);
+    let at = |times: &[f64], part: f64| times[((times.len() - 1) as f64 * part) as usize];
+    for round in 0..2 {
+        let calm = probe(&members, EVERY, tokio::time::sleep(Duration::from_secs(seconds))).await;
+        println!("calm: p50 {:.2} ms, p99 {:.2}, most {:.2}", at(&calm, 0.5), at(&calm, 0.99), at(&calm, 1.0));
+        assert!(matches!(greedy.ask(&list.open()).await, IndexAnswer::Replace | IndexAnswer::Same));
+        let began = Instant::now();
+        let busy = probe(&members, EVERY, list.send(&greedy)).await;
+        println!(
+            "round {round}, {entries} entries in {:.1} s: p50 {:.2} ms, p99 {:.2}, most {:.2}",
+            began.elapsed().as_secs_f64(),
+            at(&busy, 0.5),
+            at(&busy, 0.99),
+            at(&busy, 1.0)
+        );
+    }
+}
+
+async fn return_unchanged(entries: u32) {
+    let server = Server::start("index");
+    let (witness, list) = (server.member(1).await, FileList::new(1, entries));
+    let request = IndexRequest::Locate { blobs: List::new(vec![blob(entries - 1)]), max: 1, away: false };
+    let total = async || match witness.ask(&request).await {
+        IndexAnswer::Located(located) => located.blobs[0].total,
+        other => panic!("{other:?}"),
+    };
+    let mut gone = Vec::new();
+    for round in 0..20 {
+        let peer = server.member(2).await;
+        let before = peer.connection.traffic();
+        let answer = peer.ask(&list.open()).await;
+        let after = peer.connection.traffic();
+        if round == 0 {
+            list.send(&peer).await;
+        } else {
+            assert_eq!(answer, IndexAnswer::Same);
+        }
+        assert_eq!(total().await, 1);
+        if round == 1 {
+            let bytes = after.bytes_in + after.bytes_out - before.bytes_in - before.bytes_out;
+            let (cpu, count) = (server.cpu(), 2_000);
+            for _ in 0..count {
+                assert_eq!(peer.ask(&list.open()).await, IndexAnswer::Same);
+            }
+            let each = server.cpu().saturating_sub(cpu).as_secs_f64() * 1e6 / f64::from(count);
+            println!("return: {bytes} bytes of frames, {each:.1} us of server CPU with its request");
+        }
+        let began = Instant::now();
+        drop(peer);
+        while total().await != 0 {}
+        gone.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    gone.sort_by(f64::total_cmp);
+    println!("gone after {:.2} ms in the middle, {:.2} ms at most, as a witness sees it", gone[10], gone[19]);
+}
+
 async fn idle(kind: &str, connections: u32, seconds: u64) {
     let server = Server::start(kind);
     drop(server.members(2_000_000, 100).await);
@@ -286,7 +417,7 @@ async fn idle(kind: &str, connections: u32, seconds: u64) {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let each = (server.memory() - before) as f64 / f64::from(connections);
     println!("{each:.2} KiB of server memory per connection");
-    let (cpu, began) = (server.cpu(), Instant::now());
+    let (ticks, began) = (server.ticks(), Instant::now());
     let renewing = async {
         // As peers do, spread over the renewal interval.
         let pause = limits::LEASE_RENEWAL / connections;
@@ -300,7 +431,7 @@ async fn idle(kind: &str, connections: u32, seconds: u64) {
         }
     };
     let _ = tokio::time::timeout(Duration::from_secs(seconds), renewing).await;
-    let share = server.cpu().saturating_sub(cpu).as_secs_f64() / began.elapsed().as_secs_f64();
+    let share = (server.ticks() - ticks) as f64 / 100.0 / began.elapsed().as_secs_f64();
     println!("{:.3}% of a core at rest, renewals included", 100.0 * share);
     println!("{:.2} KiB per connection afterwards", (server.memory() - before) as f64 / f64::from(connections));
 }

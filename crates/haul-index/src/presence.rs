@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use haul_core::ids::PeerId;
+use haul_core::limits;
 use haul_core::registry::addresses::{Listed, Prefix, Source};
 use haul_core::registry::leases::{ConnectionId, LeaseAction, Leases};
 use haul_core::time::{Moment, Timestamp};
@@ -62,6 +63,8 @@ struct Known {
     arrival: Arrival,
     listed: Listed,
     seen: Timestamp,
+    /// The end of its lease in the last note.
+    noted_end: Moment,
     /// Whether it stands in `changed`.
     changed: bool,
 }
@@ -78,7 +81,7 @@ impl Presence {
         for (peer, note) in notes {
             let arrival = Arrival { source: note.source, port: note.port, claims: note.claims };
             let listed = self.list(&arrival);
-            inner.peers.insert(peer, Known { arrival, listed, seen: note.seen, changed: false });
+            inner.peers.insert(peer, Known { arrival, listed, seen: note.seen, noted_end: Moment(0), changed: false });
             if let Some(end) = note.lease_end
                 && note.boot == self.boot
                 && self.boot != [0; 16]
@@ -107,7 +110,9 @@ impl Presence {
         inner.leases.handle_connected(now, id, peer, listed);
         if listed {
             let addresses = self.list(&arrival);
-            inner.peers.insert(peer, Known { arrival, listed: addresses, seen: wall, changed: false });
+            inner
+                .peers
+                .insert(peer, Known { arrival, listed: addresses, seen: wall, noted_end: Moment(0), changed: false });
             inner.touch(peer, wall);
         }
         self.note_next_end(&inner);
@@ -119,7 +124,7 @@ impl Presence {
         let mut inner = self.lock();
         let held = inner.leases.handle_renewed(now, connection);
         if inner.leases.is_current(connection, &peer) {
-            inner.touch(peer, wall);
+            inner.hear(peer, wall, now);
         }
         self.note_next_end(&inner);
         held
@@ -215,6 +220,7 @@ impl Presence {
         for peer in changed {
             let Some(known) = inner.peers.get_mut(&peer) else { continue };
             known.changed = false;
+            known.noted_end = ends.get(&peer).copied().unwrap_or_default();
             let note = PresenceNote {
                 boot: self.boot,
                 lease_end: ends.get(&peer).copied(),
@@ -250,6 +256,16 @@ impl Inner {
         self.mark_changed(peer);
     }
 
+    /// A renewal: noted only if a restart would soon find the lease over. A peer that renews as it should is noted every
+    /// other time.
+    fn hear(&mut self, peer: PeerId, wall: Timestamp, now: Moment) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.seen = wall;
+        if known.noted_end <= now.after(limits::LEASE / 2) {
+            self.mark_changed(peer);
+        }
+    }
+
     fn mark_changed(&mut self, peer: PeerId) {
         if let Some(known) = self.peers.get_mut(&peer)
             && !known.changed
@@ -257,5 +273,38 @@ impl Inner {
             known.changed = true;
             self.changed.push(peer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use haul_core::ids::PublicKey;
+    use haul_net::connection::ConnectionSettings;
+    use haul_net::transport::memory_pair;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lease_is_noted_before_the_noted_one_is_over_and_not_with_every_renewal() {
+        let presence = Presence::new(Vec::new(), [1; 16]);
+        let peer = PublicKey::new([7; 32]).unwrap();
+        let (near, _far) = memory_pair();
+        let (connection, _inbox) = Connection::start(near, peer, ConnectionSettings::default());
+        let arrival = Arrival { source: Source::SameProcess, port: 0, claims: Vec::new() };
+        let mut now = Moment(1_000_000);
+        let id = presence.connected(now, Timestamp(1), &connection, true, arrival);
+        let mut ends = Vec::new();
+        for _ in 0..6 {
+            ends.extend(presence.take_notes().into_iter().map(|(_, note)| note.lease_end.unwrap()));
+            let noted = *ends.last().unwrap();
+            assert!(noted > now.after(limits::LEASE_RENEWAL), "a restart finds it running until the next renewal");
+            now = now.after(limits::LEASE_RENEWAL);
+            assert!(presence.renewed(now, Timestamp(2), id, peer));
+        }
+        assert_eq!(ends.len(), 3);
+        presence.closed(Timestamp(3), id, peer);
+        let notes = presence.take_notes();
+        assert!(matches!(notes.as_slice(), [(_, note)] if note.lease_end.is_none() && note.seen == Timestamp(3)));
     }
 }
