@@ -41,7 +41,9 @@ impl EmbeddedStore {
                 || (self.shared.coverage_permille() == 1_000
                     && self.merge_step(budget.saturating_sub(start.elapsed())).await);
             if !worked {
-                return Ok(self.shared.read().names.trigrams.is_restless());
+                // Whoever loads lists needs the processor more than a merge that waits for that.
+                let loaded = self.shared.coverage_permille() == 1_000;
+                return Ok(loaded && self.shared.read().names.trigrams.is_restless());
             }
             if start.elapsed() >= budget {
                 return Ok(true);
