@@ -2,7 +2,7 @@
 //!
 //! A row is one entry of one share: 20 bytes that point to its directory, name and content. Documents and contents
 //! list their rows, directories their children, so adding and removing a row costs a few look-ups whatever the size of
-//! the rest. An entry of Debian's paths with a blob of its own takes about 98 bytes in all, the postings apart.
+//! the rest. An entry of Debian's paths with a blob of its own takes about 102 bytes in all, the search index apart.
 
 pub(super) mod amendment;
 pub(super) mod bitmap;
