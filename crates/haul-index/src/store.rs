@@ -136,11 +136,13 @@ pub struct Found {
     pub answers: Vec<Vec<BlobFound>>,
     /// Share of the index that took part, in thousandths.
     pub coverage_permille: u16,
+    /// Rows that were looked at: what the lookup has cost.
+    pub walked: u64,
 }
 
 impl Default for Found {
     fn default() -> Self {
-        Self { peers: Vec::new(), answers: Vec::new(), coverage_permille: 1_000 }
+        Self { peers: Vec::new(), answers: Vec::new(), coverage_permille: 1_000, walked: 0 }
     }
 }
 

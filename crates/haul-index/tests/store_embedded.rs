@@ -387,3 +387,38 @@ async fn a_lookup_of_many_common_names_stays_small() {
         assert!(bytes <= limits::FRAME_BYTES, "{bytes}");
     }
 }
+
+/// A request of as many keys as it may have, each a name and a blob that a whole share has: what it costs is bounded
+/// for all of them together, since nothing changes in the index meanwhile.
+#[tokio::test]
+async fn a_lookup_of_common_things_only_looks_at_so_many_rows() {
+    const DIRECTORIES: usize = 70;
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let blob = BlobId::new([7; 32]);
+    let kind = EntryKind::File { size: 1, executable: false, blob: Some(blob) };
+    let mut digest = RegistrationDigest::default();
+    connect(&store, ShareState { revision: 1, digest }).await;
+    let tx = store.begin(peer(), SHARE, None).await.unwrap();
+    let directories: Vec<String> = (0..DIRECTORIES * limits::PAGE_ENTRIES).map(|n| format!("d{n:06}")).collect();
+    for directories in directories.chunks(limits::PAGE_ENTRIES) {
+        let mut page = PageBuilder::new();
+        for directory in directories {
+            let entry = Entry { directory: directory.as_bytes(), name: b"README", mtime_ns: 1, kind };
+            digest.add(&entry);
+            assert!(page.push(&Change::Upsert(entry)));
+        }
+        store.stage(tx, Bytes::from(page.finish())).await.unwrap();
+    }
+    store.commit(tx, ShareState { revision: 1, digest }, directories.len() as u64).await.unwrap();
+    let names = LookupKeys::Names(List::new(vec![ByteString::from(&b"README"[..]); limits::LOOKUP_KEYS]));
+    let blobs = LookupKeys::Blobs(List::new(vec![blob; limits::LOOKUP_KEYS]));
+    for keys in [names, blobs] {
+        let found = store.lookup(&asker(), &keys, 1, false).await.unwrap();
+        assert!(found.walked <= 4 * 65_536 + 1_024 * limits::LOOKUP_KEYS as u64, "{}", found.walked);
+        assert_eq!(found.answers[0][0].total, 65_536);
+        assert!(found.answers.iter().all(|answer| answer[0].total >= 1_024), "every key is answered");
+    }
+    let located = store.locate(&asker(), &vec![blob; limits::LOOKUP_KEYS], 1, false).await.unwrap();
+    assert!(located.blobs.iter().all(|blob| blob.total == limits::LOCATED_PLACES));
+}

@@ -32,6 +32,8 @@ const ANSWER_BYTES: usize = limits::FRAME_BYTES - 64 * 1024;
 const PLACE_COST: usize = 10;
 /// Work units of a question that may go through lists, besides what it finds there.
 const QUESTION_COST: usize = 50;
+/// Work units in a microsecond of one core.
+const UNITS_PER_MICRO: usize = 10;
 /// Bytes of a listing for one work unit.
 const LISTED_PER_UNIT: usize = 16;
 
@@ -125,7 +127,7 @@ pub(super) async fn lookup<S: IndexStore>(
     };
     Counters::add(&visitor.state.counters.lookups, count);
     let places: usize = found.answers.iter().flatten().map(|blob| blob.places.len() + 1).sum();
-    visitor.pay(places * PLACE_COST + count);
+    visitor.pay(places * PLACE_COST + count + usize::try_from(found.walked).unwrap_or(usize::MAX));
     Ok(IndexAnswer::Providers(providers(visitor, found)))
 }
 
@@ -136,10 +138,12 @@ pub(super) async fn locate<S: IndexStore>(
     away: bool,
 ) -> Result<Located, Refusal> {
     visitor.ask()?;
-    visitor.pay(blobs.len());
     let max = (max as usize).min(limits::LOOKUP_PROVIDERS);
     Counters::add(&visitor.state.counters.lookups, blobs.len());
-    visitor.state.store.locate(&visitor.asker, blobs, max, away).await.map_err(refusal)
+    let located = visitor.state.store.locate(&visitor.asker, blobs, max, away).await.map_err(refusal)?;
+    let places: usize = located.blobs.iter().map(|blob| blob.total as usize).sum();
+    visitor.pay(blobs.len() + places);
+    Ok(located)
 }
 
 /// Puts cards to the peers, within the bytes of an answer; `total` still tells what was cut.
@@ -220,9 +224,13 @@ pub(super) async fn search<S: IndexStore>(
     let mut limit = (limit as usize).min(limits::SEARCH_HITS);
     let mut hits: Hits;
     loop {
+        let asked = Instant::now();
         let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns, exact: false };
         hits = visitor.state.store.search(&visitor.asker, question).await.map_err(refusal)?;
-        visitor.pay(usize::try_from(hits.examined).unwrap_or(usize::MAX).saturating_add(QUESTION_COST));
+        // One name may have a million rows, so names alone do not say it.
+        let examined = usize::try_from(hits.examined).unwrap_or(usize::MAX);
+        let time = usize::try_from(asked.elapsed().as_micros()).unwrap_or(usize::MAX).saturating_mul(UNITS_PER_MICRO);
+        visitor.pay(examined.max(time).saturating_add(QUESTION_COST));
         // Only the store can make the cursor of a shorter answer, so hits with very long paths are asked for again.
         if limit <= 1 || hits_bytes(&hits) <= ANSWER_BYTES {
             break;

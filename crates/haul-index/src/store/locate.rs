@@ -7,7 +7,7 @@ use haul_core::ids::BlobId;
 use haul_core::limits;
 use haul_core::wire::index::{Located, LocatedBlob};
 
-use super::lookup::WALKED_ROWS;
+use super::lookup::Walk;
 use super::memory::Memory;
 use super::memory::shares::View;
 
@@ -17,12 +17,14 @@ pub(super) fn locate(memory: &Memory, view: &View, blobs: &[BlobId], max: usize,
     let firsts = found.iter().filter_map(|(_, content)| memory.rows_of_content(*content).next());
     std::hint::black_box(firsts.fold(0, |sum, row| sum ^ memory.slot_of_row(row)));
     let (mut best, mut other) = (Counted::default(), Counted::default());
+    let mut walk = Walk::default();
     let mut found = found.into_iter().peekable();
     for number in 0..blobs.len() {
         best.clear();
+        walk.begin_key();
         // Of several claimed sizes, the one that most places claim, then the smaller one.
         while let Some((_, content)) = found.next_if(|(of, _)| *of == number) {
-            other.count(memory, view, content, away);
+            other.count(memory, view, content, away, &mut walk);
             if (other.total, u64::MAX - other.size) > (best.total, u64::MAX - best.size) {
                 std::mem::swap(&mut best, &mut other);
             }
@@ -56,10 +58,10 @@ impl Counted {
         self.away.clear();
     }
 
-    fn count(&mut self, memory: &Memory, view: &View, content: u32, away: bool) {
+    fn count(&mut self, memory: &Memory, view: &View, content: u32, away: bool, walk: &mut Walk) {
         self.clear();
         self.size = memory.contents.get(content).size();
-        for row in memory.rows_of_content(content).take(WALKED_ROWS) {
+        for row in walk.rows(memory.rows_of_content(content)) {
             let slot = memory.slot_of_row(row);
             let shown = view.shown.get(slot);
             let counts = shown || (away && view.allowed.get(slot));

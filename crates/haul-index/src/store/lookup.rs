@@ -12,7 +12,12 @@ use super::{BlobFound, Found};
 
 /// Rows of one blob or name that are looked at: about 0.1 ms. (A million empty files share a blob.) What stands behind
 /// them is neither told nor counted.
-pub(super) const WALKED_ROWS: usize = 65_536;
+const WALKED_ROWS: usize = 65_536;
+/// Rows that all keys of one request look at together: a millisecond or two, in which no change of the index comes
+/// through. Keys behind them look at fewer each.
+const REQUEST_ROWS: usize = 4 * WALKED_ROWS;
+/// Rows that every key may look at, whatever the keys before it took.
+const LEAST_ROWS: usize = 1_024;
 /// Rows of one blob that are put in order; those behind are counted only. Comparing two costs up to a microsecond.
 const ORDERED_ROWS: usize = 1_024;
 /// Contents answered under one name.
@@ -25,13 +30,22 @@ const PLACE_BYTES: usize = 32;
 
 pub(super) fn lookup(memory: &Memory, view: &View, keys: &LookupKeys, max: usize, away: bool) -> Found {
     let max = max.min(limits::LOOKUP_PROVIDERS);
-    let mut answer =
-        Answer { memory, view, max, away, found: Found::default(), peers: HashMap::new(), room: PLACES_BYTES };
+    let mut answer = Answer {
+        memory,
+        view,
+        max,
+        away,
+        found: Found::default(),
+        peers: HashMap::new(),
+        room: PLACES_BYTES,
+        walk: Walk::default(),
+    };
     let answers = match keys {
         LookupKeys::Blobs(blobs) => blobs.iter().map(|blob| answer.blob(blob)).collect(),
         LookupKeys::Names(names) => names.iter().map(|name| answer.name(name)).collect(),
     };
     answer.found.answers = answers;
+    answer.found.walked = answer.walk.walked as u64;
     answer.found
 }
 
@@ -44,6 +58,39 @@ struct Answer<'a> {
     peers: HashMap<PeerId, u32>,
     /// Bytes that places may still take.
     room: usize,
+    walk: Walk,
+}
+
+/// How far one request may walk through lists of rows.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    walked: usize,
+    /// What is left for the present key.
+    left: usize,
+}
+
+impl Walk {
+    /// The next key's turn.
+    pub(super) fn begin_key(&mut self) {
+        self.left = REQUEST_ROWS.saturating_sub(self.walked).clamp(LEAST_ROWS, WALKED_ROWS);
+    }
+
+    /// The rows of a list, as far as they may be looked at. A list costs a row at least, for there may be many lists.
+    pub(super) fn rows<'a>(&'a mut self, rows: impl Iterator<Item = u32> + 'a) -> impl Iterator<Item = u32> + 'a {
+        let most = self.left;
+        self.step();
+        rows.take(most).enumerate().map(|(number, row)| {
+            if number > 0 {
+                self.step();
+            }
+            row
+        })
+    }
+
+    fn step(&mut self) {
+        self.walked += 1;
+        self.left = self.left.saturating_sub(1);
+    }
 }
 
 /// Rows of one content.
@@ -58,11 +105,16 @@ impl Answer<'_> {
     /// (of equal ones the smaller).
     fn blob(&mut self, blob: &BlobId) -> Vec<BlobFound> {
         let memory = self.memory;
-        let contents = memory.contents.of_blob(blob).into_iter();
-        let best = contents
-            .map(|content| self.rows_of(content, memory.rows_of_content(content).take(WALKED_ROWS)))
+        let mut walk = std::mem::take(&mut self.walk);
+        walk.begin_key();
+        let best = memory
+            .contents
+            .of_blob(blob)
+            .into_iter()
+            .map(|content| self.rows_of(content, walk.rows(memory.rows_of_content(content))))
             .filter(|rows| rows.total > 0)
             .max_by_key(|rows| (rows.total, u64::MAX - memory.contents.get(rows.content).size()));
+        self.walk = walk;
         best.map(|rows| self.present(rows)).into_iter().collect()
     }
 
@@ -73,7 +125,9 @@ impl Answer<'_> {
         let doc = memory.names.doc_of(number);
         let mut by_content: HashMap<u32, Vec<u32>> = HashMap::new();
         let mut groups = Vec::new();
-        for row in memory.rows_of_doc(doc).take(WALKED_ROWS).filter(|row| self.counts(*row)) {
+        let mut walk = std::mem::take(&mut self.walk);
+        walk.begin_key();
+        for row in walk.rows(memory.rows_of_doc(doc)).filter(|row| self.counts(*row)) {
             let record = memory.row(row);
             if record.name != number || record.kind() != HitKind::File {
                 continue;
@@ -84,6 +138,7 @@ impl Answer<'_> {
                 groups.push(Rows { content: record.content, kept: vec![row], total: 1 });
             }
         }
+        self.walk = walk;
         groups.extend(by_content.into_iter().map(|(content, rows)| self.rows_of(content, rows.into_iter())));
         let order = |a: &Rows, b: &Rows| {
             let key = |rows: &Rows| {
