@@ -1,8 +1,8 @@
 //! The floor under every answer: haul's TLS and framing, and nothing behind them. Requests are not even decoded; each
 //! is answered at once by as many bytes as an index answers it with.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use haul_core::ids::{PeerId, PublicKey};
@@ -13,7 +13,7 @@ use haul_core::wire::index::{
     BlobPlaces, Hit, HitKind, Hits, IndexAnswer, IndexRequest, LookupKeys, PeerCard, Place, Providers,
 };
 use haul_core::wire::{self, ByteString, Label, List};
-use haul_net::connection::{Connection, ConnectionSettings, Inbound, Inbox};
+use haul_net::connection::{AnswerAtOnce, Connection, ConnectionSettings, Inbound, Inbox};
 use haul_net::identity::SecretKey;
 use haul_net::listener::{Accepted, Listener};
 use haul_net::tls::Alpn;
@@ -76,14 +76,20 @@ impl NullServer {
 }
 
 async fn answer_all(connection: Connection, mut inbox: Inbox, shutdown: CancellationToken) {
-    let answers = Answers::new(connection.remote());
+    // As an index does: on the connection's own task.
+    let answers = Arc::new(Answers::new(connection.remote()));
+    connection.answer_at_once(Arc::clone(&answers) as Arc<dyn AnswerAtOnce>);
+    drop(connection);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             inbound = inbox.next() => match inbound {
+                // It came before the service was there.
                 Some(Inbound::Request(request)) => {
-                    let answer = answers.to(request.body());
-                    if request.answer(&*answer).await.is_err() {
+                    let mut bytes = Vec::new();
+                    answers.answer(request.body(), &mut bytes);
+                    let Ok(answer) = wire::decode::<IndexAnswer>(&bytes) else { return };
+                    if request.answer(&answer).await.is_err() {
                         return;
                     }
                 }
@@ -96,11 +102,11 @@ async fn answer_all(connection: Connection, mut inbox: Inbox, shutdown: Cancella
 
 /// Answers of the right length, by the first byte of a request: which message it is.
 struct Answers {
-    search: (u8, IndexAnswer),
-    lookup: (u8, IndexAnswer),
+    search: (u8, Vec<u8>),
+    lookup: (u8, Vec<u8>),
     /// Its length follows from the number of blobs.
     locate: u8,
-    other: IndexAnswer,
+    other: Vec<u8>,
 }
 
 impl Answers {
@@ -109,24 +115,24 @@ impl Answers {
         let keys = LookupKeys::Names(List::default());
         let lookup = IndexRequest::Lookup { keys, max: 0, away: false };
         Self {
-            search: (first_byte(&search), filler(&typical_hits(peer))),
-            lookup: (first_byte(&lookup), filler(&typical_providers(peer))),
+            search: (first_byte(&search), filler(wire::encode(&typical_hits(peer)).len())),
+            lookup: (first_byte(&lookup), filler(wire::encode(&typical_providers(peer)).len())),
             locate: first_byte(&IndexRequest::Locate { blobs: List::default(), max: 0, away: false }),
-            other: IndexAnswer::Begun,
+            other: wire::encode(&IndexAnswer::Begun),
         }
     }
+}
 
-    fn to(&self, request: &[u8]) -> Cow<'_, IndexAnswer> {
+impl AnswerAtOnce for Answers {
+    fn answer(&self, request: &[u8], answer: &mut Vec<u8>) -> Option<u32> {
         match request.first() {
-            Some(byte) if *byte == self.search.0 => Cow::Borrowed(&self.search.1),
-            Some(byte) if *byte == self.lookup.0 => Cow::Borrowed(&self.lookup.1),
-            Some(byte) if *byte == self.locate => {
-                // A blob is 32 bytes of the request and, with two peers, eleven of the answer.
-                let blobs = request.len() / 32;
-                Cow::Owned(IndexAnswer::Introduced { certificate: ByteString(vec![0; 1 + blobs * LOCATED_BYTES]) })
-            }
-            _ => Cow::Borrowed(&self.other),
+            Some(byte) if *byte == self.search.0 => answer.extend_from_slice(&self.search.1),
+            Some(byte) if *byte == self.lookup.0 => answer.extend_from_slice(&self.lookup.1),
+            // A blob is 32 bytes of the request and, with two peers, eleven of the answer.
+            Some(byte) if *byte == self.locate => answer.extend(filler(4 + request.len() / 32 * LOCATED_BYTES)),
+            _ => answer.extend_from_slice(&self.other),
         }
+        Some(0)
     }
 }
 
@@ -134,10 +140,9 @@ fn first_byte(request: &IndexRequest) -> u8 {
     wire::encode(request).first().copied().unwrap_or_default()
 }
 
-/// A message of the length of another one whose encoding is a plain copy.
-fn filler(answer: &IndexAnswer) -> IndexAnswer {
-    let length = wire::encode(answer).len().saturating_sub(3);
-    IndexAnswer::Introduced { certificate: ByteString(vec![0; length]) }
+/// A message of about this many bytes that says nothing.
+fn filler(bytes: usize) -> Vec<u8> {
+    wire::encode(&IndexAnswer::Introduced { certificate: ByteString(vec![0; bytes.saturating_sub(3)]) })
 }
 
 fn typical_hits(peer: PeerId) -> IndexAnswer {
@@ -192,15 +197,20 @@ mod tests {
     fn fillers_have_the_length_of_real_answers() {
         let peer = PublicKey::new([7; 32]).unwrap();
         for answer in [typical_hits(peer), typical_providers(peer)] {
-            assert!(wire::encode(&filler(&answer)).len().abs_diff(wire::encode(&answer).len()) <= 1);
+            let length = wire::encode(&answer).len();
+            assert!(filler(length).len().abs_diff(length) <= 1);
         }
         let answers = Answers::new(peer);
+        let answer = |request: &IndexRequest| {
+            let mut bytes = Vec::new();
+            answers.answer(&wire::encode(request), &mut bytes).unwrap();
+            bytes
+        };
         let keys = LookupKeys::Blobs(List::new(vec![mix::file_blob("x")]));
-        let lookup = wire::encode(&IndexRequest::Lookup { keys, max: 5, away: true });
-        assert_eq!(*answers.to(&lookup), answers.lookup.1);
-        assert_eq!(*answers.to(&wire::encode(&IndexRequest::Leave)), IndexAnswer::Begun);
+        assert_eq!(answer(&IndexRequest::Lookup { keys, max: 5, away: true }), answers.lookup.1);
+        assert_eq!(answer(&IndexRequest::Leave), wire::encode(&IndexAnswer::Begun));
         let blobs = List::new(vec![mix::file_blob("x"); 64]);
-        let locate = wire::encode(&IndexRequest::Locate { blobs, max: 10, away: false });
-        assert!(wire::encode(&*answers.to(&locate)).len().abs_diff(64 * LOCATED_BYTES) < 8);
+        let locate = answer(&IndexRequest::Locate { blobs, max: 10, away: false });
+        assert!(locate.len().abs_diff(64 * LOCATED_BYTES) < 8);
     }
 }
