@@ -80,7 +80,13 @@ fn index_requests() -> Vec<IndexRequest> {
         IndexRequest::Renew,
         IndexRequest::Lookup { keys: LookupKeys::Blobs(List::new(vec![blob()])), max: 256, away: false },
         IndexRequest::Lookup { keys: LookupKeys::Names(List::new(vec![bytes("a.txt")])), max: 1, away: true },
-        IndexRequest::Search { query: "llama 70b".to_owned(), limit: 50, cursor: Some(bytes("c")), away: false },
+        IndexRequest::Search {
+            query: "llama 70b".to_owned(),
+            limit: 50,
+            cursor: Some(bytes("c")),
+            away: false,
+            exact: false,
+        },
         IndexRequest::Browse {
             peer: key(2),
             share: Some(label("docs")),

@@ -209,6 +209,9 @@ pub(crate) struct SearchArgs {
     /// Also what only absent peers have
     #[arg(long)]
     pub(crate) away: bool,
+    /// Count every hit, however many there are
+    #[arg(long)]
+    pub(crate) count: bool,
 }
 
 /// Arguments of `haul watch`.

@@ -138,7 +138,10 @@ mod tests {
             ("Close", IndexRequest::Close { share, forget: false }),
             ("Renew", IndexRequest::Renew),
             ("Lookup", IndexRequest::Lookup { keys: LookupKeys::Blobs(List::default()), max: 1, away: false }),
-            ("Search", IndexRequest::Search { query: String::new(), limit: 1, cursor: None, away: false }),
+            (
+                "Search",
+                IndexRequest::Search { query: String::new(), limit: 1, cursor: None, away: false, exact: false },
+            ),
             (
                 "Browse",
                 IndexRequest::Browse { peer, share: None, path: SharePath::default(), recursive: false, cursor: None },

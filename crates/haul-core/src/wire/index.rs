@@ -124,6 +124,8 @@ pub enum IndexRequest {
         cursor: Option<ByteString>,
         /// Entries of peers that are away count too.
         away: bool,
+        /// Every hit is counted, however many there are; else a large total is estimated.
+        exact: bool,
     },
     /// Lists a directory of a peer.
     Browse {

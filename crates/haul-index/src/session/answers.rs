@@ -65,7 +65,9 @@ async fn find<S: IndexStore>(visitor: &Visitor<S>, request: IndexRequest) -> Res
         IndexRequest::Lookup { keys, max, away } => lookup(visitor, &keys, max, away).await,
         IndexRequest::Locate { blobs, max, away } => locate(visitor, &blobs, max, away).await.map(IndexAnswer::Located),
         IndexRequest::Cards { numbers } => Ok(cards(visitor, &numbers)),
-        IndexRequest::Search { query, limit, cursor, away } => search(visitor, &query, limit, cursor, away).await,
+        IndexRequest::Search { query, limit, cursor, away, exact } => {
+            search(visitor, &query, limit, cursor, away, exact).await
+        }
         IndexRequest::Browse { peer, share, path, recursive, cursor } => {
             browse(visitor, peer, share.as_ref(), &path, recursive, cursor.as_ref()).await
         }
@@ -213,6 +215,7 @@ pub(super) async fn search<S: IndexStore>(
     limit: u32,
     cursor: Option<ByteString>,
     away: bool,
+    exact: bool,
 ) -> Result<IndexAnswer, Refusal> {
     visitor.ask()?;
     let begun = Instant::now();
@@ -225,7 +228,7 @@ pub(super) async fn search<S: IndexStore>(
     let mut hits: Hits;
     loop {
         let asked = Instant::now();
-        let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns, exact: false };
+        let question = SearchQuestion { query: &query, limit, cursor: cursor.as_deref(), away, now_ns, exact };
         hits = visitor.state.store.search(&visitor.asker, question).await.map_err(refusal)?;
         // One name may have a million rows, so names alone do not say it.
         let examined = usize::try_from(hits.examined).unwrap_or(usize::MAX);

@@ -57,8 +57,8 @@ impl<S: IndexStore> AtOnce<S> {
             IndexRequest::Lookup { keys, max, away } => {
                 answers::lookup(&self.visitor, &keys, max, away).now_or_never()?
             }
-            IndexRequest::Search { query, limit, cursor, away } => {
-                answers::search(&self.visitor, &query, limit, cursor, away).now_or_never()?
+            IndexRequest::Search { query, limit, cursor, away, exact } => {
+                answers::search(&self.visitor, &query, limit, cursor, away, exact).now_or_never()?
             }
             IndexRequest::Browse { peer, share, path, recursive, cursor } => {
                 answers::browse(&self.visitor, peer, share.as_ref(), &path, recursive, cursor.as_ref())
@@ -139,7 +139,7 @@ mod tests {
         let questions = [
             IndexRequest::Renew,
             IndexRequest::Lookup { keys, max: 1, away: false },
-            IndexRequest::Search { query: String::new(), limit: 1, cursor: None, away: false },
+            IndexRequest::Search { query: String::new(), limit: 1, cursor: None, away: false, exact: false },
             IndexRequest::Browse { peer, share: None, path, recursive: false, cursor: None },
             IndexRequest::Cards { numbers: List::default() },
         ];

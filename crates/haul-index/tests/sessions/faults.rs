@@ -160,7 +160,7 @@ async fn a_panic_ends_one_session_and_hides_its_peer() {
     victim.register(share(1), &Files::named(1, &["a"])).await;
     assert_eq!(witness.count("a").await, 1);
     faults.panic_in_search.store(true, Ordering::Relaxed);
-    let search = IndexRequest::Search { query: "a".to_owned(), limit: 1, cursor: None, away: false };
+    let search = IndexRequest::Search { query: "a".to_owned(), limit: 1, cursor: None, away: false, exact: false };
     let asked = victim.connection.request::<_, IndexAnswer>(&search).await;
     assert!(asked.is_err());
     assert!(victim.closed().await.contains("internal error"));
@@ -322,7 +322,7 @@ async fn a_peer_whose_searches_cost_too_much_is_put_off_and_nobody_else() {
     let (other, welcome) = f.member(2).await;
     other.register(share(1), &Files::named(1, &["a"])).await;
     faults.dear_searches.store(true, Ordering::Relaxed);
-    let search = || IndexRequest::Search { query: "a".to_owned(), limit: 1, cursor: None, away: false };
+    let search = || IndexRequest::Search { query: "a".to_owned(), limit: 1, cursor: None, away: false, exact: false };
     // What was saved up is enough for the first one, whatever it costs; its debt takes minutes.
     assert!(matches!(greedy.ask(search()).await, IndexAnswer::Hits(_)));
     let Refusal::Busy { retry_after_ms } = greedy.refused(search()).await else { panic!("not put off") };

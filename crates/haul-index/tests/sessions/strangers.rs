@@ -27,7 +27,7 @@ fn everything_but_hello() -> Vec<IndexRequest> {
             max: 1,
             away: true,
         },
-        IndexRequest::Search { query: "secret".to_owned(), limit: 1, cursor: None, away: true },
+        IndexRequest::Search { query: "secret".to_owned(), limit: 1, cursor: None, away: true, exact: false },
         IndexRequest::Browse { peer, share: None, path: SharePath::default(), recursive: true, cursor: None },
         IndexRequest::Peers { after: None },
         IndexRequest::Stats,

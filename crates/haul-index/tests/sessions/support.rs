@@ -178,7 +178,8 @@ impl Peer {
     }
 
     pub async fn search(&self, query: &str) -> Hits {
-        let request = IndexRequest::Search { query: query.to_owned(), limit: 50, cursor: None, away: false };
+        let request =
+            IndexRequest::Search { query: query.to_owned(), limit: 50, cursor: None, away: false, exact: false };
         match self.ask(request).await {
             IndexAnswer::Hits(hits) => hits,
             other => panic!("unexpected {other:?}"),

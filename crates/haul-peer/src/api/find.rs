@@ -81,6 +81,7 @@ impl<'a> Search<'a> {
             limit: self.wanted.saturating_sub(self.summary.hits).min(limits::SEARCH_HITS as u64) as u32,
             cursor: self.cursor.take(),
             away: self.request.away,
+            exact: self.request.count,
         };
         let IndexAnswer::Hits(answer) = self.context.link.ask(&ask).await? else {
             return Err(LinkError::Unexpected.into());

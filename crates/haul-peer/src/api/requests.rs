@@ -17,6 +17,9 @@ pub struct SearchRequest {
     /// Entries of peers that are away count too.
     #[serde(default)]
     pub away: bool,
+    /// The total is counted, however many fit; else a large one is estimated.
+    #[serde(default)]
+    pub count: bool,
 }
 
 /// `POST /v1/lookup`.

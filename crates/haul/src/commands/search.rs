@@ -24,6 +24,7 @@ pub(crate) async fn run(context: &Context, args: &SearchArgs) -> Result<Exit, Fa
         limit: Some(u64::from(args.limit)),
         all: args.all,
         away: args.away,
+        count: args.count,
     };
     let mut answer = context.daemon().await?.post("/v1/search", &request).await?;
     let mut view = View::new(context);

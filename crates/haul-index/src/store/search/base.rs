@@ -284,7 +284,7 @@ impl Search<'_> {
             collector.look_at(memory);
             let mut hits = 0;
             for doc in docs {
-                if !budget.step() {
+                if !budget.examine() {
                     break;
                 }
                 if !proven || filters.test_names() {

@@ -182,7 +182,8 @@ pub(crate) fn searches(mix: &Mix, peer: usize) -> Vec<Operation> {
     let cases = (0..mix::SEARCHES).map(|number| mix.search(peer, number));
     cases
         .map(|case| {
-            let timed = vec![IndexRequest::Search { query: case.query, limit: 50, cursor: None, away: false }];
+            let timed =
+                vec![IndexRequest::Search { query: case.query, limit: 50, cursor: None, away: false, exact: false }];
             Operation { timed, expect: Expect::Names(case.names), files: 1, ..Operation::default() }
         })
         .collect()

@@ -111,7 +111,7 @@ struct Answers {
 
 impl Answers {
     fn new(peer: PeerId) -> Self {
-        let search = IndexRequest::Search { query: String::new(), limit: 0, cursor: None, away: false };
+        let search = IndexRequest::Search { query: String::new(), limit: 0, cursor: None, away: false, exact: false };
         let keys = LookupKeys::Names(List::default());
         let lookup = IndexRequest::Lookup { keys, max: 0, away: false };
         Self {

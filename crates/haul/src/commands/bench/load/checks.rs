@@ -125,7 +125,7 @@ impl Checker {
         let path = self.paths.of(&self.population, file);
         let name = String::from_utf8_lossy(paths::split(&path).1).into_owned();
         let query = format!("name:\"{name}\"");
-        IndexRequest::Search { query, limit: limits::SEARCH_HITS as u32, cursor: None, away: false }
+        IndexRequest::Search { query, limit: limits::SEARCH_HITS as u32, cursor: None, away: false, exact: false }
     }
 
     /// Whether a search for this file found it. `None`: so many files have this name that it may stand behind the

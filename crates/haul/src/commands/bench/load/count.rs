@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &CountArgs, index: Option<&str>, output: &Output) 
     let (word, truth) = nearest.context("no common word")?;
     outcome.parameter("word", word.as_str());
     outcome.figure("true_count", truth.files as f64);
-    let request = IndexRequest::Search { query: text(word), limit: 1, cursor: None, away: false };
+    let request = IndexRequest::Search { query: text(word), limit: 1, cursor: None, away: false, exact: true };
     let (mut client, mut server) = (Histogram::default(), Histogram::default());
     let gauge = Gauge::start(args.load.server_pid);
     let mut last = Hits::default();

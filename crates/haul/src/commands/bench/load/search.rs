@@ -110,7 +110,7 @@ impl Set {
         for case in &cases {
             let query = case.text(!args.anywhere);
             parsed.push(parse(&query).with_context(|| format!("{query} does not parse"))?);
-            let request = IndexRequest::Search { query, limit: args.limit, cursor: None, away: false };
+            let request = IndexRequest::Search { query, limit: args.limit, cursor: None, away: false, exact: false };
             requests.push(bytes::Bytes::from(wire::encode(&request)));
         }
         Ok(Self { cases, parsed, requests })
