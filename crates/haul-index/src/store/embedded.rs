@@ -88,6 +88,8 @@ pub(super) struct Shared {
     memory: RwLock<Memory>,
     /// The store is going away: background work ends.
     pub(super) closing: AtomicBool,
+    /// Generations whose pages on disk nobody needs.
+    pub(super) garbage: Mutex<Vec<u64>>,
     /// Who waits to read.
     waiting: AtomicUsize,
     /// Bytes of pages that are not in memory yet, and one more until the last list is complete.
@@ -105,6 +107,7 @@ impl Shared {
         Self {
             memory: RwLock::new(memory),
             closing: AtomicBool::new(false),
+            garbage: Mutex::default(),
             waiting: AtomicUsize::new(0),
             unloaded: AtomicU64::new(0),
             to_load: AtomicU64::new(0),
@@ -180,14 +183,12 @@ pub struct EmbeddedStore {
     pub(super) transactions: Mutex<HashMap<TransactionId, Arc<Mutex<Transaction>>>>,
     next_transaction: AtomicU64,
     next_generation: AtomicU64,
-    /// Generations whose pages on disk nobody needs.
-    pub(super) garbage: Mutex<Vec<u64>>,
     /// When peers were last noted on disk.
     pub(super) noted: Mutex<Option<Moment>>,
     /// End of the earliest lease that was taken over from before the start; [`u64::MAX`] if there is none.
     pub(super) restored_until: AtomicU64,
     /// The merge of search segments that runs.
-    pub(super) merging: Mutex<Option<JoinHandle<()>>>,
+    pub(super) merging: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     /// Reads lists from disk after the start.
     loader: Option<std::thread::JoinHandle<()>>,
 }
@@ -231,10 +232,9 @@ impl EmbeddedStore {
             transactions: Mutex::default(),
             next_transaction: AtomicU64::new(1),
             next_generation: AtomicU64::new(known.next_generation),
-            garbage: Mutex::default(),
             noted: Mutex::new(None),
             restored_until: AtomicU64::new(known.restored_until),
-            merging: Mutex::new(None),
+            merging: tokio::sync::Mutex::new(None),
             loader: None,
         };
         Ok((store, waiting))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::embedded::{EmbeddedStore, Shared, lock};
+use super::embedded::{EmbeddedStore, Shared};
 use super::memory::Memory;
 use super::trigrams::Merge;
 use super::trigrams::segment::{Builder, Rank, Segment};
@@ -18,10 +18,11 @@ const SLICE: usize = 512;
 impl EmbeddedStore {
     /// Starts a merge if one is due, or waits for the one that runs; returns whether one is under way or was.
     pub(super) async fn merge_step(&self, patience: Duration) -> bool {
-        let running = lock(&self.merging).take();
-        if let Some(mut running) = running {
-            if tokio::time::timeout(patience, &mut running).await.is_err() {
-                *lock(&self.merging) = Some(running);
+        // Whoever gives up waiting here leaves the merge where the next one finds it: two must never run.
+        let mut merging = self.merging.lock().await;
+        if let Some(running) = merging.as_mut() {
+            if tokio::time::timeout(patience, running).await.is_ok() {
+                *merging = None;
             }
             return true;
         }
@@ -45,7 +46,7 @@ impl EmbeddedStore {
                 run(&shared, &merge);
             }
         };
-        *lock(&self.merging) = Some(tokio::task::spawn_blocking(work));
+        *merging = Some(tokio::task::spawn_blocking(work));
         true
     }
 }

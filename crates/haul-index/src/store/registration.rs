@@ -335,11 +335,14 @@ impl EmbeddedStore {
         let switched = {
             let memory = self.shared.read();
             let record = open_share(&memory, peer, share)?;
-            let mut filling = guard.filling.take().ok_or(StoreError::NotOpen)?;
+            let filling = guard.filling.as_ref().ok_or(StoreError::NotOpen)?;
             if filling.digest != state.digest {
-                guard.filling = Some(filling);
                 return Err(StoreError::StateMismatch);
             }
+            if filling.failed.load(Ordering::Relaxed) {
+                return Err(StoreError::Storage("pages of this transaction could not be written: begin again".into()));
+            }
+            let mut filling = guard.filling.take().ok_or(StoreError::NotOpen)?;
             let after = Held {
                 slot: filling.slot,
                 state,
@@ -353,16 +356,14 @@ impl EmbeddedStore {
             writes.extend(record.held.map(|held| Write::DropGeneration(held.generation)));
             let shared = Arc::clone(&self.shared);
             let failed = filling.failed;
-            if failed.load(Ordering::Relaxed) {
-                return Err(StoreError::Storage("pages of this transaction could not be written: begin again".into()));
-            }
             let (answer, end) = tokio::sync::oneshot::channel();
-            turn.send(writes, move |result| {
+            turn.send_unless(failed, writes, move |result| {
                 let mut memory = shared.write();
                 let result = match result {
                     Ok(()) => switch(&mut memory, peer, share, after),
                     Err(error) => {
                         memory.shares.doom(after.slot);
+                        lock(&shared.garbage).push(after.generation);
                         Err(error)
                     }
                 };
@@ -394,7 +395,7 @@ impl EmbeddedStore {
     fn discard(&self, kind: Kind) {
         if let Kind::Replace(filling) = kind {
             self.shared.write().shares.doom(filling.slot);
-            lock(&self.garbage).push(filling.generation);
+            lock(&self.shared.garbage).push(filling.generation);
         }
     }
 }
@@ -542,4 +543,41 @@ pub(super) fn record_of(share: &Share, held: &Held) -> ShareRecord {
 fn changes(pages: &[Bytes]) -> impl Iterator<Item = Change<'_>> {
     // Staging checked them all.
     pages.iter().filter_map(|page| Page::check(page).ok()).flat_map(|page| page.changes())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use haul_core::manifest::{Entry, EntryKind, PageBuilder};
+    use haul_core::wire::Label;
+
+    use super::*;
+    use crate::store::{IndexStore, ShareOffer};
+
+    #[tokio::test]
+    async fn nothing_stays_of_a_replacement_whose_pages_could_not_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        let (peer, id, name) = (PeerId::new([7; 32]).unwrap(), ShareId([1; 16]), Label::new("lab").unwrap());
+        store.connect(peer, name.clone()).await.unwrap();
+        store.open(peer, ShareOffer { id, name, groups: Vec::new(), state: ShareState::default() }).await.unwrap();
+        let tx = store.begin(peer, id, None).await.unwrap();
+        let entry = Entry { directory: b"", name: b"name", mtime_ns: 1, kind: EntryKind::Directory };
+        let mut page = PageBuilder::new();
+        assert!(page.push(&Change::Upsert(entry)));
+        store.stage(tx, Bytes::from(page.finish())).await.unwrap();
+        {
+            let open = lock(&store.transactions).get(&tx).cloned().unwrap();
+            let Kind::Replace(filling) = &lock(&open).kind else { panic!("it replaces") };
+            filling.failed.store(true, Ordering::Relaxed);
+        }
+        let mut state = ShareState { revision: 1, ..ShareState::default() };
+        state.digest.add(&entry);
+        assert!(matches!(store.commit(tx, state, 1).await, Err(StoreError::Storage(_))));
+        assert_eq!(lock(&store.shared.garbage).len(), 1);
+        while store.maintain(Duration::from_millis(10)).await.unwrap() {}
+        let memory = store.shared.read();
+        assert!(memory.shares.slots.iter().all(|slot| slot.state == SlotState::Free));
+        assert_eq!(memory.names.live_docs, 0);
+    }
 }

@@ -22,6 +22,9 @@ const SWEEP_ROWS: usize = 256;
 const TIDY_NAMES: usize = 256;
 /// Amendments below this many bytes are left alone however small the list is.
 const REWRITE_BYTES: u64 = 64 * 1024;
+/// What a page costs besides its bytes: its place in the catalog, which is written again with every segment. Many
+/// commits of one entry each would else make far more catalog than list.
+const PAGE_COST: u64 = 512;
 /// Bytes of pages that a rewrite sends to the disk at once. Each page is made under a lock of its own: about 0.3 ms.
 const REWRITE_STEP: usize = 2 * 1024 * 1024;
 
@@ -66,14 +69,14 @@ impl EmbeddedStore {
 
     /// Deletes pages of transactions that did not commit.
     async fn drop_garbage(&self) -> Result<bool, StoreError> {
-        let generations = std::mem::take(&mut *lock(&self.garbage));
+        let generations = std::mem::take(&mut *lock(&self.shared.garbage));
         if generations.is_empty() {
             return Ok(false);
         }
         let writes = generations.iter().map(|generation| Write::DropGeneration(*generation)).collect();
         let result = self.writer.write(writes).await;
         if result.is_err() {
-            lock(&self.garbage).extend(generations);
+            lock(&self.shared.garbage).extend(generations);
         }
         result.map(|()| true)
     }
@@ -103,7 +106,7 @@ impl EmbeddedStore {
         let (next_seq, base_bytes) = match written {
             Ok(written) => written,
             Err(error) => {
-                lock(&self.garbage).push(generation);
+                lock(&self.shared.garbage).push(generation);
                 return Err(error);
             }
         };
@@ -114,7 +117,7 @@ impl EmbeddedStore {
             let memory = self.shared.read();
             let current = memory.shares.peer(&peer).and_then(|peer| peer.shares.get(&share));
             let Some(record) = current else {
-                lock(&self.garbage).push(generation);
+                lock(&self.shared.garbage).push(generation);
                 return Ok(true);
             };
             let record = record_of(record, &after);
@@ -172,5 +175,5 @@ impl EmbeddedStore {
 
 /// Whether a list has so many amendments that it should be rewritten.
 pub(super) fn is_worn(held: &Held) -> bool {
-    held.amended_bytes > REWRITE_BYTES.max(held.base_bytes / 2)
+    held.amended_bytes + held.next_seq * PAGE_COST > REWRITE_BYTES.max(held.base_bytes / 2)
 }

@@ -4,6 +4,7 @@
 //! follows a durable write in memory happens even if whoever asked has gone meanwhile, and in the order of the disk.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +21,8 @@ type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 struct Job {
     writes: Vec<Write>,
+    /// Something that these writes build on has failed, if this is set when their turn comes.
+    unless: Option<Arc<AtomicBool>>,
     done: Done,
 }
 
@@ -51,7 +54,7 @@ impl Writer {
 
     /// Queues the writes if there is room; nobody waits for them.
     pub(super) fn offer(&self, writes: Vec<Write>) -> bool {
-        let job = Job { writes, done: Box::new(|_| ()) };
+        let job = Job { writes, unless: None, done: Box::new(|_| ()) };
         self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
     }
 
@@ -64,7 +67,18 @@ impl Writer {
 impl Turn<'_> {
     /// Queues the writes; `done` gets their end.
     pub(super) fn send(self, writes: Vec<Write>, done: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
-        self.0.send(Job { writes, done: Box::new(done) });
+        self.0.send(Job { writes, unless: None, done: Box::new(done) });
+    }
+
+    /// As [`Self::send`], but nothing is written if `failed` is set by then. Writes that were queued before, and set it
+    /// in their `done`, either have ended by then or share the fate of these.
+    pub(super) fn send_unless(
+        self,
+        failed: Arc<AtomicBool>,
+        writes: Vec<Write>,
+        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+    ) {
+        self.0.send(Job { writes, unless: Some(failed), done: Box::new(done) });
     }
 
     /// Queues the writes and returns what `then` makes once they are durable. `then` runs even if the returned future
@@ -100,15 +114,17 @@ fn stopped() -> StoreError {
 
 fn run(disk: &Disk, queue: &mut mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
-        let mut writes = first.writes;
-        let mut ends = vec![first.done];
-        let mut bytes: usize = writes.iter().map(Write::size).sum();
-        while bytes < COMMIT_BYTES
-            && let Ok(job) = queue.try_recv()
-        {
-            bytes += job.writes.iter().map(Write::size).sum::<usize>();
-            writes.extend(job.writes);
-            ends.push(job.done);
+        let (mut writes, mut ends, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(job) = next {
+            if job.unless.is_some_and(|failed| failed.load(Ordering::Relaxed)) {
+                (job.done)(Err(StoreError::Storage("what this builds on could not be written".into())));
+            } else {
+                bytes += job.writes.iter().map(Write::size).sum::<usize>();
+                writes.extend(job.writes);
+                ends.push(job.done);
+            }
+            next = if bytes < COMMIT_BYTES { queue.try_recv().ok() } else { None };
         }
         let result = disk.write(&writes).map_err(|error| match error {
             StoreError::Storage(text) => text,
@@ -121,5 +137,36 @@ fn run(disk: &Disk, queue: &mut mpsc::Receiver<Job>) {
         for done in ends {
             done(result.clone().map_err(StoreError::Storage));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::store::disk::SEGMENT_BYTES;
+    use crate::store::log::device::Device;
+
+    #[tokio::test]
+    async fn what_builds_on_a_failed_write_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, _) = Disk::open(dir.path(), Device::default(), SEGMENT_BYTES).unwrap();
+        let writer = Writer::start(Arc::new(disk)).unwrap();
+        let failed = Arc::new(AtomicBool::new(false));
+        let (first, second) = (writer.turn().await.unwrap(), writer.turn().await.unwrap());
+        // The first job finds out that something failed before the second one has its turn, in a group of its own.
+        let (started, start) = oneshot::channel();
+        let (found, waits) = std::sync::mpsc::channel();
+        let finds_out = Arc::clone(&failed);
+        first.send(Vec::new(), move |_| {
+            started.send(()).unwrap();
+            waits.recv().unwrap();
+            finds_out.store(true, Ordering::Relaxed);
+        });
+        start.await.unwrap();
+        let (answer, end) = oneshot::channel();
+        second.send_unless(failed, Vec::new(), move |result| answer.send(result).unwrap());
+        found.send(()).unwrap();
+        assert!(matches!(end.await.unwrap(), Err(StoreError::Storage(_))));
     }
 }
