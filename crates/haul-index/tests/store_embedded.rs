@@ -422,3 +422,31 @@ async fn a_lookup_of_common_things_only_looks_at_so_many_rows() {
     let located = store.locate(&asker(), &vec![blob; limits::LOOKUP_KEYS], 1, false).await.unwrap();
     assert!(located.blobs.iter().all(|blob| blob.total == limits::LOCATED_PLACES));
 }
+
+/// A filter on a content starts from its rows, but only as long as they are few.
+#[tokio::test]
+async fn a_content_under_very_many_names_is_found_under_all_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let mut digest = RegistrationDigest::default();
+    connect(&store, ShareState { revision: 1, digest }).await;
+    let tx = store.begin(peer(), SHARE, None).await.unwrap();
+    let names: Vec<String> = (0..20_500).map(|number| format!("{number:05}")).collect();
+    for names in names.chunks(limits::PAGE_ENTRIES) {
+        let mut page = PageBuilder::new();
+        for name in names {
+            let kind = EntryKind::File { size: 1, executable: false, blob: Some(BlobId::new([0x77; 32])) };
+            let entry = Entry { directory: b"", name: name.as_bytes(), mtime_ns: 1, kind };
+            digest.add(&entry);
+            assert!(page.push(&Change::Upsert(entry)));
+        }
+        store.stage(tx, Bytes::from(page.finish())).await.unwrap();
+    }
+    store.commit(tx, ShareState { revision: 1, digest }, names.len() as u64).await.unwrap();
+    for text in ["hash:7", "hash:777777", &format!("hash:{}", "77".repeat(32))] {
+        let query = parse(text).unwrap();
+        let question = SearchQuestion { query: &query, limit: 5, cursor: None, away: false, now_ns: 0, exact: true };
+        let hits = store.search(&asker(), question).await.unwrap();
+        assert_eq!((hits.hits.len(), hits.total, hits.exact), (5, 20_500, true), "{text}");
+    }
+}

@@ -90,6 +90,11 @@ impl Memory {
         self.lists.iter(self.names.items(doc)).take_while(|item| *item < NODE).filter(|row| !self.rows.is_hidden(*row))
     }
 
+    /// Whether a document has this row, and it is not hidden.
+    pub(super) fn has_row(&self, doc: u32, row: u32) -> bool {
+        self.lists.find(self.names.items(doc), |item| item.cmp(&row)).is_ok() && !self.rows.is_hidden(row)
+    }
+
     /// How many rows and directories a document has.
     pub(super) fn item_count(&self, doc: u32) -> usize {
         self.lists.len(self.names.items(doc))
@@ -219,7 +224,7 @@ impl Memory {
 
     /// A new row that has its name but no place among the children yet.
     fn add_row(&mut self, slot: u32, node: u32, name: &[u8]) -> Result<u32, StoreError> {
-        let Some(name) = self.names.intern(name) else {
+        let Some(name) = Some(name).filter(|_| self.lists.have_room()).and_then(|name| self.names.intern(name)) else {
             self.prune(node);
             return Err(full());
         };

@@ -39,6 +39,8 @@ use order::Cursor;
 const WORK: u64 = 200_000;
 /// Directory parts count only if fewer hits than this fit by base name; the same for every page of one search.
 const DIRECTORY_PARTS_BELOW: u64 = 100;
+/// Hits that are presented under one lock: each may look at thousands of rows to count names.
+const PRESENTED: usize = 32;
 /// What is looked at while the lock is held.
 type Seen<'a> = (&'a Memory, &'a View);
 
@@ -103,7 +105,8 @@ pub(super) fn search(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Resu
     let Search { filters, matcher, budget, collector, .. } = search;
     let page = collector.finish();
     let near = total.near;
-    let hits = asking.look(|memory, view| present::present(memory, view, &filters, &matcher, &page.hits, near));
+    let shown = |hits: &[_]| asking.look(|memory, view| present::present(memory, view, &filters, &matcher, hits, near));
+    let hits = page.hits.chunks(PRESENTED).flat_map(shown).collect();
     let cursor = (page.more && !near).then(|| Cursor::write(question, epoch, page.after.as_ref(), &page.hits));
     Ok(Hits {
         hits,

@@ -37,6 +37,10 @@ impl Default for SearchSettings {
     }
 }
 
+/// Bytes of names after which a tail is frozen however few they are: whoever adds a name while a search reads the tail
+/// copies it, with the memory locked.
+const TAIL_BYTES: usize = 512 * 1024;
+
 /// Calm segments: each is at least so many times as large as all smaller ones together.
 const CALM_RATIO: u64 = 4;
 
@@ -126,7 +130,7 @@ impl Trigrams {
         // A search that still reads the tail keeps its own copy.
         Arc::make_mut(&mut self.tail).push(doc, name);
         self.quiet_visits = 0;
-        if self.tail.len() >= self.settings.tail_names {
+        if self.tail.len() >= self.settings.tail_names || self.tail.text_bytes() >= TAIL_BYTES {
             self.frozen.push(std::mem::take(&mut self.tail));
         }
     }
@@ -309,6 +313,17 @@ mod tests {
             let sizes: Vec<u32> = trigrams.segments.iter().map(|segment| segment.len()).collect();
             prop_assert!(trigrams.frozen.is_empty() && sizes.len() <= 4, "{:?}", sizes);
         }
+    }
+
+    #[test]
+    fn long_names_freeze_a_tail_early() {
+        let mut trigrams = Trigrams::default();
+        let name = "x".repeat(4_096);
+        for doc in 0..200 {
+            trigrams.add(doc, &name);
+            assert!(trigrams.tail.text_bytes() < TAIL_BYTES);
+        }
+        assert_eq!((trigrams.frozen.len(), held(&trigrams).len()), (1, 200));
     }
 
     #[test]

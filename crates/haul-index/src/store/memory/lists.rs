@@ -167,6 +167,11 @@ impl Lists {
         self.iter_from(list, (0, 0))
     }
 
+    /// Whether lists may still grow; a little more fits even then, so that entries can always be removed.
+    pub(in crate::store) fn have_room(&self) -> bool {
+        self.pool.has_room()
+    }
+
     /// How many numbers a list has.
     pub(in crate::store) fn len(&self, list: u32) -> usize {
         match form(list) {

@@ -26,19 +26,24 @@ impl Search<'_> {
     }
 }
 
-/// The documents of the contents that a `hash:` filter names.
+/// The documents of the contents that a `hash:` filter names, if they have few rows.
 fn by_hash(filters: &Filters<'_>, memory: &Memory) -> Option<Vec<u32>> {
     let digits =
         filters.query().filters.iter().filter(|filter| !filter.inverted).find_map(|filter| match &filter.test {
             Test::Hash(digits) => Some(digits),
             _ => None,
         })?;
-    let contents: Vec<u32> = match whole_hash(digits) {
-        Some(blob) => memory.contents.of_blob(&blob).into_iter().collect(),
-        None => memory.contents.of_prefix(digits).collect(),
+    let mut docs = Vec::new();
+    let mut fits = |content: u32| {
+        let room = CHOSEN + 1 - docs.len();
+        docs.extend(memory.rows_of_content(content).take(room).map(|row| memory.doc_of_row(row)));
+        docs.len() <= CHOSEN
     };
-    let rows = contents.into_iter().flat_map(|content| memory.rows_of_content(content).take(CHOSEN));
-    Some(rows.map(|row| memory.doc_of_row(row)).collect())
+    let few = match whole_hash(digits) {
+        Some(blob) => memory.contents.of_blob(&blob).into_iter().all(&mut fits),
+        None => memory.contents.of_prefix(digits).all(&mut fits),
+    };
+    few.then_some(docs)
 }
 
 fn whole_hash(digits: &str) -> Option<BlobId> {

@@ -158,10 +158,11 @@ impl Collector {
     /// The page in order.
     pub(super) fn finish(mut self) -> Page {
         self.best.sort_unstable();
+        // Told before any goes: what was cut off follows whatever becomes of these.
+        let more = self.best.len() >= self.wanted;
         let mut seen = HashSet::new();
         // A document that was freed and came back meanwhile may have been seen in two segments.
         self.best.retain(|hit| seen.insert((hit.place.doc(), hit.group)));
-        let more = self.best.len() >= self.wanted;
         self.best.truncate(self.wanted - 1);
         Page { hits: self.best, after: self.after, more }
     }

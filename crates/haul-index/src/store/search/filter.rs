@@ -233,7 +233,8 @@ fn matching(memory: &Memory, node: u32, components: &[String]) -> Vec<u32> {
 pub(super) fn collect_docs(memory: &Memory, node: u32, size: usize, docs: &mut Vec<u32>) -> bool {
     let mut nodes = vec![node];
     while let Some(node) = nodes.pop() {
-        docs.extend(memory.children_from(node, (0, 0)).map(|row| memory.doc_of_row(row)));
+        let room = (size + 1).saturating_sub(docs.len());
+        docs.extend(memory.children_from(node, (0, 0)).take(room).map(|row| memory.doc_of_row(row)));
         if docs.len() > size {
             return false;
         }

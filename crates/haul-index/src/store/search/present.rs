@@ -83,7 +83,11 @@ fn gather(
     };
     match candidate.group {
         // The row may have gone since it was collected.
-        Group::Row(row) => memory.rows_of_doc(doc).filter(|other| *other == row).for_each(add),
+        Group::Row(row) => {
+            if memory.has_row(doc, row) {
+                add(row);
+            }
+        }
         Group::Content(content) if memory.row_count_of_content(content) < memory.item_count(doc) => {
             memory.rows_of_content(content).filter(|row| memory.doc_of_row(*row) == doc).for_each(add);
         }

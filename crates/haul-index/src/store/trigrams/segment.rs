@@ -41,7 +41,8 @@ struct Run {
 /// Where a list stands.
 #[derive(Clone, Copy, Debug)]
 struct Filed {
-    start: u32,
+    /// The lists of some hundred million names take more than 4 GiB.
+    start: u64,
     count: u32,
 }
 
@@ -110,7 +111,10 @@ impl Segment {
 
     /// Bytes in memory.
     pub(in crate::store) fn bytes(&self) -> usize {
-        self.docs.capacity() * 4 + self.grams.capacity() * 4 + self.filed.capacity() * 8 + self.bytes.capacity()
+        self.docs.capacity() * 4
+            + self.grams.capacity() * 4
+            + self.filed.capacity() * size_of::<Filed>()
+            + self.bytes.capacity()
     }
 }
 
@@ -221,7 +225,7 @@ impl Builder {
         let mut ordinals = Vec::new();
         for list in &lists {
             self.unroll(list, &mut ordinals);
-            filed.push(Filed { start: bytes.len() as u32, count: list.count });
+            filed.push(Filed { start: bytes.len() as u64, count: list.count });
             list::encode(&mut bytes, &ordinals, docs);
         }
         bytes.extend([0; PADDING]);

@@ -24,6 +24,11 @@ impl Tail {
         self.docs.len()
     }
 
+    /// Bytes of all names.
+    pub(in crate::store) fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     pub(in crate::store) fn docs(&self) -> &[u32] {
         &self.docs
     }

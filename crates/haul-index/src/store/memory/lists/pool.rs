@@ -12,6 +12,9 @@ pub(super) const MOST: usize = 2_047;
 /// Words of a chunk; a block never crosses its end.
 const CHUNK: usize = 1 << 16;
 
+/// Chunks that are filled on purpose: 2^30 words are 16,384 chunks, and a few are kept for what must not fail.
+const MOST_CHUNKS: usize = (1 << 30) / CHUNK - 64;
+
 /// A block is named by the number of its first word, below 2^30 (4 GiB). Its first word is its class and its length,
 /// then its numbers follow; in a free block the second word names the next free one.
 #[derive(Debug)]
@@ -40,6 +43,11 @@ fn header(class: usize, len: usize) -> u32 {
 }
 
 impl Pool {
+    /// Whether blocks may still be made.
+    pub(super) fn has_room(&self) -> bool {
+        self.chunks.len() < MOST_CHUNKS
+    }
+
     /// The numbers of a block.
     pub(super) fn numbers(&self, block: u32) -> &[u32] {
         let words = &self.chunks[block as usize / CHUNK][block as usize % CHUNK..];
