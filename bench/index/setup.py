@@ -10,7 +10,6 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 # Debian's packages by the program that shows that they are there.
 PACKAGES = {
     "redis-server": "redis-server",
-    "opentracker": "opentracker",
     "plocate": "plocate",
     "sqlite3": "sqlite3",
     "apt-file": "apt-file",
