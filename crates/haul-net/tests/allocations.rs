@@ -7,14 +7,15 @@ mod common;
 use allocation_counter::measure;
 use haul_core::ids::{BlobId, PublicKey, ShareId};
 use haul_core::limits;
-use haul_core::manifest::ShareState;
+use haul_core::manifest::{Change, Entry, EntryKind, Page, PageBuilder, ShareState};
 use haul_core::path::SharePath;
 use haul_core::time::Timestamp;
 use haul_core::wire::frame::{FrameHeader, FrameKind, HEADER_BYTES};
 use haul_core::wire::index::{
-    BlobPlaces, Hello, Hit, HitKind, Hits, IndexAnswer, IndexRequest, Located, LocatedBlob, LookupKeys, Membership,
-    PeerCard, Place, Providers, Renewed, Welcome,
+    BlobPlaces, Hello, Hit, HitKind, Hits, IndexAnswer, IndexPush, IndexRequest, Located, LocatedBlob, LookupKeys,
+    Membership, PeerCard, Place, Providers, Renewed, Welcome,
 };
+use haul_core::wire::locate::read_locate;
 use haul_core::wire::peer::{LeafRange, PeerRequest};
 use haul_core::wire::{ByteString, Label, List, VERSION, decode, encode};
 use haul_net::connection::{Connection, ConnectionSettings, Inbound};
@@ -87,6 +88,8 @@ fn index_requests() -> Vec<Vec<u8>> {
         IndexRequest::Stats,
         IndexRequest::Remove { peer: key() },
         IndexRequest::Leave,
+        IndexRequest::Watch { watch: u64::MAX, query: "x".repeat(limits::QUERY_BYTES) },
+        IndexRequest::Unwatch { watch: u64::MAX },
         IndexRequest::Locate { blobs: List::new(vec![BlobId::empty(); limits::LOOKUP_KEYS]), max: 1, away: true },
         IndexRequest::Cards { numbers: List::new(vec![1; limits::CARDS]) },
     ]
@@ -132,6 +135,78 @@ fn no_number_in_a_request_is_believed() {
     }
 }
 
+fn hit() -> Hit {
+    Hit {
+        kind: HitKind::File,
+        name: text(3),
+        blob: Some(BlobId::empty()),
+        size: 1,
+        mtime_ns: 1,
+        peer: key(),
+        peer_name: label(),
+        share: label(),
+        path: SharePath::new(b"a/b/c").unwrap(),
+        names: 1,
+        copies: 1,
+        online: 1,
+        near: false,
+    }
+}
+
+fn index_pushes() -> Vec<Vec<u8>> {
+    let hits = vec![hit(); 3];
+    [
+        IndexPush::Revoked { time: Timestamp(1), revoked: vec![(key(), 1); 3] },
+        IndexPush::Match { watch: u64::MAX, hits, missed: true },
+    ]
+    .iter()
+    .map(encode)
+    .collect()
+}
+
+/// A page with files, a link, a folder and a remove, each with what it may have.
+fn pages() -> Vec<Vec<u8>> {
+    let file = EntryKind::File { size: u64::from(u32::MAX), executable: true, blob: Some(BlobId::empty()) };
+    let entry = |directory, name, kind| Change::Upsert(Entry { directory, name, mtime_ns: -1, kind });
+    let mut page = PageBuilder::new();
+    let changes = [
+        entry(b"", b"a", EntryKind::Directory),
+        entry(b"", b"b", EntryKind::Symlink { target: b"a" }),
+        entry(b"a", b"c", file),
+        Change::Remove { directory: b"a", name: b"d" },
+        entry(b"a/b", b"e", EntryKind::File { size: 0, executable: false, blob: None }),
+    ];
+    for change in &changes {
+        assert!(page.push(change));
+    }
+    vec![page.finish()]
+}
+
+/// Checking a page, and going through it if it is one, allocates nothing: it is read where it is.
+fn check_page(bytes: &[u8]) {
+    let info = measure(|| {
+        if let Ok(page) = Page::check(bytes) {
+            assert!(page.changes().count() <= bytes.len());
+        }
+    });
+    assert!(info.bytes_total <= 1024, "{} bytes for a page of {}", info.bytes_total, bytes.len());
+}
+
+/// The reader of Locate that is written by hand takes what the one for all messages takes, and fills the list as far.
+fn check_locate(bytes: &[u8]) {
+    let mut blobs = Vec::new();
+    let mut options = None;
+    let info = measure(|| options = read_locate(bytes, &mut blobs));
+    assert!(info.bytes_total <= bound(bytes.len()), "{} bytes for {}", info.bytes_total, bytes.len());
+    match decode::<IndexRequest>(bytes) {
+        Ok(IndexRequest::Locate { blobs: known, max, away }) => {
+            let options = options.unwrap();
+            assert_eq!((options.max, options.away, &blobs), (max, away, &known.into_vec()));
+        }
+        _ => assert!(options.is_none(), "{bytes:?}"),
+    }
+}
+
 /// Answers with a little of everything in every list.
 fn index_answers() -> Vec<Vec<u8>> {
     let blob = BlobId::empty();
@@ -147,21 +222,6 @@ fn index_answers() -> Vec<Vec<u8>> {
     };
     let place = Place { peer: 0, share: label(), path: path.clone(), mtime_ns: 1, executable: false };
     let places = BlobPlaces { blob: Some(blob), size: 1, places: vec![place; 2], total: 2 };
-    let hit = Hit {
-        kind: HitKind::File,
-        name: text(3),
-        blob: Some(blob),
-        size: 1,
-        mtime_ns: 1,
-        peer: key(),
-        peer_name: label(),
-        share: label(),
-        path,
-        names: 1,
-        copies: 1,
-        online: 1,
-        near: false,
-    };
     let welcome = Welcome {
         network: key(),
         certificate: text(9),
@@ -180,8 +240,16 @@ fn index_answers() -> Vec<Vec<u8>> {
             answers: vec![vec![places; 2]; 2],
             coverage_permille: 1_000,
         }),
-        IndexAnswer::Hits(Hits { hits: vec![hit; 2], ..Hits::default() }),
-        IndexAnswer::Peers { peers: vec![card; 2], more: false },
+        IndexAnswer::Hits(Hits { hits: vec![hit(); 2], ..Hits::default() }),
+        IndexAnswer::Peers { peers: vec![card.clone(); 2], more: false },
+        IndexAnswer::Located(Located {
+            peers: vec![1; 2],
+            blobs: vec![LocatedBlob::default(); 2],
+            ..Located::default()
+        }),
+        IndexAnswer::Cards { cards: vec![Some(card), None] },
+        IndexAnswer::Watching,
+        IndexAnswer::Unwatched,
     ]
     .iter()
     .map(encode)
@@ -241,6 +309,32 @@ proptest! {
     fn hostile_peer_requests(bytes in hostile(peer_requests())) {
         check::<PeerRequest>(&bytes);
     }
+
+    #[test]
+    fn hostile_index_answers(bytes in hostile(index_answers())) {
+        check::<IndexAnswer>(&bytes);
+    }
+
+    #[test]
+    fn hostile_index_pushes(bytes in hostile(index_pushes())) {
+        check::<IndexPush>(&bytes);
+    }
+
+    #[test]
+    fn hostile_pages(bytes in hostile(pages())) {
+        check_page(&bytes);
+    }
+
+    #[test]
+    fn hostile_locates(bytes in hostile(locates())) {
+        check_locate(&bytes);
+    }
+}
+
+fn locates() -> Vec<Vec<u8>> {
+    let blobs = |count| List::new(vec![BlobId::empty(); count]);
+    let locate = |count, max| encode(&IndexRequest::Locate { blobs: blobs(count), max, away: max > 1 });
+    vec![locate(0, 0), locate(1, 1), locate(3, u32::MAX), locate(limits::LOOKUP_KEYS, 256)]
 }
 
 /// Bytes that a connection allocates from its start to its end when these arrive in between.
