@@ -27,6 +27,7 @@ use haul_core::registry::session::{SessionState, Verdict};
 use haul_core::time::Timestamp;
 use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
 use haul_net::connection::{Connection, Inbound, InboundRequest, Inbox};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Allowance, ConnectionCount};
@@ -122,6 +123,8 @@ pub(crate) struct Session<S> {
     connection: Connection,
     registration: Registration,
     watching: Watching,
+    /// For questions whose answers may be large: no more of these are made than can wait to be written.
+    large_answers: Semaphore,
 }
 
 impl<S> Deref for Session<S> {

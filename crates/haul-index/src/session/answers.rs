@@ -28,6 +28,10 @@ use crate::store::{BrowseQuestion, Found, IndexStore, SearchQuestion};
 /// Bytes of lists in one answer: what stands around them fits beside it.
 const ANSWER_BYTES: usize = limits::FRAME_BYTES - 64 * 1024;
 
+/// Answers of up to a frame that one session makes before it has written them. Whoever asks 256 times and reads nothing
+/// has the output queue filled once, and not the memory with the rest.
+pub(super) const LARGE_ANSWERS: usize = 4;
+
 /// Work units of a place in an answer: its path is put together from several tables.
 const PLACE_COST: usize = 10;
 /// Work units of a question that may go through lists, besides what it finds there.
@@ -47,6 +51,20 @@ pub(super) async fn answer<S: IndexStore>(
         IndexRequest::Leave => Some("the peer left"),
         _ => None,
     };
+    let is_large = matches!(
+        request,
+        IndexRequest::Search { .. }
+            | IndexRequest::Lookup { .. }
+            | IndexRequest::Locate { .. }
+            | IndexRequest::Cards { .. }
+            | IndexRequest::Browse { .. }
+            | IndexRequest::Peers { .. }
+    );
+    // Kept until the answer is in the output queue. The semaphore is never closed.
+    let _turn = if is_large { session.large_answers.acquire().await.ok() } else { None };
+    if is_large && session.connection.close_reason().is_some() {
+        return Done::Nothing;
+    }
     let outcome = find(&session, request).await;
     let ends = if outcome.as_ref().is_err_and(ends_session) { Some("the session is over") } else { ends };
     let _ = inbound.answer(&outcome.unwrap_or_else(IndexAnswer::Refused)).await;

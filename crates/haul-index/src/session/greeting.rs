@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::registration::Registration;
 use super::watching::Watching;
-use super::{Caller, OpenedAs, Session, Visitor};
+use super::{Caller, OpenedAs, Session, Visitor, answers};
 use crate::members::{self, Member};
 use crate::presence::Arrival;
 use crate::state::{IndexState, blocking, refusal};
@@ -125,6 +125,7 @@ async fn open<S: IndexStore>(
         connection: caller.connection.clone(),
         registration: Registration::new(was_present),
         watching: Watching::new(Arc::clone(&state.watches), id),
+        large_answers: tokio::sync::Semaphore::new(answers::LARGE_ANSWERS),
     };
     Ok(((session, member.role), welcome))
 }

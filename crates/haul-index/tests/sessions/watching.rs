@@ -10,7 +10,7 @@ use futures_util::task::AtomicWaker;
 use haul_core::ids::ShareId;
 use haul_core::limits;
 use haul_core::trust::Role;
-use haul_core::wire::index::{Hit, IndexAnswer, IndexPush, IndexRequest, Membership, Refusal};
+use haul_core::wire::index::{Hit, IndexAnswer, IndexPush, IndexRequest, Membership, Refusal, Stats};
 use haul_core::wire::{Label, List};
 use haul_index::Invitation;
 use haul_net::connection::{Connection, ConnectionSettings, Inbound};
@@ -275,4 +275,46 @@ async fn a_watcher_that_hangs_holds_nobody_up_and_learns_that_it_missed_somethin
         }
     }
     assert!(!told.is_empty() && told.len() < 14 * 900, "{}", told.len());
+}
+
+/// What the index tells of itself.
+async fn stats(peer: &Peer) -> Stats {
+    let IndexAnswer::Stats(stats) = peer.ask(IndexRequest::Stats).await else { panic!("no totals") };
+    stats
+}
+
+#[tokio::test]
+async fn who_reads_no_answers_gets_a_few_made_and_not_all() {
+    let f = Fixture::start().await;
+    let (peer, _) = f.member(2).await;
+    let long = "n".repeat(240);
+    let files = Files::new(1, (0..900).map(|file| format!("{long}-{file:03}")).collect());
+    peer.register(share(1), &files).await;
+    let ticket = f.ticket(Role::Member).await;
+    let gate = Arc::new(Gate::default());
+    let transport = Stalling { inner: f.index.connect_in_memory(peer_id(1)), gate: Arc::clone(&gate) };
+    let (connection, inbox) = Connection::start(transport, f.index.index_key(), ConnectionSettings::default());
+    let hanging = Peer { connection, inbox, key: key(1) };
+    hanging.hello(Membership::Ticket(ticket.secret)).await.unwrap();
+    let before = stats(&peer).await;
+    gate.closed.store(true, Ordering::SeqCst);
+    let mut asking = tokio::task::JoinSet::new();
+    let query = "nnn".to_owned();
+    let search = IndexRequest::Search { query, limit: 1_000, cursor: None, away: false, exact: false };
+    let questions = std::iter::repeat_n(search, limits::REQUESTS_IN_FLIGHT - 1).chain([IndexRequest::Leave]);
+    for question in questions {
+        let connection = hanging.connection.clone();
+        asking.spawn(async move { drop(connection.request::<_, IndexAnswer>(&question).await) });
+    }
+    // It leaves with its last request: then the index has begun all before it.
+    let asked = async {
+        loop {
+            let now = stats(&peer).await;
+            if now.peers_online < before.peers_online {
+                return now.searches - before.searches;
+            }
+        }
+    };
+    let made = tokio::time::timeout(PATIENCE, asked).await.unwrap();
+    assert!(made > 0 && made < 40, "{made} answers of half a megabyte were made");
 }
