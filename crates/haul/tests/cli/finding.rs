@@ -23,7 +23,8 @@ fn hits_for_scripts_are_the_daemons_lines() {
     let daemon = searched();
     let output = daemon.run(&["search", "--json", "llama", "70b", "--limit", "7", "--away"]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{HIT}\n{HOSTILE}\n{SUMMARY}\n"));
-    assert_eq!(daemon.asked(), [r#"POST /v1/search {"query":"llama 70b","limit":7,"all":false,"away":true}"#]);
+    let asked = r#"POST /v1/search {"query":"llama 70b","limit":7,"all":false,"away":true,"count":false}"#;
+    assert_eq!(daemon.asked(), [asked]);
 }
 
 #[test]

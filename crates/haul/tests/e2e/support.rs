@@ -8,12 +8,15 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, test_kill_process_group};
 use serde_json::Value;
 
 /// Longer than anything here takes on a loaded machine; a test that needs it has failed.
 const DEADLINE: Duration = Duration::from_mins(2);
+/// For what a wrapper ran to end after a signal that nothing survives; longer only where nobody collects orphans.
+const ORPHAN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The program under test.
 pub(crate) fn haul() -> Command {
@@ -155,10 +158,16 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let group = Pid::from_raw(self.child.id() as i32);
         if matches!(self.child.try_wait(), Ok(None)) {
             signal(&format!("-{}", self.pid()), "KILL");
         }
         let _ = self.child.wait();
+        // What a wrapper ran dies with it, but perhaps a moment later, and holds its locks until then.
+        let end = Instant::now() + ORPHAN_DEADLINE;
+        while group.is_some_and(|group| test_kill_process_group(group).is_ok()) && Instant::now() < end {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
 }
 
@@ -211,9 +220,9 @@ impl Finished {
 /// Asks again until the answer holds; for what another process does in its own time.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + DEADLINE;
+    let end = Instant::now() + DEADLINE;
     while !holds() {
-        assert!(std::time::Instant::now() < end, "never came true: {what}");
+        assert!(Instant::now() < end, "never came true: {what}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }

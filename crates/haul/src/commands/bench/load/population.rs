@@ -120,7 +120,7 @@ impl Population {
     /// The seed of a peer's key. `crowd` tells peers that register from those that only ask.
     pub(crate) fn key_seed(&self, crowd: &str, peer: u32) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"haul bench key");
+        hasher.update(b"key of a peer of a load");
         hasher.update(&self.seed.to_le_bytes());
         hasher.update(crowd.as_bytes());
         hasher.update(&peer.to_le_bytes());
