@@ -57,7 +57,8 @@ pub(super) async fn follow<S: IndexSession>(folder: Arc<Folder>, line: Line<S>) 
             }
             Err(Failure::Ended(ended)) => return Err(ended),
             Err(Failure::Refused(Refusal::Busy { retry_after_ms })) => {
-                let wait = jittered(Duration::from_millis(retry_after_ms));
+                // Not before the time told, and not all at that time.
+                let wait = Duration::from_millis(retry_after_ms) + jittered(BACK_OFF);
                 tracing::info!(share = %folder.record.name, ?wait, "the index is busy; the share is registered later");
                 folder.set_refused(format!("the index is busy; trying again in {:.0} s", wait.as_secs_f64().ceil()));
                 tokio::time::sleep(wait).await;
