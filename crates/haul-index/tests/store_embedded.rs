@@ -205,6 +205,27 @@ async fn a_running_lease_outlives_a_restart_on_the_same_boot_only() {
     assert_eq!(total(&store, "file-00001", false).await, 0, "it left");
 }
 
+/// The work of a search would tell whoever may not see a share which names it has.
+#[tokio::test]
+async fn work_on_names_of_a_hidden_share_is_not_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    connect(&store, ShareState::default()).await;
+    let mut digest = RegistrationDigest::default();
+    let state = commit(&store, None, &mut digest).await;
+    let query = parse("file-00007").unwrap();
+    let examined = async || {
+        let question = SearchQuestion { query: &query, limit: 10, cursor: None, away: false, now_ns: 0, exact: false };
+        let stranger = Asker { peer: PeerId::new([3; 32]).unwrap(), groups: Vec::new() };
+        let hits = store.search(&stranger, question).await.unwrap();
+        (hits.total, hits.examined)
+    };
+    assert_eq!(examined().await, (1, 1));
+    let hidden = ShareOffer { groups: vec![Label::new("lab").unwrap()], ..offer(state) };
+    store.open(peer(), hidden).await.unwrap();
+    assert_eq!(examined().await, (0, 0));
+}
+
 #[tokio::test]
 async fn limits_are_refused() {
     let dir = tempfile::tempdir().unwrap();

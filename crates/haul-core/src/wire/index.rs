@@ -534,7 +534,8 @@ pub struct Hits {
     pub exact: bool,
     /// Share of the index that took part, in thousandths.
     pub coverage_permille: u16,
-    /// Names that were compared with the query: the work done.
+    /// Names that were compared with the query: the work done. 0 where some share is not for everyone: names of shares
+    /// that the asker may not see are compared too.
     pub examined: u64,
     /// Microseconds in the index.
     pub index_us: u64,

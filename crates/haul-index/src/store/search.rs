@@ -114,7 +114,8 @@ pub(super) fn search(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Resu
         total: total.hits,
         exact: total.exact,
         coverage_permille: 1_000,
-        examined: budget.examined,
+        // Names of shares that the asker may not see are looked at too, and nothing may tell of them.
+        examined: if asking.look(|memory, _| memory.shares.all_are_public()) { budget.examined } else { 0 },
         index_us: 0,
     })
 }

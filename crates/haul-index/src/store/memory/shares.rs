@@ -4,7 +4,7 @@
 //! "may see, open, and its peer connected". Leaving, crashing, closing or a change of groups flips bits; no row is
 //! touched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -107,6 +107,8 @@ pub(in crate::store) struct Shares {
     pub(in crate::store) doomed: Vec<u32>,
     free: Vec<u32>,
     views: HashMap<Vec<Label>, Arc<View>>,
+    /// Slots that not everyone may see.
+    restricted: HashSet<u32>,
     /// Some share may have so many amendments that its list should be rewritten.
     pub(in crate::store) worn: AtomicBool,
 }
@@ -194,6 +196,11 @@ impl Shares {
     pub(in crate::store) fn refresh(&mut self, slot: u32) {
         let there = self.is_there(slot);
         let record = &self.slots[slot as usize];
+        if record.state == SlotState::Live && !may_see(&record.groups, &[]) {
+            self.restricted.insert(slot);
+        } else {
+            self.restricted.remove(&slot);
+        }
         for (groups, view) in &mut self.views {
             Arc::make_mut(view).set(slot, is_allowed(record, groups), there);
         }
@@ -209,6 +216,11 @@ impl Shares {
                 view.shown.set(slot, there && view.allowed.get(slot));
             }
         }
+    }
+
+    /// Whether every share may be seen by everyone.
+    pub(in crate::store) fn all_are_public(&self) -> bool {
+        self.restricted.is_empty()
     }
 
     fn is_there(&self, slot: u32) -> bool {
