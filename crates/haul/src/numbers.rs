@@ -14,9 +14,6 @@ use serde::{Deserialize, Serialize};
 use crate::errors::Failure;
 use crate::output::Output;
 
-/// More are not worth a number.
-const REMEMBERED: usize = 1_000;
-
 /// Something that a number stands for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Numbered {
@@ -67,6 +64,9 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
+    /// More are not worth a number.
+    pub(crate) const REMEMBERED: usize = 1_000;
+
     /// Those of the terminal behind standard output; none off a terminal.
     pub(crate) fn of_terminal(output: &Output, home: Option<&Home>) -> Self {
         if !output.out_is_terminal {
@@ -119,8 +119,8 @@ impl Numbers {
         let Some(lists) = &self.lists else { return };
         let mut lists = lists.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut lists);
-        lists.hits.truncate(REMEMBERED);
-        lists.providers.truncate(REMEMBERED);
+        lists.hits.truncate(Self::REMEMBERED);
+        lists.providers.truncate(Self::REMEMBERED);
         if let Some(file) = &self.file
             && let Some(folder) = file.parent()
         {
@@ -167,7 +167,7 @@ impl Numbers {
         for text in texts {
             let ends = text.split_once('-').and_then(|(first, last)| Some((number(first)?, number(last)?)));
             match ends {
-                Some((first, last)) if self.are_on() && first <= last && last <= REMEMBERED => {
+                Some((first, last)) if self.are_on() && first <= last && last <= Self::REMEMBERED => {
                     expanded.extend((first..=last).map(|number| number.to_string()));
                 }
                 _ => expanded.push(text.clone()),

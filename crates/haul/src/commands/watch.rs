@@ -18,7 +18,7 @@ use crate::client::Received;
 use crate::context::Context;
 use crate::errors::Failure;
 use crate::exit::Exit;
-use crate::numbers::Numbered;
+use crate::numbers::{Numbered, Numbers};
 use crate::output::text::{escape, short_id, size, width};
 use crate::output::{Format, Style};
 use told::Told;
@@ -164,7 +164,8 @@ impl View<'_> {
     fn row(&mut self, hit: &HitRecord) -> String {
         let output = &self.context.output;
         let mut row = String::new();
-        if self.context.numbers.are_on() {
+        // What has no number any more is shown without; each number costs a copy of all before it.
+        if self.context.numbers.are_on() && self.numbered.len() < Numbers::REMEMBERED {
             self.numbered.push(Numbered::from(hit));
             self.context.numbers.remember_hits(self.numbered.clone());
             row.push_str(&format!("{:>2}  ", self.numbered.len()));

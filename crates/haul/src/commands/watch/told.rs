@@ -6,6 +6,8 @@ use haul_peer::api::records::{ContentState, HitRecord};
 
 /// Names that are remembered; the oldest are forgotten first.
 const REMEMBERED: usize = 10_000;
+/// Contents that are remembered of one name; when there are more, they are forgotten together, and one may come again.
+const CONTENTS: usize = 100;
 
 /// What is new about a match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,11 @@ impl Told {
         let contents = self.names.entry(hit.name.clone()).or_default();
         if hit.state == ContentState::Hashing {
             return News { name: !known, content: false };
+        }
+        if contents.len() >= CONTENTS && !contents.contains(&hit.id) {
+            contents.retain(Option::is_none);
+            contents.insert(hit.id.clone());
+            return News { name: true, content: true };
         }
         let first = contents.is_empty();
         let content = contents.insert(hit.id.clone());
@@ -99,7 +106,12 @@ mod tests {
         for n in 0..2 * REMEMBERED {
             assert!(told.hear(&hit(&n.to_string(), Some("1"), Kind::File)).name);
         }
+        for n in 0..10 * CONTENTS {
+            let news = told.hear(&hit("one name", Some(&n.to_string()), Kind::File));
+            assert_eq!(news, News { name: n != 0 || news.name, content: true });
+        }
         assert!(told.names.len() <= REMEMBERED && told.order.len() <= REMEMBERED);
+        assert!(told.names.values().all(|contents| contents.len() <= CONTENTS));
         assert!(!told.hear(&hit(&(2 * REMEMBERED - 1).to_string(), Some("1"), Kind::File)).name);
     }
 }
