@@ -85,10 +85,14 @@ pub(crate) async fn run(args: &SearchArgs, index: Option<&str>, output: &Output)
         check(&set, &setting, &session, args, &mut outcome).await?;
     }
     set.publish(&mut outcome, args)?;
-    let churn = peers.filter(|_| args.churn > 0.0).map(|peers| {
-        let per_second = f64::from(args.load.peers) * args.churn / 100.0;
-        Churn::start(peers, setting.peers.clone(), per_second, args.load.seed)
-    });
+    // Peers that nobody disturbs stay until all is measured.
+    let (churn, _resting) = match peers {
+        Some(peers) if args.churn > 0.0 => {
+            let per_second = f64::from(args.load.peers) * args.churn / 100.0;
+            (Some(Churn::start(peers, setting.peers.clone(), per_second, args.load.seed)), None)
+        }
+        resting => (None, resting),
+    };
     let measured = measure(&set, &session, args, &mut outcome).await?;
     if let Some(churn) = churn {
         outcome.figure("peers_left_and_returned", churn.stop().await? as f64);
