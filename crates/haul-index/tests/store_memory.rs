@@ -11,7 +11,7 @@ use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::limits;
 use haul_core::manifest::{Change, Entry, EntryKind, PageBuilder, RegistrationDigest, ShareState};
 use haul_core::wire::Label;
-use haul_index::store::{EmbeddedStore, IndexStore, ShareOffer};
+use haul_index::store::{EmbeddedStore, IndexStore, ShareOffer, StoreSettings};
 
 /// Entries of one share, each of its own peer.
 const SHARE: usize = 100_000;
@@ -109,11 +109,8 @@ async fn register(store: &EmbeddedStore, text: &[u8]) -> usize {
 async fn restart(dir: &Path, entries: usize) {
     let before = anonymous();
     let (start, start_cpu) = (Instant::now(), cpu());
-    let store = EmbeddedStore::open(dir).unwrap();
-    println!("open after {:.2?}", start.elapsed());
-    while store.stats().loaded_permille < 1_000 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let settings = StoreSettings { load_at_once: u64::MAX, ..StoreSettings::default() };
+    let store = EmbeddedStore::open_with(dir, settings).unwrap();
     let spent = cpu().saturating_sub(start_cpu).as_nanos() as f64 / entries as f64;
     println!("loaded after {:.2?}, {spent:.0} ns of CPU each", start.elapsed());
     while store.maintain(Duration::from_secs(1)).await.unwrap() {}

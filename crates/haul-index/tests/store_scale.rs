@@ -10,7 +10,7 @@ use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::manifest::{Change, Entry, EntryKind, PageBuilder, RegistrationDigest, ShareState};
 use haul_core::query::parse;
 use haul_core::wire::Label;
-use haul_index::store::{Asker, EmbeddedStore, IndexStore, SearchQuestion, ShareOffer};
+use haul_index::store::{Asker, EmbeddedStore, IndexStore, SearchQuestion, ShareOffer, StoreSettings};
 
 const ENTRIES: usize = 1_000_000;
 const COMMIT: usize = 10_000;
@@ -222,11 +222,8 @@ async fn run() {
     drop(store);
     let size: u64 = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
     let start = Instant::now();
-    let store = EmbeddedStore::open(dir.path()).unwrap();
-    println!("open after {:.1?}; files on disk {} MiB", start.elapsed(), size >> 20);
-    while store.stats().loaded_permille < 1_000 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    println!("loaded after {:.1?}", start.elapsed());
+    let settings = StoreSettings { load_at_once: u64::MAX, ..StoreSettings::default() };
+    let store = EmbeddedStore::open_with(dir.path(), settings).unwrap();
+    println!("loaded after {:.1?}; files on disk {} MiB", start.elapsed(), size >> 20);
     assert_eq!(store.stats().files, ENTRIES as u64);
 }
