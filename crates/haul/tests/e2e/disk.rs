@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Home, Running, failing_at, leftovers, pattern, up, wait_ready};
+use crate::support::{Home, Running, failing_at, leftovers, pattern, peer, up, wait_ready};
 
 const MIB: usize = 1024 * 1024;
 
@@ -67,16 +67,7 @@ fn an_index_whose_sync_fails_acknowledges_nothing_then_and_goes_on_in_another_fi
     let index = index_home.start_command(failing);
     let ticket = index.ticket();
     let address = index.ready["index_addr"].as_str().unwrap().to_owned();
-    let peer = peer_home.start([
-        "peer",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--web-listen",
-        "127.0.0.1:0",
-        "--join",
-        &ticket,
-    ]);
+    let peer = peer_home.start(peer(&["--join", &ticket]));
     peer_home.run(["share", "add", "--json", data.path().to_str().unwrap()]).ok();
     wait_ready(&peer_home);
     assert!(fs::read_to_string(&log).unwrap().contains("EIO"), "a sync has failed");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Home, Running, eventually, killed_at, logged_bytes, pattern, up, wait_ready, write_old};
+use crate::support::{Home, Running, eventually, killed_at, logged_bytes, pattern, peer, up, wait_ready, write_old};
 
 const MIB: usize = 1024 * 1024;
 /// `haul_core::limits::CHECKPOINT_BYTES`.
@@ -97,16 +97,7 @@ fn a_killed_index_keeps_what_it_acknowledged() {
     let mut index = index_home.start_command(killed_at("fdatasync", Some(&segment), 4, &log, &arguments));
     let ticket = index.ticket();
     let address = index.ready["index_addr"].as_str().unwrap().to_owned();
-    let peer = peer_home.start([
-        "peer",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--web-listen",
-        "127.0.0.1:0",
-        "--join",
-        &ticket,
-    ]);
+    let peer = peer_home.start(peer(&["--join", &ticket]));
     let path = data.path().to_str().unwrap();
     peer_home.run(["share", "add", "--json", path]).ok();
     // Each further change is another commit, until the counted one kills the index.
@@ -127,7 +118,7 @@ fn a_killed_index_keeps_what_it_acknowledged() {
     let found = Home::new().run(["search", "--json", "--away", "--limit", "1", "--index", &ticket, "ext:txt"]);
     let total = found.record("summary")["total"].as_u64().unwrap();
     assert!(total >= acknowledged, "{total} of {acknowledged} acknowledged entries are there");
-    let peer = peer_home.start(["peer", "--json", "--listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0"]);
+    let peer = peer_home.start(crate::support::peer(&[]));
     wait_ready(&peer_home);
     peer.stop();
     index.stop();

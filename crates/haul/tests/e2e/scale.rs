@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Instant;
 
-use crate::support::{Home, eventually};
+use crate::support::{Home, eventually, peer};
 
 const FILES: usize = 1_000_000;
 const PER_FOLDER: usize = 1_000;
@@ -22,16 +22,7 @@ fn a_million_empty_files_are_registered_and_found() {
     let (index_home, peer_home) = (Home::new(), Home::new());
     let index = index_home.start(["index", "--json", "--index-listen", "127.0.0.1:0"]);
     let ticket = index.ticket();
-    let peer = peer_home.start([
-        "peer",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--web-listen",
-        "127.0.0.1:0",
-        "--join",
-        &ticket,
-    ]);
+    let peer = peer_home.start(peer(&["--join", &ticket]));
     let began = Instant::now();
     peer_home.run(["share", "add", "--json", data.path().to_str().unwrap()]).ok();
     let (mut walked, mut registered) = (None, 0);

@@ -323,9 +323,15 @@ pub(crate) fn up<'a>(extra: &[&'a str]) -> Vec<&'a str> {
     arguments
 }
 
-/// `haul …` under strace, which kills the process when one of its threads makes its `when`-th call of `call` on the file `on` (on
-/// any, if none), and
-/// writes every such call to `log`.
+/// Arguments of `haul peer` on loopback with free ports.
+pub(crate) fn peer<'a>(extra: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["peer", "--json", "--listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0"];
+    arguments.extend(extra);
+    arguments
+}
+
+/// `haul …` under strace, which kills the process when one of its threads makes its `when`-th call of `call` on the file
+/// `on` (on any, if none), and writes every such call to `log`.
 pub(crate) fn killed_at(call: &str, on: Option<&Path>, when: usize, log: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("strace");
     command

@@ -4,24 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Home, Running, eventually, leftovers, pattern, wait_ready};
+use crate::support::{Home, Running, eventually, leftovers, pattern, peer, wait_ready};
 
 const CONTENT_BYTES: usize = 3 * 1024 * 1024 + 17;
-
-fn peer(home: &Home, ticket: &str, name: &str) -> Running {
-    home.start([
-        "peer",
-        "--json",
-        "--name",
-        name,
-        "--listen",
-        "127.0.0.1:0",
-        "--web-listen",
-        "127.0.0.1:0",
-        "--join",
-        ticket,
-    ])
-}
 
 #[test]
 fn launch_register_search_lookup_choose_transfer_verify_exit() {
@@ -37,7 +22,8 @@ fn launch_register_search_lookup_choose_transfer_verify_exit() {
     // Launch the index, then the peers.
     let index = index_home.start(["index", "--json", "--index-listen", "127.0.0.1:0"]);
     let ticket = index.ticket();
-    let running = [peer(first, &ticket, "one"), peer(second, &ticket, "two"), peer(third, &ticket, "three")];
+    let start = |home: &Home, name: &str| home.start(peer(&["--name", name, "--join", &ticket]));
+    let running = [start(first, "one"), start(second, "two"), start(third, "three")];
     let pids: Vec<u32> = running.iter().map(Running::pid).chain([index.pid()]).collect();
 
     // Register, each peer its own folder.
