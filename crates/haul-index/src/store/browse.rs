@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use haul_core::limits;
 use haul_core::manifest::{Change, Entry, EntryKind, PageBuilder};
@@ -12,6 +13,9 @@ use super::memory::Memory;
 use super::memory::lists::At;
 use super::memory::shares::View;
 use super::{BrowseQuestion, StoreError};
+
+/// After a restart, when to ask again for a share whose list is still read from disk: few take longer than seconds.
+const LOADING: Duration = Duration::from_millis(500);
 
 /// Directory and name of the last entry of an answer.
 type Cursor = (Vec<u8>, Vec<u8>);
@@ -28,16 +32,19 @@ pub(super) fn browse(memory: &Memory, view: &View, question: &BrowseQuestion<'_>
     let mut shown: Vec<_> = peer
         .shares
         .iter()
-        .filter_map(|(id, share)| Some((&share.name, *id, share.held?.slot)))
-        .filter(|(_, _, slot)| view.shown.get(*slot))
+        .filter_map(|(id, share)| Some((&share.name, *id, share.held?.slot, share.loaded)))
+        .filter(|(_, _, slot, _)| view.shown.get(*slot))
         .collect();
     shown.sort_unstable();
     let Some(wanted) = question.share else {
-        let names = shown.iter().map(|(name, _, _)| name.as_str().as_bytes());
+        let names = shown.iter().map(|(name, ..)| name.as_str().as_bytes());
         return Ok(list_shares(names, after.as_ref()));
     };
-    let slot =
-        shown.iter().find(|(name, _, _)| *name == wanted).map(|(_, _, slot)| *slot).ok_or(StoreError::NotFound)?;
+    let (.., slot, loaded) = *shown.iter().find(|(name, ..)| *name == wanted).ok_or(StoreError::NotFound)?;
+    if !loaded {
+        // Half a listing would look like a whole one, and whoever fetches the folder would miss the other half.
+        return Err(StoreError::Busy { retry_after: LOADING });
+    }
     let root = memory.shares.slot(slot).root;
     let path = question.path.as_bytes();
     let Some(node) = memory.directories.find(&memory.names, root, path) else {

@@ -245,13 +245,14 @@ mod tests {
     use bytes::Bytes;
     use haul_core::ids::BlobId;
     use haul_core::manifest::{Entry, EntryKind, PageBuilder, ShareState};
+    use haul_core::path::SharePath;
     use haul_core::query::parse;
     use haul_core::wire::List;
     use haul_core::wire::index::LookupKeys;
 
     use super::*;
     use crate::store::embedded::{EmbeddedStore, StoreSettings};
-    use crate::store::{Asker, IndexStore, Opened, SearchQuestion, ShareOffer};
+    use crate::store::{Asker, BrowseQuestion, IndexStore, Opened, SearchQuestion, ShareOffer};
 
     const FILES: usize = 200;
 
@@ -307,6 +308,14 @@ mod tests {
         (copies, hits.coverage_permille)
     }
 
+    async fn browsed(store: &EmbeddedStore, share: u8) -> Result<(), StoreError> {
+        let asker = Asker { peer: peer(1), groups: Vec::new() };
+        let (name, path) = (Label::new(format!("share-{share}")).unwrap(), SharePath::default());
+        let question =
+            BrowseQuestion { peer: peer(share), share: Some(&name), path: &path, recursive: true, cursor: None };
+        store.browse(&asker, question).await.map(|listing| assert!(!listing.page.is_empty()))
+    }
+
     async fn places(store: &EmbeddedStore, share: u8) -> (u32, u16) {
         let asker = Asker { peer: peer(1), groups: Vec::new() };
         let keys = LookupKeys::Blobs(List::new(vec![blob(share)]));
@@ -331,6 +340,7 @@ mod tests {
             let state = states[usize::from(share) - 1];
             assert_eq!(store.open(peer(share), offer(share, state)).await.unwrap(), Opened::Same);
         }
+        assert!(matches!(browsed(&store, 1).await, Err(StoreError::Busy { .. })), "half a listing is none");
         commit(&store, 2, Some(states[1]), "third").await;
         assert_eq!(places(&store, 2).await.0, 3 * FILES as u32);
         commit(&store, 3, None, "anew").await;
@@ -344,6 +354,7 @@ mod tests {
         for (share, expected) in (1..).zip(expected) {
             assert_eq!(places(&store, share).await, (expected as u32, 1_000));
         }
+        browsed(&store, 1).await.unwrap();
         assert_eq!((store.stats().files, store.stats().loaded_permille), (expected.iter().sum(), 1_000));
         // And so it is on disk.
         drop(store);
