@@ -55,14 +55,14 @@ pub struct Filter {
 /// What a filter tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Test {
-    /// A file of at least `min` and at most `max` bytes.
+    /// A file, or the files in a directory and below together, of at least `min` and at most `max` bytes.
     Size {
         /// Bytes, included.
         min: u64,
         /// Bytes, included.
         max: u64,
     },
-    /// Last modified at least `min_ns` and at most `max_ns` nanoseconds ago.
+    /// Last modified at least `min_ns` and at most `max_ns` nanoseconds ago; fails where nobody told when.
     Age {
         /// Nanoseconds, included.
         min_ns: i64,

@@ -150,17 +150,19 @@ fn hits() -> Hits {
         name: bytes("a.txt"),
         blob: Some(blob()),
         size: 1_000,
+        files: None,
         mtime_ns: -1,
         peer: key(2),
         peer_name: label("lab-3"),
         share: label("docs"),
         path: path("a.txt"),
         names: 1,
+        contents: 3,
         copies: 2,
         online: 1,
         near: false,
     };
-    let directory = Hit { kind: HitKind::Directory, blob: None, near: true, ..hit.clone() };
+    let directory = Hit { kind: HitKind::Directory, blob: None, files: Some(300), near: true, ..hit.clone() };
     Hits {
         hits: vec![hit, directory],
         cursor: None,

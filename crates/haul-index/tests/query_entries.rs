@@ -117,18 +117,29 @@ type Told = BTreeSet<(HitKind, Vec<u8>, Option<BlobId>)>;
 
 fn judged(files: &[File], query: &Query) -> Told {
     let mut told = Told::new();
+    let path = |file: &File| [file.directory, &file.name].join("/").trim_start_matches('/').to_owned();
     for (share, (owner, peer_name, share_name)) in SHARES.into_iter().enumerate() {
         let origin = Origin::new(&peer(owner), &label(peer_name), &label(share_name));
         for file in entries(files, share) {
             let parts = file.directory.split('/').filter(|part| !part.is_empty());
             let directories: Vec<String> = parts.map(|part| fold(part.as_bytes())).collect();
             let kind = if is_folder(&file) { HitKind::Directory } else { HitKind::File };
+            let below = [path(&file), String::from("/")].concat();
+            let size = match kind {
+                HitKind::Directory => {
+                    let all = entries(files, share).into_iter();
+                    all.filter(|other| !is_folder(other) && path(other).starts_with(&below))
+                        .map(|other| other.size)
+                        .sum()
+                }
+                _ => file.size,
+            };
             let entry = FoldedEntry {
                 origin: &origin,
                 directories: &directories,
                 name: &fold(file.name.as_bytes()),
                 kind,
-                size: file.size,
+                size: Some(size),
                 mtime_ns: file.mtime_ns,
                 blob: file.blob.map(blob),
             };

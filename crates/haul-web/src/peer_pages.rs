@@ -11,14 +11,16 @@ const PAGES: [(&str, &str); 3] = [("/", "Search"), ("/shares", "Shares"), ("/tra
 
 /// A file or folder that was found.
 pub struct FoundRow {
-    /// Base name.
+    /// Base name, of a folder with a slash behind it.
     pub name: String,
-    /// Size for people; empty for folders.
+    /// Size for people, of a folder with the number of its files.
     pub size: String,
     /// Copies that are online, and in all.
     pub copies: String,
     /// Peer and path.
     pub place: String,
+    /// Other contents of this name, and other names of this content; empty if there are none.
+    pub also: String,
     /// What to type to get it.
     pub command: String,
     /// It only comes near to the query.
@@ -80,7 +82,10 @@ pub fn search(query: &str, status: Option<&str>, found: &[FoundRow]) -> String {
                     tbody {
                         @for row in found {
                             tr {
-                                th scope="row" { bdi { (escape(&row.name)) } @if row.near { " (near)" } }
+                                th scope="row" {
+                                    bdi { (escape(&row.name)) } @if row.near { " (near)" }
+                                    @if !row.also.is_empty() { br; small { (row.also) } }
+                                }
                                 td { (row.size) }
                                 td { (row.copies) }
                                 td { bdi { (escape(&row.place)) } }
@@ -214,6 +219,7 @@ mod tests {
             size: String::new(),
             copies: "1".into(),
             place: "nas:\"docs\"".into(),
+            also: "1 other name of this content".into(),
             command: "haul get x".into(),
             near: false,
         };

@@ -195,6 +195,9 @@ pub(crate) struct PeerArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Words are parts of names, in any order, case and accents ignored; all must fit.\n  \
     \"exact phrase\"  -not  size:>1G  type:video  ext:iso  peer:lab-3  path:/models  age:<7d  hash:7f4e\n\
+    Folders are found by their names, too; their size is that of all files below. Only folders: type:folder;\n\
+    only files: type:file. ALSO tells how many other contents have the same name, and how many other names\n\
+    the same content; list them: haul lookup NAME, haul lookup ID.\n\
     A query that starts with - goes behind --:  haul search -- -draft report")]
 pub(crate) struct SearchArgs {
     /// Words and filters

@@ -34,8 +34,8 @@ pub struct FoldedEntry<'a> {
     pub name: &'a str,
     /// File, directory or link.
     pub kind: HitKind,
-    /// Bytes, of a file.
-    pub size: u64,
+    /// Bytes of a file, or of all files below a directory if somebody counted them.
+    pub size: Option<u64>,
     /// Time of last modification, nanoseconds since 1970.
     pub mtime_ns: i64,
     /// Its content, if known.
@@ -54,7 +54,7 @@ impl Query {
 impl Test {
     fn holds(&self, entry: &FoldedEntry<'_>, now_ns: i64) -> bool {
         match self {
-            Self::Size { min, max } => entry.kind == HitKind::File && (*min..=*max).contains(&entry.size),
+            Self::Size { min, max } => entry.size.is_some_and(|size| (*min..=*max).contains(&size)),
             Self::Age { min_ns, max_ns } => (*min_ns..=*max_ns).contains(&now_ns.saturating_sub(entry.mtime_ns)),
             Self::Type(types) => types.iter().any(|file_type| file_type.fits(entry.kind, entry.name)),
             Self::Extension(list) => list
@@ -127,7 +127,7 @@ mod tests {
             directories: &directories,
             name: &fold("Ärger im Büro.Teil 2.mkv".as_bytes()),
             kind: HitKind::File,
-            size: 2_000,
+            size: Some(2_000),
             mtime_ns: 90 * DAY,
             blob: Some(BlobId::new(blob)),
         };
@@ -199,19 +199,21 @@ mod tests {
     }
 
     #[test]
-    fn directories_have_no_size() {
-        let entry = FoldedEntry {
-            origin: &origin(),
+    fn a_directory_has_the_size_that_was_counted() {
+        let origin = origin();
+        let entry = |size| FoldedEntry {
+            origin: &origin,
             directories: &[],
             name: "serien",
             kind: HitKind::Directory,
-            size: 0,
+            size,
             mtime_ns: 0,
             blob: None,
         };
-        let fits = |query: &str| parse(query).expect(query).fits(&entry, 0);
-        assert!(fits("serien type:dir path:filme"));
-        assert!(!fits("size:0") && !fits("hash:0") && !fits("type:file"));
-        assert!(fits("serien -size:0"));
+        let fits = |query: &str, size| parse(query).expect(query).fits(&entry(size), 0);
+        assert!(fits("serien type:dir path:filme", None));
+        assert!(!fits("size:0", None) && !fits("hash:0", None) && !fits("type:file", None));
+        assert!(fits("serien -size:0", None));
+        assert!(fits("size:>1G", Some(2 << 30)) && !fits("size:>1G", Some(0)) && fits("size:0", Some(0)));
     }
 }

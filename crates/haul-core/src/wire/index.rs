@@ -289,7 +289,7 @@ pub enum IndexPush {
     Match {
         /// The watch.
         watch: u64,
-        /// The entries. `names`, `copies` and `online` of a match are 1: others are not counted.
+        /// The entries. `names`, `contents`, `copies` and `online` of a match are 1: others are not counted.
         #[serde(deserialize_with = "super::arriving")]
         hits: Vec<Hit>,
         /// Further matches are lost: there were more than could be kept for this watch. A search finds them.
@@ -489,7 +489,7 @@ pub enum HitKind {
     Symlink,
 }
 
-/// One result of a search: a name with one content.
+/// One result of a search: a name with one content, or one directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hit {
     /// File, directory or link.
@@ -498,9 +498,11 @@ pub struct Hit {
     pub name: ByteString,
     /// Content; none while it is hashed, and for directories and links.
     pub blob: Option<BlobId>,
-    /// Bytes; of a directory 0.
+    /// Bytes; of a directory those of all files in it and below, of a link 0.
     pub size: u64,
-    /// Newest time of last modification, nanoseconds since 1970.
+    /// Of a directory, the files in it and below; none for files and links, and where nobody counted: in a match.
+    pub files: Option<u32>,
+    /// Newest time of last modification, nanoseconds since 1970; 0 for a directory of which only files were told.
     pub mtime_ns: i64,
     /// One place where it is: the peer, …
     pub peer: PeerId,
@@ -512,6 +514,9 @@ pub struct Hit {
     pub path: SharePath,
     /// Different names under which this content is registered, as far as the asker may see.
     pub names: u32,
+    /// Different contents registered under this name, as far as the asker may see: same name, other content. Files
+    /// without bytes or without a hash do not count; at least 1.
+    pub contents: u32,
     /// Copies registered under this name, as far as the asker may see.
     pub copies: u32,
     /// Of these, copies whose peer is online.

@@ -120,14 +120,36 @@ impl Memory {
         self.names.doc_of(self.rows.name(row))
     }
 
+    /// Whether some row in a directory or below is not hidden. Nearly always nothing is, and then nothing is read.
+    pub(super) fn shows_something(&self, node: u32) -> bool {
+        !self.rows.any_hidden()
+            || self.children_from(node, (0, 0)).next().is_some()
+            || self.subdirs(node).any(|subdir| self.shows_something(subdir))
+    }
+
+    /// Bytes of a file, or of all files below a directory.
+    pub(super) fn size_of_row(&self, row: &Row) -> Option<u64> {
+        match row.kind() {
+            HitKind::File => Some(self.contents.get(row.content).size()),
+            HitKind::Directory => Some(self.totals_of_entry(row).bytes),
+            HitKind::Symlink => None,
+        }
+    }
+
+    /// Files and bytes below the directory that a row is the entry of. While a large amendment is prepared, some of
+    /// its files may count already.
+    pub(super) fn totals_of_entry(&self, row: &Row) -> Totals {
+        let node = self.directories.child(row.directory, row.name).filter(|node| self.shows_something(*node));
+        node.map(|node| self.directories.totals(node)).unwrap_or_default()
+    }
+
     /// The directories whose name is a document.
-    #[allow(dead_code, reason = "search shows directories next")]
     pub(super) fn nodes_of_doc(&self, doc: u32) -> impl Iterator<Item = u32> + '_ {
         self.lists.numbers_from(self.names.items(doc), NODE).map(|item| item & !NODE)
     }
 
     /// The slot of a directory.
-    #[allow(dead_code, reason = "search shows directories next")]
+    #[cfg(test)]
     pub(super) fn slot_of_node(&self, node: u32) -> u32 {
         self.directories.node(node).slot
     }

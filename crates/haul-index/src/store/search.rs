@@ -18,6 +18,7 @@ mod nearby;
 mod order;
 mod parts;
 mod present;
+mod versions;
 
 use haul_core::limits;
 use haul_core::wire::index::Hits;

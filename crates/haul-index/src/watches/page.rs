@@ -203,9 +203,9 @@ pub(super) fn folded_parts(directory: &[u8]) -> Vec<String> {
 
 fn folded<'a>(entry: &Entry<'_>, share: &'a ShareFacts, directories: &'a [String], name: &'a str) -> FoldedEntry<'a> {
     let (kind, size, blob) = match entry.kind {
-        EntryKind::File { size, blob, .. } => (HitKind::File, size, blob),
-        EntryKind::Directory => (HitKind::Directory, 0, None),
-        EntryKind::Symlink { .. } => (HitKind::Symlink, 0, None),
+        EntryKind::File { size, blob, .. } => (HitKind::File, Some(size), blob),
+        EntryKind::Directory => (HitKind::Directory, None, None),
+        EntryKind::Symlink { .. } => (HitKind::Symlink, None, None),
     };
     FoldedEntry { origin: &share.origin, directories, name, kind, size, mtime_ns: entry.mtime_ns, blob }
 }
@@ -220,7 +220,8 @@ fn hit(entry: &Entry<'_>, folded: &FoldedEntry<'_>, share: &ShareFacts) -> Hit {
         kind: folded.kind,
         name: ByteString::from(entry.name),
         blob: folded.blob,
-        size: folded.size,
+        size: folded.size.unwrap_or_default(),
+        files: None,
         mtime_ns: entry.mtime_ns,
         peer: share.peer,
         peer_name: share.peer_name.clone(),
@@ -228,6 +229,7 @@ fn hit(entry: &Entry<'_>, folded: &FoldedEntry<'_>, share: &ShareFacts) -> Hit {
         // The page was checked, so this is a path.
         path: SharePath::new(path).unwrap_or_default(),
         names: 1,
+        contents: 1,
         copies: 1,
         online: 1,
         near: false,

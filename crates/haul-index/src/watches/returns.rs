@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use haul_core::limits;
 use haul_core::manifest::ShareState;
 use haul_core::query::{Filter, FoldedEntry, Query, Test, fold};
-use haul_core::wire::index::Hit;
+use haul_core::wire::index::{Hit, HitKind};
 use haul_net::clock;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -149,7 +149,7 @@ async fn search_for<S: IndexStore>(watch: &Watch, store: &S, share: &ShareFacts)
     let mut hits = found.hits;
     hits.retain(|hit| hit.peer == share.peer && hit_fits(&watch.query, share, hit, now_ns));
     for mut hit in hits {
-        (hit.names, hit.copies, hit.online) = (1, 1, 1);
+        (hit.names, hit.contents, hit.copies, hit.online) = (1, 1, 1, 1);
         watch.tell(hit);
     }
     if more {
@@ -166,7 +166,7 @@ fn hit_fits(query: &Query, share: &ShareFacts, hit: &Hit, now_ns: i64) -> bool {
         directories: &super::page::folded_parts(path.get(..name_at).unwrap_or_default()),
         name: &fold(&hit.name),
         kind: hit.kind,
-        size: hit.size,
+        size: (hit.kind == HitKind::File || hit.files.is_some()).then_some(hit.size),
         mtime_ns: hit.mtime_ns,
         blob: hit.blob,
     };

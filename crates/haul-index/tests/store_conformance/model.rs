@@ -112,6 +112,18 @@ pub(crate) fn apply(list: &mut List, changes: &BTreeMap<Key, Option<Line>>) {
     }
 }
 
+impl Share {
+    /// Files in a directory and below, and their bytes.
+    fn below(&self, path: &[u8]) -> (u32, u64) {
+        let inside = |directory: &[u8]| directory == path || directory.starts_with(&[path, b"/"].concat());
+        let list = self.held.iter().flat_map(|(_, list)| list).filter(|((directory, _), _)| inside(directory));
+        list.fold((0, 0), |(files, bytes), (_, line)| match line.kind {
+            Kind::File { size, .. } => (files + 1, bytes + size),
+            _ => (files, bytes),
+        })
+    }
+}
+
 impl Row<'_> {
     fn folded(&self) -> String {
         fold(&self.key.1)
@@ -122,6 +134,10 @@ impl Row<'_> {
             Kind::File { size, blob: Some(blob), .. } if *blob != BlobId::empty() => Group::Content(*blob, *size),
             _ => Group::Row(self.peer, self.share.name.clone(), self.key.clone()),
         }
+    }
+
+    fn blob(&self) -> Option<BlobId> {
+        if let Kind::File { blob, .. } = self.line.kind { blob } else { None }
     }
 
     fn kind(&self) -> HitKind {
@@ -142,15 +158,22 @@ impl Row<'_> {
         (!self.shown, self.peer, self.share.name.clone(), self.key)
     }
 
+    /// Files and bytes of a file, or of a directory; links have none.
+    fn totals(&self) -> Option<(u32, u64)> {
+        match self.line.kind {
+            Kind::File { size, .. } => Some((1, size)),
+            Kind::Directory => Some(self.share.below(self.path().as_bytes())),
+            Kind::Symlink(_) => None,
+        }
+    }
+
     fn directories(&self) -> Vec<String> {
         self.key.0.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(fold).collect()
     }
 
     fn passes(&self, filter: &Filter, now_ns: i64) -> bool {
         let holds = match &filter.test {
-            Test::Size { min, max } => {
-                matches!(self.line.kind, Kind::File { size, .. } if (*min..=*max).contains(&size))
-            }
+            Test::Size { min, max } => self.totals().is_some_and(|(_, bytes)| (*min..=*max).contains(&bytes)),
             Test::Age { min_ns, max_ns } => (*min_ns..=*max_ns).contains(&(now_ns - self.line.mtime_ns)),
             Test::Type(list) => list.iter().any(|wanted| wanted.fits(self.kind(), &self.folded())),
             Test::Extension(list) => list.iter().any(|ext| self.folded().ends_with(&format!(".{ext}"))),
@@ -411,23 +434,28 @@ fn gather(
         let mut matching: Vec<_> = copies.iter().filter(|row| class(row).is_some() && fits(row)).collect();
         matching.sort_by(|a, b| a.order().cmp(&b.order()));
         let Some(best) = matching.first() else { continue };
-        let (blob, size) = match best.line.kind {
-            Kind::File { size, blob, .. } => (blob, size),
-            _ => (None, 0),
-        };
+        let (files, size) = best.totals().unwrap_or_default();
         let names: BTreeSet<&[u8]> =
             rows.iter().filter(|row| row.group() == group).map(|row| row.key.1.as_slice()).collect();
+        let contents: BTreeSet<Group> = rows
+            .iter()
+            .filter(|row| row.folded() == folded)
+            .map(Row::group)
+            .filter(|group| matches!(group, Group::Content(..)))
+            .collect();
         let hit = Hit {
             kind: best.kind(),
             name: ByteString(best.key.1.clone()),
-            blob,
+            blob: best.blob(),
             size,
+            files: (best.kind() == HitKind::Directory).then_some(files),
             mtime_ns: matching.iter().map(|row| row.line.mtime_ns).max().unwrap(),
             peer: best.peer,
             peer_name: best.peer_name.clone(),
             share: best.share.name.clone(),
             path: best.path(),
             names: names.len() as u32,
+            contents: contents.len().max(1) as u32,
             copies: copies.len() as u32,
             online: copies.iter().filter(|row| row.shown).count() as u32,
             near,

@@ -59,7 +59,7 @@ const NAMES: [&[u8]; 16] = [
     b"readme.md",
     b"x::y",
 ];
-const QUERIES: [&str; 40] = [
+const QUERIES: [&str; 43] = [
     "report",
     "REPORT pdf",
     "\"annual report\"",
@@ -100,6 +100,9 @@ const QUERIES: [&str; 40] = [
     "readme",
     "type:link",
     "films old mkv",
+    "films size:>2k",
+    "type:dir -size:0",
+    "films type:folder age:<5s",
 ];
 const GROUPS: [&[&str]; 6] = [&[], &["red"], &["blue"], &["red", "green"], &["green"], &["blue", "green"]];
 const NOW_NS: i64 = 10_000_000_000;

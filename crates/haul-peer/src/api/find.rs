@@ -128,13 +128,16 @@ pub(super) fn hit_record(n: u64, hit: &Hit) -> HitRecord {
         share: hit.share.to_string(),
         peer: hit.peer.to_string(),
         peer_name: hit.peer_name.to_string(),
-        size: (kind == Kind::File).then_some(hit.size),
+        size: (kind == Kind::File || hit.files.is_some()).then_some(hit.size),
+        files: hit.files.filter(|_| kind == Kind::Dir),
         id: hit.blob.map(|blob| blob.to_string()),
         state: content_state(kind, hit.blob),
         names: hit.names,
+        contents: hit.contents.max(1),
         copies: hit.copies,
         online: hit.online,
-        mtime: text::mtime(hit.mtime_ns),
+        // A directory of which nobody told more than its files has no time of its own.
+        mtime: text::mtime(hit.mtime_ns).filter(|_| kind != Kind::Dir || hit.mtime_ns != 0),
         near: hit.near,
         raw,
     }

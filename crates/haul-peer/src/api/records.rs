@@ -146,19 +146,24 @@ pub struct HitRecord {
     pub peer: String,
     /// Name of that peer.
     pub peer_name: String,
-    /// Bytes; null for directories and links.
+    /// Bytes; of a directory those of all files in it and below. Null for links, and where nobody counted.
     pub size: Option<u64>,
+    /// Of a directory, the files in it and below; else null.
+    pub files: Option<u32>,
     /// Content.
     pub id: Option<String>,
     /// Whether the content is known.
     pub state: ContentState,
-    /// Names under which this content is registered.
+    /// Names under which this content is registered: same content, other names.
     pub names: u32,
+    /// Contents that are registered under this name, capitals and accents ignored: same name, other content. Files
+    /// without bytes or without a hash do not count; at least 1.
+    pub contents: u32,
     /// Copies under this name.
     pub copies: u32,
     /// Of these, copies that are online.
     pub online: u32,
-    /// Newest change.
+    /// Newest change; null where nobody told.
     pub mtime: Option<String>,
     /// Present and true when it only comes near to the query.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -632,10 +637,12 @@ mod tests {
             share: "docs".into(),
             peer: "pk:00".into(),
             peer_name: "lab-3".into(),
-            size: None,
+            size: Some(700),
+            files: Some(12),
             id: None,
             state: ContentState::Ready,
             names: 1,
+            contents: 3,
             copies: 2,
             online: 1,
             mtime: None,
@@ -645,8 +652,8 @@ mod tests {
         assert_eq!(
             line(Record::Hit(hit.clone())),
             "{\"v\":1,\"type\":\"hit\",\"n\":1,\"kind\":\"dir\",\"name\":\"a\",\"path\":\"docs/a\",\"share\":\"docs\",\
-             \"peer\":\"pk:00\",\"peer_name\":\"lab-3\",\"size\":null,\"id\":null,\"state\":\"ready\",\"names\":1,\
-             \"copies\":2,\"online\":1,\"mtime\":null}\n"
+             \"peer\":\"pk:00\",\"peer_name\":\"lab-3\",\"size\":700,\"files\":12,\"id\":null,\"state\":\"ready\",\"names\":1,\
+             \"contents\":3,\"copies\":2,\"online\":1,\"mtime\":null}\n"
         );
         hit.near = true;
         assert!(line(Record::Hit(hit)).ends_with("\"mtime\":null,\"near\":true}\n"));

@@ -23,9 +23,13 @@ pub(super) fn size(bytes: u64) -> String {
 pub(super) fn found(hit: &HitRecord) -> FoundRow {
     let by_path = format!("haul get '{}:{}'", hit.peer_name, hit.path.replace('\'', "'\\''"));
     FoundRow {
-        name: hit.name.clone(),
+        name: if hit.kind == Kind::Dir { format!("{}/", hit.name) } else { hit.name.clone() },
         size: match (hit.kind, hit.size) {
-            (Kind::Dir, _) => "folder".into(),
+            (Kind::Dir, Some(bytes)) => match hit.files {
+                Some(1) => format!("{} in 1 file", size(bytes)),
+                files => format!("{} in {} files", size(bytes), files.unwrap_or_default()),
+            },
+            (Kind::Dir, None) => "folder".into(),
             (Kind::Link, _) => "link".into(),
             (Kind::File, bytes) => bytes.map(size).unwrap_or_default(),
         },
@@ -35,9 +39,20 @@ pub(super) fn found(hit: &HitRecord) -> FoundRow {
             format!("{} of {} online", hit.online, hit.copies)
         },
         place: format!("{}:{}", hit.peer_name, hit.path),
+        also: also(hit),
         command: hit.id.as_ref().map_or(by_path, |id| format!("haul get {id}")),
         near: hit.near,
     }
+}
+
+/// Says where the same name has other contents, or the same content other names.
+fn also(hit: &HitRecord) -> String {
+    let others = [(hit.contents, "content of this name"), (hit.names, "name of this content")].into_iter();
+    let others = others.filter(|(count, _)| *count > 1).map(|(count, what)| match count - 1 {
+        1 => format!("1 other {what}"),
+        many => format!("{many} other {}", what.replacen(' ', "s ", 1)),
+    });
+    others.collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn summary_words(summary: &Summary) -> String {

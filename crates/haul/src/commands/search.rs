@@ -1,4 +1,4 @@
-//! `haul search`: files by words of their names.
+//! `haul search`: files and folders by words of their names.
 
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use crate::numbers::Numbered;
 use crate::output::text::{Align, Table, count, escape, plural, short_id, size, took};
 use crate::output::{Format, Style, times};
 
+/// Heading of the column that tells of other contents and names.
+const ALSO: &str = "ALSO";
 /// Rows that are aligned with each other; more come as the next part of the table.
 const ROWS_ALIGNED: usize = 1_000;
 
@@ -72,7 +74,8 @@ impl<'a> View<'a> {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        let table = std::mem::replace(&mut self.table, table(self.context));
+        let mut table = std::mem::replace(&mut self.table, table(self.context));
+        table.drop_if_empty(ALSO);
         if table.is_empty() { Ok(()) } else { self.context.output.table(&table) }
     }
 
@@ -105,7 +108,7 @@ impl<'a> View<'a> {
 
 fn table(context: &Context) -> Table {
     let mut columns = vec![("NAME", Align::Left), ("SIZE", Align::Left)];
-    columns.extend([("COPIES", Align::Left), ("CHANGED", Align::Left), ("ID", Align::Left)]);
+    columns.extend([("COPIES", Align::Left), ("CHANGED", Align::Left), ("ID", Align::Left), (ALSO, Align::Left)]);
     if context.output.verbose > 0 {
         columns.push(("WHERE", Align::Left));
     }
@@ -123,6 +126,8 @@ fn row(context: &Context, hit: &HitRecord) -> Vec<String> {
     let id = match (&hit.id, hit.state, hit.kind) {
         (Some(id), ..) => short_id(id).into_owned(),
         (None, ContentState::Hashing, Kind::File) => "hashing".to_owned(),
+        // A folder has no id to type, but something to say in its place.
+        (_, _, Kind::Dir) => hit.files.map(|files| plural(files.into(), "file", "files")).unwrap_or_default(),
         _ => String::new(),
     };
     let copies = match (hit.copies, hit.online) {
@@ -130,7 +135,8 @@ fn row(context: &Context, hit: &HitRecord) -> Vec<String> {
         (copies, online) if online < copies => format!("{online} of {copies}"),
         (copies, _) => count(u64::from(copies)),
     };
-    let mut row = vec![name, hit.size.map(size).unwrap_or_default(), copies, times::ago(hit.mtime.as_deref()), id];
+    let size = hit.size.map(size).unwrap_or_default();
+    let mut row = vec![name, size, copies, times::ago(hit.mtime.as_deref()), id, also(hit)];
     if context.output.verbose > 0 {
         row.push(format!("{}:{}", escape(&hit.peer_name), escape(&hit.path)));
     }
@@ -140,7 +146,14 @@ fn row(context: &Context, hit: &HitRecord) -> Vec<String> {
     row
 }
 
-/// kind, size, mtime, id, path, peer, copies, online.
+/// Other contents that have this name, and other names that this content has.
+fn also(hit: &HitRecord) -> String {
+    let counts = [(hit.contents, "content", "contents"), (hit.names, "name", "names")];
+    let others = counts.into_iter().filter(|(count, ..)| *count > 1);
+    others.map(|(count, one, many)| plural(u64::from(count) - 1, one, many)).collect::<Vec<_>>().join(", ")
+}
+
+/// kind, size, mtime, id, path, peer, copies, online, names, contents, files.
 pub(super) fn plain(context: &Context, hit: &HitRecord) -> Result<(), Failure> {
     context.output.fields(&[
         super::browse::kind(hit.kind),
@@ -151,6 +164,9 @@ pub(super) fn plain(context: &Context, hit: &HitRecord) -> Result<(), Failure> {
         &hit.peer,
         &hit.copies.to_string(),
         &hit.online.to_string(),
+        &hit.names.to_string(),
+        &hit.contents.to_string(),
+        &hit.files.map(|files| files.to_string()).unwrap_or_default(),
     ])
 }
 

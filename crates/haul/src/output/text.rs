@@ -167,6 +167,16 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// Leaves out a column in which no row has anything.
+    pub(crate) fn drop_if_empty(&mut self, heading: &str) {
+        let Some(index) = self.columns.iter().position(|(name, _)| *name == heading) else { return };
+        if self.rows.iter().all(|row| row.get(index).is_none_or(String::is_empty)) {
+            self.columns.remove(index);
+            self.rows.iter_mut().for_each(|row| drop(row.remove(index)));
+            self.flexible -= usize::from(index < self.flexible);
+        }
+    }
+
     /// The lines, heading first, without trailing blanks. `columns` is the terminal's width, if there is one.
     pub(crate) fn lines(&self, columns: Option<usize>) -> Vec<String> {
         let mut widths: Vec<usize> = self.columns.iter().map(|(heading, _)| width(heading)).collect();

@@ -4,8 +4,8 @@ use std::process::Stdio;
 
 use crate::daemon::{Daemon, play, printed};
 
-const HIT: &str = r#"{"v":1,"type":"hit","n":1,"kind":"file","name":"Llama-3-70B.gguf","path":"models/Llama-3-70B.gguf","share":"models","peer":"pk:5f0c","peer_name":"lab-3","size":42520395872,"id":"b3:7f4e000000000000000000000000000000000000000000000000000000a91c00","state":"ready","names":1,"copies":7,"online":7,"mtime":null}"#;
-const HOSTILE: &str = "{\"v\":1,\"type\":\"hit\",\"n\":2,\"kind\":\"file\",\"name\":\"cod\u{202e}gpj\\u001b[31m.exe\",\"path\":\"docs/x\",\"share\":\"docs\",\"peer\":\"pk:5f0c\",\"peer_name\":\"lab-3\",\"size\":4200,\"id\":null,\"state\":\"hashing\",\"names\":1,\"copies\":1,\"online\":0,\"mtime\":null}";
+const HIT: &str = r#"{"v":1,"type":"hit","n":1,"kind":"file","name":"Llama-3-70B.gguf","path":"models/Llama-3-70B.gguf","share":"models","peer":"pk:5f0c","peer_name":"lab-3","size":42520395872,"files":null,"id":"b3:7f4e000000000000000000000000000000000000000000000000000000a91c00","state":"ready","names":1,"contents":1,"copies":7,"online":7,"mtime":null}"#;
+const HOSTILE: &str = "{\"v\":1,\"type\":\"hit\",\"n\":2,\"kind\":\"file\",\"name\":\"cod\u{202e}gpj\\u001b[31m.exe\",\"path\":\"docs/x\",\"share\":\"docs\",\"peer\":\"pk:5f0c\",\"peer_name\":\"lab-3\",\"size\":4200,\"id\":null,\"state\":\"hashing\",\"names\":1,\"contents\":1,\"copies\":1,\"online\":0,\"mtime\":null}";
 const SUMMARY: &str = r#"{"v":1,"type":"summary","hits":2,"total":2,"exact":true,"truncated":false,"coverage":1.0,"took_us":1812,"index_us":401,"examined":12,"files":18204113,"peers":214}"#;
 const NONE: &str = r#"{"v":1,"type":"summary","hits":0,"total":0,"exact":true,"truncated":false,"coverage":1.0,"took_us":812,"index_us":401,"examined":12,"files":3,"peers":2}"#;
 
@@ -96,9 +96,9 @@ fn a_link_needs_one_content() {
 #[test]
 fn browsing_and_peers() {
     let entries = [
-        r#"{"v":1,"type":"entry","kind":"dir","name":"scans","path":"archive/scans","peer":"pk:00","size":null,"id":null,"state":"ready","mtime":null,"executable":false}"#,
-        r#"{"v":1,"type":"entry","kind":"file","name":"run.sh","path":"archive/run.sh","peer":"pk:00","size":12,"id":null,"state":"hashing","mtime":"2026-10-02T11:00:00Z","executable":true}"#,
-        r#"{"v":1,"type":"entry","kind":"link","name":"l","path":"archive/l","peer":"pk:00","size":null,"id":null,"state":"ready","mtime":null,"executable":false,"target":"run.sh"}"#,
+        r#"{"v":1,"type":"entry","kind":"dir","name":"scans","path":"archive/scans","peer":"pk:00","size":null,"files":null,"id":null,"state":"ready","mtime":null,"executable":false}"#,
+        r#"{"v":1,"type":"entry","kind":"file","name":"run.sh","path":"archive/run.sh","peer":"pk:00","size":12,"files":null,"id":null,"state":"hashing","mtime":"2026-10-02T11:00:00Z","executable":true}"#,
+        r#"{"v":1,"type":"entry","kind":"link","name":"l","path":"archive/l","peer":"pk:00","size":null,"files":null,"id":null,"state":"ready","mtime":null,"executable":false,"target":"run.sh"}"#,
     ];
     let daemon = Daemon::start(vec![play("POST /v1/browse", &entries)]);
     let output = daemon.run(&["browse", "nas:archive", "--plain"]);

@@ -2,7 +2,7 @@
 
 use crate::daemon::{Daemon, play};
 
-const HIT: &str = r#"{"v":1,"type":"hit","n":1,"kind":"file","name":"a.txt","path":"docs/a.txt","share":"docs","peer":"pk:5f0c","peer_name":"lab-3","size":5,"id":"b3:aa","state":"ready","names":1,"copies":2,"online":2,"mtime":null}"#;
+const HIT: &str = r#"{"v":1,"type":"hit","n":1,"kind":"file","name":"a.txt","path":"docs/a.txt","share":"docs","peer":"pk:5f0c","peer_name":"lab-3","size":5,"id":"b3:aa","state":"ready","names":1,"contents":1,"copies":2,"online":2,"mtime":null}"#;
 const PROVIDERS: [&str; 2] = [
     r#"{"v":1,"type":"provider","id":"b3:aa","peer":"pk:one","name":"one","path":"docs/a.txt","size":5,"complete":true,"state":"online","route":"direct","addr":"10.0.0.1:4478","seen":null,"mtime":null}"#,
     r#"{"v":1,"type":"provider","id":"b3:aa","peer":"pk:two","name":"two","path":"docs/a.txt","size":5,"complete":true,"state":"online","route":"direct","addr":"10.0.0.2:4478","seen":null,"mtime":null}"#,

@@ -17,7 +17,7 @@ fn hit(name: &str, id: Option<&str>) -> String {
     let (name, id) = (serde_json::json!(name), serde_json::json!(id));
     let path = format!("docs/{}", name.as_str().unwrap()).replace('\\', "");
     format!(
-        r#"{{"v":1,"type":"hit","n":1,"kind":"file","name":{name},"path":{},"share":"docs","peer":"pk:5f0c","peer_name":"lab-3","size":4200,"id":{id},"state":"{state}","names":1,"copies":1,"online":1,"mtime":null}}"#,
+        r#"{{"v":1,"type":"hit","n":1,"kind":"file","name":{name},"path":{},"share":"docs","peer":"pk:5f0c","peer_name":"lab-3","size":4200,"id":{id},"state":"{state}","names":1,"contents":1,"copies":1,"online":1,"mtime":null}}"#,
         serde_json::json!(path)
     )
 }

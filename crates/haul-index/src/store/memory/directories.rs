@@ -196,7 +196,6 @@ impl Directories {
     }
 
     /// Files and bytes in a directory and below.
-    #[allow(dead_code, reason = "search shows directories next")]
     pub(in crate::store) fn totals(&self, node: u32) -> Totals {
         self.nodes[node].totals()
     }

@@ -122,6 +122,11 @@ impl Rows {
         self.hidden > 0 && self.extents[(row / EXTENT) as usize].hidden >> (row % EXTENT) & 1 == 1
     }
 
+    /// Whether some row is hidden.
+    pub(in crate::store) fn any_hidden(&self) -> bool {
+        self.hidden > 0
+    }
+
     /// Hides or shows a row.
     pub(in crate::store) fn set_hidden(&mut self, row: u32, hidden: bool) {
         let extent = &mut self.extents[(row / EXTENT) as usize];

@@ -118,8 +118,7 @@ impl<'a> Filters<'a> {
         let own = self.query.filters.iter().all(|filter| {
             let holds = match &filter.test {
                 Test::Size { min, max } => {
-                    record.kind() == HitKind::File
-                        && (*min..=*max).contains(&memory.contents.get(record.content).size())
+                    memory.size_of_row(&record).is_some_and(|size| (*min..=*max).contains(&size))
                 }
                 Test::Age { min_ns, max_ns } => {
                     (*min_ns..=*max_ns).contains(&self.now_ns.saturating_sub(record.mtime_ns))

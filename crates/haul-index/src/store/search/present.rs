@@ -3,12 +3,13 @@
 use hashbrown::{HashMap, HashSet};
 use haul_core::path::SharePath;
 use haul_core::wire::ByteString;
-use haul_core::wire::index::Hit;
+use haul_core::wire::index::{Hit, HitKind};
 
 use super::collect::group_of;
 use super::filter::Filters;
 use super::matching::Matcher;
 use super::order::{Candidate, Group, compare_rows};
+use super::versions::Versions;
 use crate::store::memory::shares::View;
 use crate::store::memory::{Memory, NONE};
 
@@ -42,12 +43,14 @@ pub(super) fn present(
         .collect();
     touch_paths(memory, found.iter().flatten().map(|found| found.best));
     let mut names = HashMap::new();
+    let mut versions = Versions::new((memory, view), &empty);
     chosen
         .iter()
         .zip(found)
         .filter_map(|(candidate, found)| {
             let names = *names.entry(candidate.group).or_insert_with(|| count_names(memory, view, candidate.group));
-            Some(hit(memory, candidate, &found?, names, near))
+            let contents = versions.of_doc(candidate.place.doc());
+            Some(Hit { names, contents, ..hit(memory, candidate, &found?, near) })
         })
         .collect()
 }
@@ -133,22 +136,23 @@ fn count_names(memory: &Memory, view: &View, group: Group) -> u32 {
     names.len() as u32
 }
 
-fn hit(memory: &Memory, candidate: &Candidate, found: &Gathered, names: u32, near: bool) -> Hit {
+fn hit(memory: &Memory, candidate: &Candidate, found: &Gathered, near: bool) -> Hit {
     let row = memory.row(found.best);
     let slot = memory.shares.slot(row.slot());
     let peer = memory.shares.peer_of(row.slot());
-    let file = row.content != NONE;
     Hit {
         kind: row.kind(),
         name: ByteString(memory.names.text(row.name).into_owned()),
         blob: memory.blob(&row),
-        size: if file { memory.contents.get(row.content).size() } else { 0 },
+        size: memory.size_of_row(&row).unwrap_or_default(),
+        files: (row.kind() == HitKind::Directory).then(|| memory.totals_of_entry(&row).files),
         mtime_ns: found.newest,
         peer: peer.id,
         peer_name: peer.name.clone(),
         share: slot.name.clone(),
         path: path_of(memory, found.best),
-        names,
+        names: 1,
+        contents: 1,
         copies: candidate.copies(),
         online: candidate.online,
         near,
