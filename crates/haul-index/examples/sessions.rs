@@ -33,6 +33,11 @@ use haul_net::listener::{Accepted, Listener};
 use haul_net::tls::Alpn;
 use tokio_util::sync::CancellationToken;
 
+/// As in the program, so that figures are its own.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Files of each of the two peers that share.
 const FILES: u32 = 100_000;
 

@@ -28,5 +28,10 @@ pub mod store;
 pub mod watches;
 pub mod web;
 
+/// As in the program, so that what tests measure is its own.
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 pub use config::{IndexConfig, Invitation};
 pub use server::{Index, InviteError, RunError, RunningIndex, StartError};

@@ -11,3 +11,8 @@ mod paths;
 mod questions;
 #[path = "searching/scale.rs"]
 mod scale;
+
+/// As in the program, so that figures are its own.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -13,6 +13,11 @@ use haul_core::manifest::{Change, Entry, EntryKind, PageBuilder, RegistrationDig
 use haul_core::wire::Label;
 use haul_index::store::{EmbeddedStore, IndexStore, ShareOffer, StoreSettings};
 
+/// As in the program, so that figures are its own.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Entries of one share, each of its own peer.
 const SHARE: usize = 100_000;
 

@@ -12,6 +12,11 @@ use haul_core::query::parse;
 use haul_core::wire::Label;
 use haul_index::store::{Asker, EmbeddedStore, IndexStore, SearchQuestion, ShareOffer, StoreSettings};
 
+/// As in the program, so that figures are its own.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const ENTRIES: usize = 1_000_000;
 const COMMIT: usize = 10_000;
 const PAGE: usize = 1_000;

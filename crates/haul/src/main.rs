@@ -28,6 +28,11 @@ use crate::context::Context;
 use crate::errors::Failure;
 use crate::exit::Exit;
 
+/// Gives back what is freed, and finds room faster: an index takes and frees much at a time, on several threads.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
