@@ -265,8 +265,9 @@ def method():
   Python's module. `settled` is until the server is quiet: merges count.
 - **Search**: queries are cut from the real names with a fixed seed, one in flight; answers of the first round are compared
   with a scan of all names. Churn: 1% of the peers leave without a word and return in every second. plocate: a process for
-  each query, output thrown away, times with and less the start of a process that finds nothing. FTS5: in process, with
-  path, size and blob of each hit; ranked is ORDER BY rank over all hits.
+  each query, output thrown away, times with and less the start of a process that finds nothing. Its counts are compared
+  among names in ASCII: it folds no accents, so that `bokmal` finds `bokmål` with haul only. FTS5: in process, with path,
+  size and blob of each hit; ranked is ORDER BY rank over all hits.
 - **Memory**: everything is registered, then each peer deletes its share and registers it again with other contents, ten
   times. Anonymous memory of /proc/PID/smaps_rollup, read every 100 ms; steady is when the server is quiet after the last
   turnover. redis holds the facts of the registration row, without its append-only file.

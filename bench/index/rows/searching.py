@@ -106,15 +106,15 @@ def plocate_times(plocate, queries):
 
 
 def same_answers(plocate, queries, first):
-    """How many queries plocate and the scan of all names count alike."""
+    """How many queries plocate and the scan of all names count alike, among names in ASCII."""
     known = first["samples"]
     place, same, compared = {}, 0, 0
     for label, words, extra in read_queries(queries):
         number = place[label] = place.get(label, -1) + 1
-        counts = known.get(f"matching_files_{label}", [])
+        counts = known.get(f"matching_ascii_files_{label}", [])
         if extra or number >= len(counts):
             continue
         compared += 1
-        same += plocate.count(words) == counts[number]
+        same += plocate.count_ascii(words) == counts[number]
     return {"figures": {"compared": compared, "same": same}}
 

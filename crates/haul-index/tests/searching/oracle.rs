@@ -1,296 +1,375 @@
-//! A plain loop over all files, as the language defines it, beside the engine: whole lists of hits are compared.
+//! A plain loop over all files, as the language defines it. It shares no code with the engine, only the definitions of
+//! the language: folding, parsing, types, classes and distances.
+//!
+//! What no query changes is worked out once: the folded names, the files of each name, and which of them make one hit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use haul_core::ids::{BlobId, PeerId};
-use haul_core::query::{Filter, PathTest, Query, Test, fold, match_class, parse};
-use haul_core::wire::ByteString;
+use haul_core::query::{Filter, PathTest, Query, Test, fold, match_class, near_distance, near_tolerance};
 use haul_core::wire::index::{Hit, HitKind};
-use haul_index::store::{Asker, EmbeddedStore, IndexStore, SearchQuestion, SearchSettings, StoreSettings};
+use memchr::memmem::Finder;
 
-use super::paths::{File, Files, Random, connect, peer, peer_name, replace, share_name};
-use super::questions::any_query;
+use super::paths::{File, Files, peer, peer_name, share_name};
 
-const SHARES: usize = 4;
-const NOW_NS: i64 = 1_000 * 86_400_000_000_000;
+pub(crate) const NOW_NS: i64 = 1_000 * 86_400_000_000_000;
 /// Directory parts count only below so many hits.
 const DIRECTORY_PARTS_BELOW: usize = 100;
+/// Class of a hit of which some word stands in a directory part only.
+const IN_DIRECTORY: usize = 3;
+
+/// What is told of a hit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Line {
+    pub(crate) name: Vec<u8>,
+    blob: Option<BlobId>,
+    size: u64,
+    mtime_ns: i64,
+    peer: PeerId,
+    share: String,
+    path: Vec<u8>,
+    names: u32,
+    copies: u32,
+    online: u32,
+    link: bool,
+}
+
+impl Line {
+    pub(crate) fn of(hit: &Hit) -> Self {
+        Self {
+            name: hit.name.0.clone(),
+            blob: hit.blob,
+            size: hit.size,
+            mtime_ns: hit.mtime_ns,
+            peer: hit.peer,
+            share: hit.share.as_str().to_owned(),
+            path: hit.path.as_bytes().to_vec(),
+            names: hit.names,
+            copies: hit.copies,
+            online: hit.online,
+            link: hit.kind == HitKind::Symlink,
+        }
+    }
+}
+
+/// Where a hit stands among others; better is smaller. Registered copies of the name and its length count only once
+/// upkeep is done, because the engine goes by what it noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// The class, or the distance of a near match.
+    pub(crate) class: usize,
+    /// Whole powers of two in the copies of the name, inverted.
+    fewer: u32,
+    len: usize,
+}
+
+impl Place {
+    /// As far as it holds while upkeep has work.
+    pub(crate) fn only_class(self) -> Self {
+        Self { class: self.class, fewer: 0, len: 0 }
+    }
+}
+
+/// What a query must answer.
+#[derive(Debug, Default)]
+pub(crate) struct Expected {
+    pub(crate) hits: BTreeMap<Line, Place>,
+    /// Nothing fits; these are near.
+    pub(crate) near: bool,
+}
 
 /// A file with what every query needs of it.
 struct Folded<'a> {
     file: &'a File,
-    name: String,
+    /// Its number in `Oracle::directories`.
+    directory: usize,
+    hash: String,
+}
+
+/// A directory of a share that holds files.
+struct Directory {
     parts: Vec<String>,
+    /// The parts with the name of the share in front.
+    from_share: Vec<String>,
+    /// The same as one text, with a slash at the end.
+    path: String,
 }
 
-/// What tells a hit: name, content or place, copies.
-type Line = (String, Option<BlobId>, Option<(PeerId, String)>, u32);
-
-fn folded(files: &Files) -> Vec<Folded<'_>> {
-    let parts = |directory: &str| -> Vec<String> {
-        directory.split('/').filter(|part| !part.is_empty()).map(|part| fold(part.as_bytes())).collect()
-    };
-    files
-        .0
-        .iter()
-        .map(|file| Folded { file, name: fold(file.name.as_bytes()), parts: parts(&file.directory) })
-        .collect()
+/// Files of one name.
+struct Name {
+    folded: String,
+    /// Files and directories that have it.
+    registered: u32,
+    /// The files of each hit, in their order.
+    groups: Vec<Group>,
 }
 
-fn passes(file: &Folded<'_>, filter: &Filter) -> bool {
-    let File { share, size, mtime_ns, blob, .. } = file.file;
-    let holds = match &filter.test {
-        Test::Size { min, max } => (*min..=*max).contains(size),
-        Test::Age { min_ns, max_ns } => (*min_ns..=*max_ns).contains(&(NOW_NS - mtime_ns)),
-        Test::Type(list) => list.iter().any(|wanted| wanted.fits(HitKind::File, &file.name)),
-        Test::Extension(list) => list.iter().any(|extension| file.name.ends_with(&format!(".{extension}"))),
-        Test::Peer(text) => peer_name(*share) == *text,
-        Test::Share(text) => share_name(*share) == *text,
-        Test::Path(PathTest::Below(below)) => {
-            file.parts.starts_with(below)
-                || below
-                    .split_first()
-                    .is_some_and(|(top, rest)| share_name(*share) == *top && file.parts.starts_with(rest))
-                || below.is_empty()
+struct Group {
+    files: Vec<usize>,
+    /// Different names under which the content is there.
+    names: u32,
+}
+
+/// All files, and who is there.
+pub(crate) struct Oracle<'a> {
+    files: Vec<Folded<'a>>,
+    directories: Vec<Directory>,
+    names: Vec<Name>,
+    /// By share.
+    online: Vec<bool>,
+}
+
+impl<'a> Oracle<'a> {
+    pub(crate) fn new(files: &'a Files, online: Vec<bool>) -> Self {
+        let mut directories = Vec::new();
+        let mut numbers = HashMap::new();
+        let mut folded = Vec::new();
+        let mut registered: HashMap<String, u32> = HashMap::new();
+        let mut above: BTreeSet<(usize, &[u8])> = BTreeSet::new();
+        for file in &files.0 {
+            let directory = *numbers.entry((file.share, &file.directory)).or_insert_with(|| {
+                directories.push(Directory::new(file.share, &file.directory));
+                directories.len() - 1
+            });
+            let hash = file.blob.map_or_else(String::new, |blob| blob.to_string()[3..].to_owned());
+            folded.push(Folded { file, directory, hash });
+            *registered.entry(fold(&file.name)).or_default() += 1;
+            let mut path = file.directory.as_slice();
+            while !path.is_empty() && above.insert((file.share, path)) {
+                path = &path[..path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)];
+            }
         }
-        Test::Path(PathTest::Contains(part)) => {
-            let path: Vec<&str> = std::iter::once(share_name(*share))
-                .map(|name| &*name.leak())
-                .chain(file.parts.iter().map(String::as_str))
+        for (_, path) in above {
+            let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            *registered.entry(fold(name)).or_default() += 1;
+        }
+        Self { names: names_of(&folded, &registered), files: folded, directories, online }
+    }
+
+    /// All hits of a query of somebody who sees every share; with `away`, also what is not there.
+    pub(crate) fn search(&self, query: &Query, away: bool) -> Expected {
+        let asked = Asked::new(self, query, away);
+        let mut hits = BTreeMap::new();
+        for name in self.names.iter().filter(|name| asked.name_fits(&name.folded)) {
+            if let Some(class) = match_class(asked.texts(), &name.folded) {
+                asked.add(name, class as usize, &mut hits, |_| true);
+            }
+        }
+        if hits.len() < DIRECTORY_PARTS_BELOW && query.words.len() > 1 {
+            asked.add_parts(&mut hits);
+        }
+        let near = hits.is_empty() && !query.words.is_empty();
+        if near {
+            asked.add_near(&mut hits);
+        }
+        Expected { near: near && !hits.is_empty(), hits }
+    }
+
+    /// What is told of a hit, if one of its files fits.
+    fn line(&self, group: &[usize], names: u32, fits: impl Fn(usize) -> bool) -> Option<Line> {
+        let fitting: Vec<usize> = group.iter().copied().filter(|number| fits(*number)).collect();
+        // Those that are there come first; in all else files are in their order.
+        let best = fitting.iter().copied().find(|number| self.is_there(*number)).or(fitting.first().copied())?;
+        let file = self.files[best].file;
+        Some(Line {
+            name: file.name.clone(),
+            blob: file.blob,
+            size: file.size,
+            mtime_ns: fitting.iter().map(|number| self.files[*number].file.mtime_ns).max()?,
+            peer: peer(file.share),
+            share: share_name(file.share),
+            path: file.path(),
+            names,
+            copies: group.len() as u32,
+            online: group.iter().filter(|number| self.is_there(**number)).count() as u32,
+            link: file.link,
+        })
+    }
+
+    fn is_there(&self, number: usize) -> bool {
+        self.online[self.files[number].file.share]
+    }
+}
+
+impl Directory {
+    fn new(share: usize, path: &[u8]) -> Self {
+        let parts: Vec<String> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(fold).collect();
+        let from_share = [&[share_name(share)], parts.as_slice()].concat();
+        Self { path: from_share.join("/") + "/", parts, from_share }
+    }
+}
+
+/// What makes one hit of several files of a name. That there is no byte says nothing about a file.
+fn content_of(file: &File) -> Option<(BlobId, u64)> {
+    file.blob.filter(|blob| *blob != BlobId::empty()).map(|blob| (blob, file.size))
+}
+
+fn names_of(files: &[Folded<'_>], registered: &HashMap<String, u32>) -> Vec<Name> {
+    let mut contents: HashMap<(BlobId, u64), BTreeSet<&[u8]>> = HashMap::new();
+    let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (number, Folded { file, .. }) in files.iter().enumerate() {
+        by_name.entry(fold(&file.name)).or_default().push(number);
+        if let Some(content) = content_of(file) {
+            contents.entry(content).or_default().insert(&file.name);
+        }
+    }
+    let name = |(folded, numbers): (String, Vec<usize>)| {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut of_content = HashMap::new();
+        for number in numbers {
+            let file = files[number].file;
+            let content = content_of(file);
+            let known = content.and_then(|content| of_content.get(&content).copied());
+            let group = known.unwrap_or(groups.len());
+            if group == groups.len() {
+                let names = content.map_or(1, |content| contents[&content].len() as u32);
+                of_content.extend(content.map(|content| (content, group)));
+                groups.push(Group { files: Vec::new(), names });
+            }
+            groups[group].files.push(number);
+        }
+        Name { registered: registered[&folded], folded, groups }
+    };
+    by_name.into_iter().map(name).collect()
+}
+
+/// A query, made ready for many names.
+struct Asked<'o, 'a> {
+    oracle: &'o Oracle<'a>,
+    query: &'o Query,
+    away: bool,
+    words: Vec<Finder<'o>>,
+    without: Vec<Finder<'o>>,
+    /// Whether the filters on places hold, by directory of a share.
+    places: Vec<bool>,
+}
+
+impl<'o, 'a> Asked<'o, 'a> {
+    fn new(oracle: &'o Oracle<'a>, query: &'o Query, away: bool) -> Self {
+        let words = query.words.iter().map(|word| Finder::new(word.text.as_bytes())).collect();
+        let without = query.without.iter().map(|word| Finder::new(word.as_bytes())).collect();
+        let by_place = |filter: &&Filter| matches!(filter.test, Test::Path(_));
+        let filters: Vec<&Filter> = query.filters.iter().filter(by_place).collect();
+        let holds = |directory: &Directory| filters.iter().all(|filter| is_at(directory, filter) != filter.inverted);
+        Self { oracle, query, away, words, without, places: oracle.directories.iter().map(holds).collect() }
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &'o str> {
+        self.query.words.iter().map(|word| word.text.as_str())
+    }
+
+    /// Whether a name has all words.
+    fn name_fits(&self, name: &str) -> bool {
+        self.words.iter().all(|word| word.find(name.as_bytes()).is_some()) && self.is_wanted(name)
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
+        self.without.iter().all(|word| word.find(name.as_bytes()).is_none())
+    }
+
+    /// Which words a text has.
+    fn found(&self, text: &str) -> Vec<bool> {
+        self.words.iter().map(|word| word.find(text.as_bytes()).is_some()).collect()
+    }
+
+    /// Adds the hits of a name.
+    fn add(&self, name: &Name, class: usize, hits: &mut BTreeMap<Line, Place>, also: impl Fn(&Folded<'_>) -> bool) {
+        for group in &name.groups {
+            let fits = |number: usize| {
+                let file = &self.oracle.files[number];
+                (self.away || self.oracle.is_there(number)) && self.passes(file, &name.folded) && also(file)
+            };
+            if let Some(line) = self.oracle.line(&group.files, group.names, fits) {
+                let fewer = u32::MAX - name.registered.ilog2();
+                let twice = hits.insert(line, Place { class, fewer, len: name.folded.len() });
+                assert!(twice.is_none(), "a hit of two classes");
+            }
+        }
+    }
+
+    /// Files with some word in the name, and each of the others in the name of a directory above.
+    fn add_parts(&self, hits: &mut BTreeMap<Line, Place>) {
+        let mut above: HashMap<usize, Vec<bool>> = HashMap::new();
+        let mut words_above = |number: usize| {
+            above
+                .entry(number)
+                .or_insert_with(|| {
+                    let parts = &self.oracle.directories[number].parts;
+                    let found: Vec<Vec<bool>> = parts.iter().map(|part| self.found(part)).collect();
+                    (0..self.words.len()).map(|word| found.iter().any(|part| part[word])).collect()
+                })
+                .clone()
+        };
+        for name in self.oracle.names.iter().filter(|name| self.is_wanted(&name.folded)) {
+            let inside = self.found(&name.folded);
+            let outside_only = |word: usize| !inside[word];
+            let fixed_is_missing = (0..inside.len()).any(|word| outside_only(word) && self.query.words[word].name_only);
+            if inside.iter().all(|found| *found) || !inside.iter().any(|found| *found) || fixed_is_missing {
+                continue;
+            }
+            let files = name.groups.iter().flat_map(|group| &group.files);
+            let good: BTreeSet<usize> = files
+                .map(|number| self.oracle.files[*number].directory)
+                .filter(|directory| {
+                    let above = words_above(*directory);
+                    (0..inside.len()).all(|word| inside[word] || above[word])
+                })
                 .collect();
-            (path.join("/") + "/").contains(part)
+            if !good.is_empty() {
+                self.add(name, IN_DIRECTORY, hits, |file| good.contains(&file.directory));
+            }
         }
-        Test::Hash(digits) => blob.is_some_and(|blob| blob.to_string()[3..].starts_with(digits)),
-    };
-    holds != filter.inverted
-}
-
-/// The class of a file by its base name, or 3 if directory parts help.
-fn class_of(query: &Query, file: &Folded<'_>, directories: bool) -> Option<usize> {
-    let by_name = match_class(query.words.iter().map(|word| word.text.as_str()), &file.name);
-    if !directories || by_name.is_some() {
-        return by_name.filter(|_| !directories).map(|class| class as usize);
     }
-    let in_name = |word: &str| file.name.contains(word);
-    let above = |word: &str| file.parts.iter().any(|part| part.contains(word));
-    let all = query.words.iter().all(|word| in_name(&word.text) || (!word.name_only && above(&word.text)));
-    (all && query.words.iter().any(|word| in_name(&word.text))).then_some(3)
-}
 
-/// What makes one hit of several files of a name: the content, or the number of a file without one.
-type Group = (Option<(BlobId, u64)>, usize);
-
-/// Hits with class and length of the name, in no particular order.
-fn expected(
-    files: &[Folded<'_>],
-    by_name: &HashMap<&str, Vec<usize>>,
-    query: &Query,
-) -> BTreeMap<Line, (usize, usize)> {
-    let mut hits = BTreeMap::new();
-    for directories in [false, true] {
-        if directories && (hits.len() >= DIRECTORY_PARTS_BELOW || query.words.len() < 2) {
-            break;
+    /// Names in which every word stands or nearly stands. Those are looked for that share three letters in a row with
+    /// the longest word, the first of several.
+    fn add_near(&self, hits: &mut BTreeMap<Line, Place>) {
+        let texts: Vec<&str> = self.texts().collect();
+        let Some(anchor) = texts.iter().rev().max_by_key(|text| text.chars().count()) else { return };
+        if near_tolerance(anchor) == 0 {
+            return;
         }
-        for (name, numbers) in by_name {
-            if query.without.iter().any(|word| name.contains(word.as_str())) {
+        let shared: Vec<Finder<'_>> = anchor.as_bytes().windows(3).map(Finder::new).collect();
+        for name in self.oracle.names.iter().filter(|name| self.is_wanted(&name.folded)) {
+            if !shared.iter().any(|three| three.find(name.folded.as_bytes()).is_some()) {
                 continue;
             }
-            if !query.words.iter().any(|word| name.contains(&word.text)) && !query.words.is_empty() {
-                continue;
-            }
-            let mut groups: BTreeMap<Group, (u32, Option<usize>)> = BTreeMap::new();
-            for number in numbers {
-                let file = &files[*number];
-                let class = class_of(query, file, directories)
-                    .filter(|_| query.filters.iter().all(|filter| passes(file, filter)));
-                let content = file.file.blob.map(|blob| (blob, file.file.size));
-                let group = groups.entry((content, if content.is_some() { 0 } else { *number })).or_default();
-                group.0 += 1;
-                group.1 = group.1.or(class);
-            }
-            for ((content, number), (copies, class)) in groups {
-                let Some(class) = class else { continue };
-                let place = content.is_none().then(|| {
-                    let file = files[number].file;
-                    (peer(file.share), format!("{}/{}", file.directory, file.name).trim_start_matches('/').to_owned())
-                });
-                hits.insert(((*name).to_owned(), content.map(|(blob, _)| blob), place, copies), (class, name.len()));
+            let distance = |text: &&str| near_distance(text, &name.folded, near_tolerance(text));
+            if let Some(distances) = texts.iter().map(distance).collect::<Option<Vec<usize>>>() {
+                self.add(name, distances.iter().sum(), hits, |_| true);
             }
         }
     }
-    hits
+
+    fn passes(&self, folded: &Folded<'_>, name: &str) -> bool {
+        let File { share, size, mtime_ns, link, .. } = folded.file;
+        let kind = if *link { HitKind::Symlink } else { HitKind::File };
+        self.places[folded.directory]
+            && self.query.filters.iter().all(|filter| {
+                let holds = match &filter.test {
+                    Test::Size { min, max } => !link && (*min..=*max).contains(size),
+                    Test::Age { min_ns, max_ns } => (*min_ns..=*max_ns).contains(&(NOW_NS - mtime_ns)),
+                    Test::Type(list) => list.iter().any(|wanted| wanted.fits(kind, name)),
+                    Test::Extension(list) => list.iter().any(|extension| name.ends_with(&format!(".{extension}"))),
+                    Test::Peer(text) => {
+                        peer_name(*share) == *text
+                            || (text.starts_with("pk:") && peer(*share).to_string().starts_with(text))
+                    }
+                    Test::Share(text) => share_name(*share) == *text,
+                    Test::Path(_) => return true,
+                    Test::Hash(digits) => folded.hash.starts_with(digits),
+                };
+                holds != filter.inverted
+            })
+    }
 }
 
-fn line(hit: &Hit) -> Line {
-    let place = hit.blob.is_none().then(|| (hit.peer, String::from_utf8_lossy(hit.path.as_bytes()).into_owned()));
-    (fold(&hit.name), hit.blob, place, hit.copies)
-}
-
-/// All pages of a query, or the first ones; the total if it was exact.
-async fn pages(store: &EmbeddedStore, query: &Query, limit: usize, most: usize) -> (Vec<Hit>, Option<u64>, bool) {
-    let asker = Asker { peer: peer(0), groups: Vec::new() };
-    let mut cursor: Option<ByteString> = None;
-    let mut hits = Vec::new();
-    loop {
-        let exact = hits.is_empty();
-        let question = SearchQuestion { query, limit, cursor: cursor.as_deref(), away: false, now_ns: NOW_NS, exact };
-        let page = store.search(&asker, question).await.unwrap();
-        let total = page.exact.then_some(page.total);
-        hits.extend(page.hits);
-        cursor = page.cursor;
-        if cursor.is_none() || hits.len() >= most {
-            return (hits, total, cursor.is_none());
+fn is_at(directory: &Directory, filter: &Filter) -> bool {
+    match &filter.test {
+        Test::Path(PathTest::Below(below)) => {
+            directory.parts.starts_with(below) || directory.from_share.starts_with(below)
         }
+        Test::Path(PathTest::Contains(part)) => directory.path.contains(part),
+        _ => true,
     }
-}
-
-/// Compares one query; the error says how they differ.
-async fn compare(
-    store: &EmbeddedStore,
-    files: &[Folded<'_>],
-    by_name: &HashMap<&str, Vec<usize>>,
-    text: &str,
-    limit: usize,
-    most: usize,
-) -> Result<bool, String> {
-    let Ok(query) = parse(text) else { return Ok(false) };
-    let want = expected(files, by_name, &query);
-    let (hits, total, ended) = pages(store, &query, limit, most).await;
-    let hits: Vec<Hit> = hits.into_iter().filter(|hit| !hit.near).collect();
-    let got: Vec<Line> = hits.iter().map(line).collect();
-    let set: BTreeSet<&Line> = got.iter().collect();
-    if set.len() != got.len() {
-        return Err(format!("{text}: a hit comes twice"));
-    }
-    if let Some(extra) = got.iter().find(|line| !want.contains_key(*line)) {
-        return Err(format!("{text}: {extra:?} does not fit"));
-    }
-    let Some(total) = total else { return Ok(false) };
-    if (ended || total == 0) && got.len() != want.len() {
-        let missing = want.keys().find(|line| !set.contains(line));
-        return Err(format!("{text}: {} hits of {}, missing {missing:?}", got.len(), want.len()));
-    }
-    if !want.is_empty() && ended && total != want.len() as u64 {
-        return Err(format!("{text}: total {total}, want {}", want.len()));
-    }
-    let classes: Vec<usize> = got.iter().map(|line| want[line].0).collect();
-    let best_missing = want.iter().filter(|(line, _)| !set.contains(line)).map(|(_, (class, _))| *class).min();
-    if !classes.is_sorted() || best_missing.is_some_and(|missing| classes.last().is_some_and(|last| *last > missing)) {
-        return Err(format!("{text}: classes {classes:?}, best missing {best_missing:?}"));
-    }
-    Ok(true)
-}
-
-async fn filled(files: &Files, search: SearchSettings) -> (tempfile::TempDir, EmbeddedStore) {
-    let dir = tempfile::tempdir().unwrap();
-    let settings = StoreSettings { search, ..StoreSettings::default() };
-    let store = EmbeddedStore::open_with(dir.path(), settings).unwrap();
-    for share in 0..SHARES {
-        connect(&store, share).await;
-        replace(&store, share, files.of_share(share), 1).await;
-        store.maintain(Duration::from_millis(20)).await.unwrap();
-    }
-    (dir, store)
-}
-
-/// Asks so many random queries; returns how many could be compared in full.
-async fn hunt(files: &Files, search: SearchSettings, queries: usize, seed: u64) -> usize {
-    let (_dir, store) = filled(files, search).await;
-    let folded = folded(files);
-    let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (number, file) in folded.iter().enumerate() {
-        by_name.entry(&file.name).or_default().push(number);
-    }
-    let mut random = Random(seed);
-    let mut whole = 0;
-    for number in 0..queries {
-        if number == queries / 2 {
-            while store.maintain(Duration::from_millis(50)).await.unwrap() {}
-        }
-        let text = any_query(&mut random, files);
-        let limit = [7, 100, 1_000][random.below(3)];
-        match compare(&store, &folded, &by_name, &text, limit, 3_000).await {
-            Ok(compared) => whole += usize::from(compared),
-            Err(difference) => panic!("seed {seed}, query {number}: {difference}"),
-        }
-    }
-    whole
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-/// With segments of 64 names, tails of 8, and every search walking.
-const SMALL: SearchSettings = SearchSettings { tail_names: 8, fan: 3, one_pass: 0, stale_permille: 100 };
-
-#[test]
-fn random_queries_find_what_a_plain_loop_finds() {
-    for (seed, search) in [(1, SMALL), (2, SearchSettings::default())] {
-        let files = Files::made_up(SHARES, 800, seed);
-        let whole = runtime().block_on(hunt(&files, search, 600, seed));
-        assert!(whole > 450, "{whole} of 600 were compared in full");
-    }
-}
-
-#[test]
-#[ignore = "100,000 queries: run in release"]
-fn many_random_queries_find_what_a_plain_loop_finds() {
-    let seed = std::env::var("HAUL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    for round in 0..20 {
-        let search = if round % 2 == 0 { SMALL } else { SearchSettings { one_pass: 50, ..SearchSettings::default() } };
-        let made_up = || Files::made_up(SHARES, 4_000, seed + round);
-        let files = Files::from_list(SHARES, 6_000 + round as usize * 500).unwrap_or_else(made_up);
-        let whole = runtime().block_on(hunt(&files, search, 5_000, seed + round));
-        println!("round {round}: {} files, 5,000 queries, {whole} compared in full", files.0.len());
-    }
-}
-
-/// One share is replaced again and again while others are asked: their hits must not change.
-#[test]
-fn hits_of_calm_shares_stay_while_another_share_changes() {
-    runtime().block_on(async {
-        let files = Files::made_up(SHARES, 1_200, 9);
-        let (_dir, store) = filled(&files, SMALL).await;
-        let others = Files::made_up(1, 400, 77);
-        let calm = Files(files.0.iter().filter(|file| file.share > 0).cloned().collect());
-        let folded = folded(&calm);
-        let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (number, file) in folded.iter().enumerate() {
-            by_name.entry(&file.name).or_default().push(number);
-        }
-        let stop = AtomicBool::new(false);
-        let churn = async {
-            for round in 0.. {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                let from = round * 37 % 200;
-                replace(&store, 0, &others.of_share(0)[from..from + 150], 2 + round as u64).await;
-                while store.maintain(Duration::from_millis(5)).await.unwrap() {
-                    tokio::task::yield_now().await;
-                }
-            }
-        };
-        let ask = async {
-            let mut random = Random(5);
-            for _ in 0..400 {
-                let share = 1 + random.below(SHARES - 1);
-                let text = format!("{} peer:lab-{share}", any_query(&mut random, &calm));
-                let Ok(query) = parse(&text) else { continue };
-                let want = expected(&folded, &by_name, &query);
-                let (hits, ..) = pages(&store, &query, 1_000, 3_000).await;
-                let got: BTreeSet<(String, Option<BlobId>)> =
-                    hits.iter().filter(|hit| !hit.near).map(|hit| (fold(&hit.name), hit.blob)).collect();
-                let want: BTreeSet<(String, Option<BlobId>)> =
-                    want.into_keys().map(|(name, blob, ..)| (name, blob)).collect();
-                assert_eq!(got, want, "{text}");
-                tokio::task::yield_now().await;
-            }
-            stop.store(true, Ordering::Relaxed);
-        };
-        tokio::join!(churn, ask);
-    });
 }

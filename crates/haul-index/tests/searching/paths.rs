@@ -1,10 +1,13 @@
 //! Paths, and a store that holds them.
 
+use std::borrow::Cow;
+use std::io::{BufRead, BufReader};
+
 use bytes::Bytes;
 use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::manifest::{Change, Entry, EntryKind, PageBuilder, RegistrationDigest, ShareState};
 use haul_core::wire::Label;
-use haul_index::store::{EmbeddedStore, IndexStore, ShareOffer};
+use haul_index::store::{EmbeddedStore, IndexStore, Opened, ShareOffer};
 
 /// Entries of one page.
 const PAGE: usize = 1_000;
@@ -33,11 +36,29 @@ impl Random {
 #[derive(Clone, Debug)]
 pub(crate) struct File {
     pub(crate) share: usize,
-    pub(crate) directory: String,
-    pub(crate) name: String,
+    pub(crate) directory: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     pub(crate) size: u64,
     pub(crate) mtime_ns: i64,
     pub(crate) blob: Option<BlobId>,
+    /// A symbolic link and no file.
+    pub(crate) link: bool,
+}
+
+impl File {
+    /// The name as somebody would read it.
+    pub(crate) fn name_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.name)
+    }
+
+    pub(crate) fn directory_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.directory)
+    }
+
+    /// The path within the share.
+    pub(crate) fn path(&self) -> Vec<u8> {
+        if self.directory.is_empty() { self.name.clone() } else { [&self.directory, &b"/"[..], &self.name].concat() }
+    }
 }
 
 /// All files, sorted by share, directory and name.
@@ -61,7 +82,7 @@ pub(crate) fn share_name(share: usize) -> String {
 }
 
 /// What is told of the file of this number: one in four has the content of another one, few have none yet.
-fn facts(share: usize, directory: &str, name: &str, number: usize, copies: bool) -> File {
+fn facts(share: usize, directory: &[u8], name: &[u8], number: usize, copies: bool) -> File {
     let mut random = Random(number as u64);
     let content = if copies && random.below(4) == 0 { number / 7 } else { number };
     let mut of_content = Random(content as u64 ^ 0x5eed);
@@ -75,7 +96,16 @@ fn facts(share: usize, directory: &str, name: &str, number: usize, copies: bool)
         BlobId::new(hash)
     });
     let mtime_ns = random.below(1_000) as i64 * 86_400_000_000_000;
-    File { share, directory: directory.to_owned(), name: name.to_owned(), size, mtime_ns, blob }
+    // Files without a byte are many, and have one content without being one.
+    let empty = random.below(60) == 0;
+    let (size, blob) = if empty { (0, blob.map(|_| BlobId::empty())) } else { (size, blob) };
+    File { share, directory: directory.to_owned(), name: name.to_owned(), size, mtime_ns, blob, link: false }
+}
+
+/// The share that a directory of a list is dealt to.
+fn share_of(directory: &[u8], shares: usize) -> usize {
+    let number = |number: usize, byte: &u8| number.wrapping_mul(31).wrapping_add(usize::from(*byte));
+    directory.iter().fold(0, number) % shares
 }
 
 impl Files {
@@ -90,27 +120,53 @@ impl Files {
             if name.is_empty() || name.len() > 255 {
                 continue;
             }
-            let mut of_directory = 0usize;
-            for byte in directory.bytes() {
-                of_directory = of_directory.wrapping_mul(31).wrapping_add(usize::from(byte));
-            }
-            files.push(facts(of_directory % shares, directory, name, number, step > 1));
+            let (directory, name) = (directory.as_bytes(), name.as_bytes());
+            files.push(facts(share_of(directory, shares), directory, name, number, step > 1));
         }
         Some(Self::sorted(files))
+    }
+
+    /// Some thousand paths of `HAUL_PATHS`, others for each seed: neighbours, and those far apart; many of the few that
+    /// are not ASCII; and as many made-up ones as a tenth of them. Without a list all are made up.
+    pub(crate) fn mixed(shares: usize, count: usize, seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut files = Self::made_up(shares, count / 10, seed).0;
+        let Ok(list) = std::env::var("HAUL_PATHS") else { return Self::made_up(shares, count, seed) };
+        // About as many lines as Debian has; of another list the shares differ.
+        let step = 7_300_000 / (count / 2);
+        let (offset, first) = (random.below(step), random.below(7_300_000 - count));
+        let mut lines = BufReader::new(std::fs::File::open(list).unwrap());
+        let mut line = Vec::new();
+        for number in 0.. {
+            line.clear();
+            if lines.read_until(b'\n', &mut line).unwrap() == 0 {
+                break;
+            }
+            let line = line.trim_ascii_end();
+            let taken = number % step == offset
+                || (first..first + count / 4).contains(&number)
+                || (!line.is_ascii() && random.below(32_000 / count) == 0);
+            let slash = line.iter().rposition(|byte| *byte == b'/');
+            let (directory, name) = slash.map_or((&b""[..], line), |at| (&line[..at], &line[at + 1..]));
+            if taken && !name.is_empty() && name.len() <= 255 {
+                files.push(facts(share_of(directory, shares), directory, name, number, true));
+            }
+        }
+        Self::sorted(files)
     }
 
     /// A made-up list with names of every kind.
     pub(crate) fn made_up(shares: usize, count: usize, seed: u64) -> Self {
         let mut random = Random(seed);
         let words: Vec<&str> =
-            "lib linux report Bericht Größe straße test data image index copyright changelog readme a an x86 日本 語 файл été 2024 6.12 v2 core"
+            "lib linux report Bericht Größe straße test data image index copyright changelog readme a an x86 日本 語 файл été e\u{301}te\u{301} ﬁn İstanbul ＦＵＬＬ Ὀδυσσεύς 한국어 ไทย 🦀 2024 6.12 v2 core"
                 .split(' ')
                 .collect();
-        let joints = ["-", "_", ".", " ", "", "--"];
-        let endings = ["", ".txt", ".tar.gz", ".PDF", ".so", ".so.1", ".py", ".h", ".mkv", ".jpg"];
+        let joints = ["-", "_", ".", " ", "", "--", "\u{301}", "\u{200b}"];
+        let endings = ["", ".txt", ".tar.gz", ".PDF", ".so", ".so.1", ".py", ".h", ".mkv", ".jpg", ".", ".Größe"];
         let directories: Vec<String> = (0..60)
             .map(|number| {
-                let depth = random.below(5);
+                let depth = if number == 0 { 30 } else { random.below(5) };
                 let parts: Vec<String> = (0..depth).map(|_| format!("{}{}", random.one(&words), number % 5)).collect();
                 parts.join("/")
             })
@@ -125,28 +181,32 @@ impl Files {
                     name.push_str(word);
                 }
                 if random.below(40) == 0 {
-                    name.push_str(&"long-".repeat(40));
+                    name.push_str(&"long-".repeat(35));
                 }
                 let ending = *random.one(&endings);
                 name.push_str(ending);
-                facts(random.below(shares), &random.one(&directories).clone(), &name, number, true)
+                let mut name = name.into_bytes();
+                if random.below(50) == 0 {
+                    // No text: cut in the middle, or with a byte that no text has.
+                    name.insert(name.len() / 2, 0xff - random.below(0x40) as u8);
+                }
+                let directory = random.one(&directories).clone();
+                let mut file = facts(random.below(shares), directory.as_bytes(), &name, number, true);
+                if random.below(40) == 0 {
+                    (file.link, file.blob, file.size) = (true, None, 0);
+                }
+                file
             })
             .collect();
         Self::sorted(files)
     }
 
     fn sorted(mut files: Vec<File>) -> Self {
-        let key = |file: &File| (file.share, file.directory.clone().into_bytes(), file.name.clone().into_bytes());
+        let key = |file: &File| (file.share, file.directory.clone(), file.name.clone());
         if files.len() < 1_000_000 {
             files.sort_by_cached_key(key);
         } else {
-            files.sort_unstable_by(|a, b| {
-                (a.share, a.directory.as_bytes(), a.name.as_bytes()).cmp(&(
-                    b.share,
-                    b.directory.as_bytes(),
-                    b.name.as_bytes(),
-                ))
-            });
+            files.sort_unstable_by(|a, b| (a.share, &a.directory, &a.name).cmp(&(b.share, &b.directory, &b.name)));
         }
         files.dedup_by(|a, b| (a.share, &a.directory, &a.name) == (b.share, &b.directory, &b.name));
         Self(files)
@@ -161,12 +221,12 @@ impl Files {
 }
 
 fn entry(file: &File) -> Entry<'_> {
-    Entry {
-        directory: file.directory.as_bytes(),
-        name: file.name.as_bytes(),
-        mtime_ns: file.mtime_ns,
-        kind: EntryKind::File { size: file.size, executable: false, blob: file.blob },
-    }
+    let kind = if file.link {
+        EntryKind::Symlink { target: b"somewhere" }
+    } else {
+        EntryKind::File { size: file.size, executable: false, blob: file.blob }
+    };
+    Entry { directory: &file.directory, name: &file.name, mtime_ns: file.mtime_ns, kind }
 }
 
 /// Connects the peer of a share and opens it; nothing is registered yet.
@@ -179,6 +239,17 @@ pub(crate) async fn connect(store: &EmbeddedStore, share: usize) {
         state: ShareState { revision: 1, digest: RegistrationDigest::default() },
     };
     store.open(peer(share), offer).await.unwrap();
+}
+
+/// Brings the peer of a share back, which offers what the store holds of it.
+pub(crate) async fn come_back(store: &EmbeddedStore, share: usize) -> Option<ShareState> {
+    store.connect(peer(share), label(&peer_name(share))).await.unwrap();
+    let id = ShareId([share as u8; 16]);
+    let offer = |state| ShareOffer { id, name: label(&share_name(share)), groups: Vec::new(), state };
+    let unknown = ShareState { revision: u64::MAX, digest: RegistrationDigest::default() };
+    let Opened::Amend(held) = store.open(peer(share), offer(unknown)).await.unwrap() else { return None };
+    assert_eq!(store.open(peer(share), offer(held)).await.unwrap(), Opened::Same);
+    Some(held)
 }
 
 /// Registers files of a share in place of what it holds.

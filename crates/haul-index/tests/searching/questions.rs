@@ -1,6 +1,6 @@
 //! Random queries, cut out of the names that are there.
 
-use super::paths::{File, Files, Random};
+use super::paths::{File, Files, Random, peer, share_name};
 
 /// Kinds of queries that are timed apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,8 +79,8 @@ fn file<'a>(random: &mut Random, files: &'a Files) -> &'a File {
 
 fn from_name(random: &mut Random, files: &Files, least: usize, most: usize) -> String {
     loop {
-        let name = &file(random, files).name;
-        if let Some(word) = word(random, name, least, most) {
+        let name = file(random, files).name_text();
+        if let Some(word) = word(random, &name, least, most) {
             return word;
         }
     }
@@ -93,8 +93,8 @@ fn terms(random: &mut Random, files: &Files, count: usize) -> String {
         let inside = random.below(2) == 0;
         let mut list = Vec::new();
         for number in 0..count {
-            let text = if inside || number == 0 { &file.name } else { &file.directory };
-            list.extend(word(random, text, 3, 8));
+            let text = if inside || number == 0 { file.name_text() } else { file.directory_text() };
+            list.extend(word(random, &text, 3, 8));
         }
         list.dedup();
         if list.len() == count {
@@ -116,9 +116,10 @@ pub(crate) fn query(random: &mut Random, files: &Files, kind: Kind) -> String {
         Kind::Filtered => {
             let word = from_name(random, files, 3, 6);
             let file = file(random, files);
-            let extension = file.name.rsplit_once('.').map_or("txt", |(_, extension)| extension);
+            let (name, directory) = (file.name_text(), file.directory_text());
+            let extension = name.rsplit_once('.').map_or("txt", |(_, extension)| extension);
             let extension: String = extension.chars().filter(|c| c.is_alphanumeric()).collect();
-            let top = file.directory.split('/').next().unwrap_or_default();
+            let top = directory.split('/').next().unwrap_or_default();
             match random.below(7) {
                 0 => format!("{word} ext:{}", if extension.is_empty() { "gz" } else { &extension }),
                 1 => format!("{word} type:code"),
@@ -132,35 +133,99 @@ pub(crate) fn query(random: &mut Random, files: &Files, kind: Kind) -> String {
     }
 }
 
-/// Any query at all: every length, phrases, exclusions, several filters, misses.
+/// Any query at all: every length, phrases, exclusions, every filter and its opposite, misses, words with a letter
+/// wrong. Half of them ask for one file that is there.
 pub(crate) fn any_query(random: &mut Random, files: &Files) -> String {
-    let mut terms = Vec::new();
-    for _ in 0..=random.below(3) {
-        let file = file(random, files);
-        let text = if random.below(5) == 0 && !file.directory.is_empty() { &file.directory } else { &file.name };
-        let len = 1 + random.below(12);
-        terms.push(match random.below(12) {
-            0 => format!("\"{}\"", part(random, text, len)),
-            1 => format!("-{}", part(random, text, len.min(4)).replace([' ', ':'], "")),
-            2 => {
-                format!("ext:{}", file.name.rsplit_once('.').map_or("txt", |(_, ext)| ext).replace([' ', '"', ','], ""))
-            }
-            3 => format!("size:>{}k", 1 << random.below(22)),
-            4 => format!("age:<{}d", 1 + random.below(1_000)),
-            5 => format!("path:\"/{}\"", file.directory.split('/').next().unwrap_or_default().replace('"', "")),
-            6 => format!("path:\"{}\"", part(random, &file.directory, 4)),
-            7 => format!("type:{}", random.one(&["video", "code", "document", "file", "dir", "image,archive"])),
-            8 => format!("peer:lab-{}", random.below(4)),
-            9 => format!("name:\"{}\"", part(random, text, len)),
-            10 => match &file.blob {
-                Some(blob) => format!("hash:{}", &blob.to_string()[3..3 + len.min(4)]),
-                None => "share:share-1".to_owned(),
-            },
-            _ => part(random, text, len).replace([' ', ':'], ""),
-        });
-    }
-    if random.below(15) == 0 {
+    let of_one = (random.below(2) == 0).then(|| file(random, files));
+    let mut terms: Vec<String> = (0..=random.below(3))
+        .map(|_| {
+            let file = of_one.unwrap_or_else(|| file(random, files));
+            any_term(random, file)
+        })
+        .collect();
+    if random.below(25) == 0 {
         terms.push("qzxj".to_owned());
     }
     terms.join(" ")
+}
+
+fn any_term(random: &mut Random, file: &File) -> String {
+    let (name, directory) = (file.name_text(), file.directory_text());
+    let text = if random.below(5) == 0 && !directory.is_empty() { &directory } else { &name };
+    let len = if random.below(10) == 0 { 1 + random.below(255) } else { 1 + random.below(12) };
+    match random.below(24) {
+        0 | 1 => format!("\"{}\"", part(random, text, len)),
+        2 => format!("-{}", part(random, text, len.min(4)).replace([' ', ':'], "")),
+        3 => format!("name:\"{}\"", part(random, text, len)),
+        4..10 => {
+            let not = if random.below(5) == 0 { "-" } else { "" };
+            format!("{not}{}", any_filter(random, file, len))
+        }
+        10 => {
+            let text = part(random, text, 4 + len).replace([' ', ':'], "");
+            with_a_letter_wrong(random, &text)
+        }
+        _ => part(random, text, len).replace([' ', ':'], ""),
+    }
+}
+
+fn with_a_letter_wrong(random: &mut Random, text: &str) -> String {
+    let mut letters: Vec<char> = text.chars().collect();
+    let at = random.below(letters.len().max(1));
+    match random.below(4) {
+        0 => letters.insert(at, 'q'),
+        1 if at < letters.len() => drop(letters.remove(at)),
+        2 if at + 1 < letters.len() => letters.swap(at, at + 1),
+        _ => letters.iter_mut().skip(at).take(1).for_each(|letter| *letter = 'ž'),
+    }
+    letters.into_iter().collect()
+}
+
+fn any_filter(random: &mut Random, file: &File, len: usize) -> String {
+    let (name, directory) = (file.name_text(), file.directory_text());
+    let no_quotes = |text: &str| text.replace('"', "");
+    let share = share_name(file.share);
+    match random.below(18) {
+        0 | 1 => {
+            let extension =
+                name.rsplit_once('.').map_or("txt", |(_, extension)| extension).replace([' ', '"', ','], "");
+            let other = if random.below(3) == 0 { ",h,.SO" } else { "" };
+            format!("ext:{extension}{other}")
+        }
+        2 => format!("size:>{}k", 1 << random.below(22)),
+        3 => format!("size:<={}", file.size),
+        4 => format!("size:{}", file.size),
+        5 => format!("size:{}k..{}M", 1 << random.below(20), 1 << random.below(14)),
+        6 => format!("age:<{}d", 1 + random.below(1_000)),
+        7 => format!("age:{}w..{}y", random.below(50), 1 + random.below(3)),
+        8 => format!("path:\"/{}\"", no_quotes(directory.split('/').next().unwrap_or_default())),
+        9 => {
+            let depth = 1 + random.below(4);
+            let top: Vec<&str> = directory.split('/').take(depth).collect();
+            let above = if random.below(2) == 0 { format!("{share}/") } else { String::new() };
+            format!("path:\"/{above}{}\"", no_quotes(&top.join("/")))
+        }
+        10 => format!("path:\"{}\"", part(random, &directory, len.min(6))),
+        11 => format!("path:\"{}\"", no_quotes(&part(random, &format!("{share}/{directory}/"), len))),
+        12 | 13 => format!(
+            "type:{}",
+            random.one(&[
+                "video",
+                "code",
+                "document",
+                "file",
+                "link",
+                "image,archive",
+                "data,link",
+                "audio,disk,model"
+            ])
+        ),
+        14 => format!("peer:LAB-{}", random.below(4)),
+        15 => format!("peer:{}", &peer(file.share).to_string()[..11 + random.below(20)]),
+        16 => format!("share:{share}"),
+        _ => match &file.blob {
+            Some(blob) => format!("hash:{}", &blob.to_string()[3..][..len.min(64)]),
+            None => "hash:b3:0".to_owned(),
+        },
+    }
 }

@@ -15,6 +15,8 @@ use super::population::Population;
 pub(crate) struct Truth {
     /// Files that match.
     pub(crate) files: u64,
+    /// Of these, files with a name in ASCII: other programs fold no accents, and count alike only here.
+    pub(crate) ascii_files: u64,
     /// Their blobs, as long as they are not too many.
     blobs: HashSet<BlobId>,
 }
@@ -30,6 +32,7 @@ pub(crate) fn scan(queries: &[Query], population: &Population, paths: &Paths) ->
     for file in 0..population.files() {
         let path = paths.of(population, file);
         let (directory, name) = paths::split(&path);
+        let ascii = u64::from(name.is_ascii());
         let name = fold(name);
         let there = letters(&name);
         let mut blob = None;
@@ -40,6 +43,7 @@ pub(crate) fn scan(queries: &[Query], population: &Population, paths: &Paths) ->
             let blob = *blob.get_or_insert_with(|| population.blob(file));
             if fits(query, directory, &name, Population::size(&blob)) {
                 truth.files += 1;
+                truth.ascii_files += ascii;
                 if truth.blobs.len() < BLOBS_KEPT {
                     truth.blobs.insert(blob);
                 }
@@ -136,14 +140,15 @@ mod tests {
 
     #[test]
     fn missing_and_wrong_hits_are_noticed() {
-        let lines = "usr/lib/Alpha.so\nusr/lib/beta.so\nusr/share/alphabet.txt\netc/gamma\n";
+        let lines = "usr/lib/Alpha.so\nusr/lib/beta.so\nusr/share/alphabet.txt\netc/gámma\n";
         let paths = Paths::Listed(Lines::new(lines.as_bytes().to_vec()));
         let population = Population::new(1, 1, 4, 1.0).unwrap();
-        let texts = ["alpha", "alpha ext:so", "a path:/usr/lib", "zeta", "alpha size:<1"];
+        let texts = ["alpha", "alpha ext:so", "a path:/usr/lib", "zeta", "alpha size:<1", "a"];
         let queries: Vec<Query> = texts.iter().map(|text| parse(text).unwrap()).collect();
         let truths = scan(&queries, &population, &paths);
         let counts: Vec<u64> = truths.iter().map(|truth| truth.files).collect();
-        assert_eq!(counts, [2, 1, 2, 0, 0]);
+        assert_eq!(counts, [2, 1, 2, 0, 0, 4]);
+        assert_eq!(truths[5].ascii_files, 3);
         let of = |file: u64| {
             let blob = population.blob(file);
             hit(std::str::from_utf8(&paths.of(&population, file)).unwrap(), blob, Population::size(&blob))

@@ -161,11 +161,13 @@ async fn check(
     outcome: &mut Outcome,
 ) -> anyhow::Result<()> {
     let truths = oracle::scan(&set.parsed, &setting.population, &setting.paths);
-    let mut counts: BTreeMap<Class, Vec<f64>> = BTreeMap::new();
+    let mut counts: BTreeMap<(&str, Class), Vec<f64>> = BTreeMap::new();
     let mut cut_short = 0;
     for (((case, query), request), truth) in set.cases.iter().zip(&set.parsed).zip(&set.requests).zip(&truths) {
         let hits = hits(session, request).await?;
-        counts.entry(case.class).or_default().push(truth.files as f64);
+        for (what, files) in [("matching_files", truth.files), ("matching_ascii_files", truth.ascii_files)] {
+            counts.entry((what, case.class)).or_default().push(files as f64);
+        }
         cut_short += u64::from(!hits.exact && hits.hits.len() < args.limit as usize);
         if !args.anywhere && (hits.exact || hits.hits.len() == args.limit as usize) {
             let right = oracle::check(query, args.limit as usize, truth, &hits);
@@ -180,8 +182,8 @@ async fn check(
     if cut_short > 0 {
         outcome.remark(format!("{cut_short} answers were cut short by the query's budget and not compared"));
     }
-    for (class, counts) in counts {
-        outcome.samples(&format!("matching_files_{}", class.name()), counts);
+    for ((what, class), counts) in counts {
+        outcome.samples(&format!("{what}_{}", class.name()), counts);
     }
     outcome.figure("checked_queries", set.cases.len() as f64);
     let exact: u64 = truths.iter().map(|truth: &Truth| truth.files).sum();
