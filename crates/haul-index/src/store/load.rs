@@ -198,9 +198,16 @@ fn load_pages(shared: &Shared, disk: &Disk, held: &Held, mut progress: impl FnMu
             }
         };
         let checked = Page::check(&page).ok()?;
-        let mut changes = checked.changes().peekable();
-        while changes.peek().is_some() {
-            let added = load_step(&mut shared.write(), held.slot, &mut digest, changes.by_ref().take(STEP));
+        let mut step = Vec::with_capacity(STEP);
+        let mut changes = checked.changes();
+        loop {
+            step.clear();
+            step.extend(changes.by_ref().take(STEP));
+            if step.is_empty() {
+                break;
+            }
+            shared.read().read_ahead(&step);
+            let added = load_step(&mut shared.write(), held.slot, &mut digest, &step);
             if let Err(error) = added {
                 tracing::error!(%error, "a share does not fit into the memory's tables any more");
                 return None;
@@ -215,17 +222,17 @@ fn load_pages(shared: &Shared, disk: &Disk, held: &Held, mut progress: impl FnMu
     Some(digest)
 }
 
-fn load_step<'a>(
+fn load_step(
     memory: &mut Memory,
     slot: u32,
     digest: &mut RegistrationDigest,
-    changes: impl Iterator<Item = Change<'a>>,
+    changes: &[Change<'_>],
 ) -> Result<(), StoreError> {
     for change in changes {
         match change {
             Change::Upsert(entry) => {
-                memory.upsert(slot, &entry, |old| digest.subtract(old))?;
-                digest.add(&entry);
+                memory.upsert(slot, entry, |old| digest.subtract(old))?;
+                digest.add(entry);
             }
             Change::Remove { directory, name } => {
                 memory.remove(slot, directory, name, |old| digest.subtract(old));

@@ -11,11 +11,22 @@ use super::lookup::Walk;
 use super::memory::Memory;
 use super::memory::shares::View;
 
+/// Rows of a content that are looked at together with those of the other contents; most have no more.
+const TOUCHED_ROWS: usize = 4;
+
 pub(super) fn locate(memory: &Memory, view: &View, blobs: &[BlobId], max: usize, away: bool) -> Located {
-    let mut located = Located { blobs: Vec::with_capacity(blobs.len()), ..Located::default() };
+    let (answers, peers) = (Vec::with_capacity(blobs.len()), Vec::with_capacity(blobs.len()));
+    let mut located = Located { blobs: answers, peers, ..Located::default() };
     let found = memory.contents.of_blobs(blobs);
-    let firsts = found.iter().filter_map(|(_, content)| memory.rows_of_content(*content).next());
-    std::hint::black_box(firsts.fold(0, |sum, row| sum ^ memory.slot_of_row(row)));
+    let lists: Vec<u32> = found.iter().map(|(_, content)| memory.contents.rows(*content)).collect();
+    std::hint::black_box(lists.iter().fold(0, |read, list| read ^ memory.touch_rows(*list)));
+    let mut read = 0;
+    for list in &lists {
+        for row in memory.rows_in_one_piece(list).unwrap_or_default().iter().take(TOUCHED_ROWS) {
+            read ^= memory.slot_of_row(*row);
+        }
+    }
+    std::hint::black_box(read);
     let (mut best, mut other) = (Counted::default(), Counted::default());
     let mut walk = Walk::default();
     let mut found = found.into_iter().peekable();
@@ -60,8 +71,16 @@ impl Counted {
 
     fn count(&mut self, memory: &Memory, view: &View, content: u32, away: bool, walk: &mut Walk) {
         self.clear();
-        self.size = memory.contents.get(content).size();
-        for row in walk.rows(memory.rows_of_content(content)) {
+        self.size = memory.contents.size(content);
+        let list = memory.contents.rows(content);
+        match memory.rows_in_one_piece(&list) {
+            Some(rows) => self.count_rows(memory, view, away, walk.rows(rows.iter().copied())),
+            None => self.count_rows(memory, view, away, walk.rows(memory.rows_of_content(content))),
+        }
+    }
+
+    fn count_rows(&mut self, memory: &Memory, view: &View, away: bool, rows: impl Iterator<Item = u32>) {
+        for row in rows {
             let slot = memory.slot_of_row(row);
             let shown = view.shown.get(slot);
             let counts = shown || (away && view.allowed.get(slot));
@@ -74,6 +93,9 @@ impl Counted {
             if self.total == limits::LOCATED_PLACES {
                 break;
             }
+        }
+        if self.total < 2 {
+            return;
         }
         for peers in [&mut self.there, &mut self.away] {
             peers.sort_unstable();

@@ -4,6 +4,7 @@
 //! list their rows, directories their children, so adding and removing a row costs a few look-ups whatever the size of
 //! the rest. An entry of Debian's paths with a blob of its own takes about 102 bytes in all, the search index apart.
 
+pub(super) mod ahead;
 pub(super) mod amendment;
 pub(super) mod bitmap;
 pub(super) mod chunked;
@@ -157,6 +158,16 @@ impl Memory {
     /// The rows of a hashed content, ascending; files without a hash are not listed.
     pub(super) fn rows_of_content(&self, content: u32) -> impl Iterator<Item = u32> + '_ {
         self.lists.iter(self.contents.rows(content)).filter(|row| !self.rows.is_hidden(*row))
+    }
+
+    /// Reads where a list of rows stands; the result says nothing. See [`ahead`].
+    pub(super) fn touch_rows(&self, list: u32) -> u32 {
+        self.lists.touch(list)
+    }
+
+    /// As [`Self::rows_of_content`] of such a list, if none is hidden and they stand in one piece: most are so few.
+    pub(super) fn rows_in_one_piece<'a>(&'a self, list: &'a u32) -> Option<&'a [u32]> {
+        if self.rows.any_hidden() { None } else { self.lists.in_one_piece(list) }
     }
 
     /// The rows of a directory in the order of their names, from a place on.

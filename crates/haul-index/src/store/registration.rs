@@ -189,9 +189,14 @@ impl EmbeddedStore {
     async fn fill(&self, guard: &mut DiscardGuard<'_>, page: &Page<'_>) -> Result<(), StoreError> {
         let filling = guard.filling.as_mut().ok_or(StoreError::NotOpen)?;
         refuse_doubles(&self.shared.read(), filling.slot, page)?;
-        let mut changes = page.changes().peekable();
-        while changes.peek().is_some() {
-            let added = add(&mut self.shared.write(), filling, changes.by_ref().take(STEP));
+        let mut changes = page.changes();
+        loop {
+            let step: Vec<Change<'_>> = changes.by_ref().take(STEP).collect();
+            if step.is_empty() {
+                return Ok(());
+            }
+            self.shared.read().read_ahead(&step);
+            let added = add(&mut self.shared.write(), filling, &step);
             if added.is_err() {
                 // A part of the page is there.
                 filling.failed.store(true, Ordering::Relaxed);
@@ -200,7 +205,6 @@ impl EmbeddedStore {
             self.shared.make_way();
             tokio::task::yield_now().await;
         }
-        Ok(())
     }
 
     pub(super) async fn commit_transaction(
@@ -460,15 +464,11 @@ fn refuse_doubles(memory: &Memory, slot: u32, page: &Page<'_>) -> Result<(), Sto
 }
 
 /// Adds entries to an unseen slot.
-fn add<'a>(
-    memory: &mut Memory,
-    filling: &mut Filling,
-    changes: impl Iterator<Item = Change<'a>>,
-) -> Result<(), StoreError> {
+fn add(memory: &mut Memory, filling: &mut Filling, changes: &[Change<'_>]) -> Result<(), StoreError> {
     for change in changes {
         if let Change::Upsert(entry) = change {
-            memory.upsert(filling.slot, &entry, |_| ())?;
-            filling.digest.add(&entry);
+            memory.upsert(filling.slot, entry, |_| ())?;
+            filling.digest.add(entry);
         }
     }
     memory.settle();

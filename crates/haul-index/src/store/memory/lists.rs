@@ -172,6 +172,24 @@ impl Lists {
         self.pool.has_room()
     }
 
+    /// The numbers of a list in one piece, if they are.
+    pub(in crate::store) fn in_one_piece<'a>(&'a self, list: &'a u32) -> Option<&'a [u32]> {
+        match form(*list) {
+            Form::Empty => Some(&[]),
+            Form::One(_) => Some(std::slice::from_ref(list)),
+            Form::Block(block) => Some(self.pool.numbers(block)),
+            Form::Runs(_) => None,
+        }
+    }
+
+    /// Reads where a number would be added to a list; the result says nothing. See [`super::ahead`].
+    pub(in crate::store) fn touch(&self, list: u32) -> u32 {
+        match form(list) {
+            Form::Block(block) => self.pool.numbers(block).last().copied().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
     /// How many numbers a list has.
     pub(in crate::store) fn len(&self, list: u32) -> usize {
         match form(list) {
@@ -272,6 +290,9 @@ mod tests {
             for (list, model) in owners.iter().zip(&models) {
                 prop_assert_eq!(lists.iter(*list).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
                 prop_assert_eq!(lists.len(*list), model.len());
+                if let Some(numbers) = lists.in_one_piece(list) {
+                    prop_assert!(numbers.iter().eq(model));
+                }
                 let middle = range / 2;
                 let from: Vec<u32> = model.range(middle..).copied().collect();
                 prop_assert_eq!(lists.numbers_from(*list, middle).collect::<Vec<_>>(), from);

@@ -71,8 +71,6 @@ pub(in crate::store) struct Facts {
 
 #[derive(Clone, Copy, Debug)]
 struct Extent {
-    /// None while nobody has it.
-    slot: u32,
     /// A bit per row that is used.
     used: u64,
     /// A bit per used row that nobody sees: not yet, or not any more.
@@ -93,6 +91,8 @@ struct Supply {
 pub(in crate::store) struct Rows {
     records: Table<Record>,
     extents: Vec<Extent>,
+    /// Whose each extent is, or none: for itself, so that those of a lookup's rows are in a near cache.
+    slots: Vec<u32>,
     free: Vec<u32>,
     by_slot: Vec<Supply>,
     /// Rows that nobody sees.
@@ -114,7 +114,7 @@ impl Rows {
 
     /// The slot of a row; the row itself is not touched.
     pub(in crate::store) fn slot(&self, row: u32) -> u32 {
-        self.extents[(row / EXTENT) as usize].slot
+        self.slots[(row / EXTENT) as usize]
     }
 
     /// Whether nobody sees a row. Nearly always nothing is hidden, and then nothing is read.
@@ -188,12 +188,12 @@ impl Rows {
         let extent = &mut self.extents[number as usize];
         let was_full = extent.used == u64::MAX;
         extent.used &= !(1 << (row % EXTENT));
-        let supply = &mut self.by_slot[extent.slot as usize];
+        let supply = &mut self.by_slot[self.slots[number as usize] as usize];
         if extent.used == 0 {
             if supply.open == number {
                 supply.open = NONE;
             }
-            extent.slot = NONE;
+            self.slots[number as usize] = NONE;
             self.free.push(number);
         } else if was_full {
             supply.roomy.push(number);
@@ -209,7 +209,7 @@ impl Rows {
 
     /// Bytes of all rows.
     pub(in crate::store) fn bytes(&self) -> usize {
-        self.records.bytes() + self.extents.capacity() * size_of::<Extent>()
+        self.records.bytes() + self.extents.capacity() * size_of::<Extent>() + self.slots.capacity() * size_of::<u32>()
     }
 
     /// An extent of a slot with room.
@@ -223,20 +223,20 @@ impl Rows {
             return Some(supply.open);
         }
         while let Some(roomy) = supply.roomy.pop() {
-            let extent = &self.extents[roomy as usize];
-            if extent.slot == slot && extent.used != u64::MAX {
+            if self.slots[roomy as usize] == slot && self.extents[roomy as usize].used != u64::MAX {
                 supply.open = roomy;
                 return Some(roomy);
             }
         }
         let extent = match self.free.pop() {
             Some(free) => {
-                self.extents[free as usize].slot = slot;
+                self.slots[free as usize] = slot;
                 free
             }
             None if self.records.len() >= MOST => return None,
             None => {
-                self.extents.push(Extent { slot, used: 0, hidden: 0 });
+                self.extents.push(Extent { used: 0, hidden: 0 });
+                self.slots.push(slot);
                 for _ in 0..EXTENT {
                     self.records.push(Record { directory: 0, name: NONE, content: NONE, mtime: [0; 2] });
                 }
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_walk_gets_rows_in_order_and_room_is_used_again() {
-        assert_eq!((size_of::<Record>(), size_of::<Extent>()), (20, 24));
+        assert_eq!((size_of::<Record>(), size_of::<Extent>()), (20, 16));
         let mut rows = Rows::default();
         for row in 0..1_000 {
             assert_eq!(rows.add(0, 0, 0), Some(row));

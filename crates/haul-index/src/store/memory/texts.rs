@@ -11,6 +11,9 @@ const LONG: u8 = u8::MAX;
 /// Longer texts are refused; a name of a page has at most 1,024 bytes, and folding makes at most 18 times as many.
 const MOST: usize = 20_000;
 
+/// Bytes of most texts.
+const USUAL: usize = 32;
+
 /// Where a text stands: chunk in the upper half, place within it in the lower.
 pub(in crate::store) type TextAt = u32;
 
@@ -77,6 +80,14 @@ impl Texts {
     pub(in crate::store) fn get(&self, at: TextAt) -> &[u8] {
         let (chunk, at) = place(at);
         read(&self.chunks[chunk].bytes, at).0
+    }
+
+    /// Reads where a text stands; the result says nothing. See [`super::ahead`].
+    pub(in crate::store) fn touch(&self, at: TextAt) -> u8 {
+        let (chunk, at) = place(at);
+        let bytes = &self.chunks[chunk].bytes;
+        // Most texts end in the same line of the cache or in the next one.
+        bytes.get(at).copied().unwrap_or_default() ^ bytes.get(at + USUAL).copied().unwrap_or_default()
     }
 
     /// Nobody needs this text any more.
