@@ -19,7 +19,7 @@ use core::fmt;
 pub use entry::{FoldedEntry, Origin};
 pub use fold::{fold, fold_text};
 pub use kind::FileType;
-pub use near::{near_distance, near_tolerance};
+pub use near::{NearWord, near_distance, near_tolerance};
 pub use parse::parse;
 pub use rank::{MatchClass, match_class};
 

@@ -3,6 +3,8 @@
 //! is used.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "searching/crowded.rs"]
+mod crowded;
 #[path = "searching/hunt.rs"]
 mod hunt;
 #[path = "searching/oracle.rs"]

@@ -153,9 +153,11 @@ impl Search<'_> {
                 let hits = self.collector.total;
                 Total { hits, exact: !self.budget.cut, near: hits > 0 }
             }
-            Some(hits) => Total { hits, exact: true, near: false },
-            None if exact => self.count(),
-            None => {
+            Some(hits) if !(exact && self.collector.estimated) => {
+                Total { hits, exact: !self.collector.estimated, near: false }
+            }
+            _ if exact => self.count(),
+            _ => {
                 let least = before + self.collector.behind;
                 Total { hits: least.max(self.estimate()), exact: false, near: false }
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use haul_core::query::MatchClass;
 
-use super::collect::Collector;
+use super::collect::{Collector, count_hits};
 use super::order::Place;
 use super::{Search, Stage, Total};
 use crate::store::memory::Memory;
@@ -177,7 +177,6 @@ impl Search<'_> {
         let asking = self.asking;
         asking.look(|memory, view| {
             touch(memory, docs.iter().map(|(_, doc)| *doc));
-            self.collector.look_at(memory);
             docs.iter().all(|(rank, doc)| self.add((memory, view), *doc, Some(*rank), class))
         })
     }
@@ -187,7 +186,6 @@ impl Search<'_> {
         let asking = self.asking;
         asking.look(|memory, view| {
             touch(memory, docs.iter().copied());
-            self.collector.look_at(memory);
             docs.iter().all(|doc| self.add((memory, view), *doc, None, class))
         })
     }
@@ -278,10 +276,8 @@ impl Search<'_> {
     fn count_docs(&mut self, docs: &[u32], proven: bool) -> u64 {
         let asking = self.asking;
         let (matcher, filters, budget) = (&self.matcher, &self.filters, &mut self.budget);
-        let collector = &mut self.collector;
         asking.look(|memory, view| {
             touch(memory, docs.iter().copied());
-            collector.look_at(memory);
             let mut hits = 0;
             for doc in docs {
                 if !budget.examine() {
@@ -293,7 +289,7 @@ impl Search<'_> {
                         continue;
                     }
                 }
-                hits += collector.count_doc((memory, view), *doc, budget, |row| filters.fit(memory, view, row));
+                hits += count_hits(memory, *doc, budget, |row| filters.fit(memory, view, row));
             }
             hits
         })
@@ -302,7 +298,7 @@ impl Search<'_> {
 
 /// Reads what will be needed of every document first: then the memory fetches all of it at the same time, instead of one
 /// after another between the comparisons.
-fn touch(memory: &Memory, docs: impl Iterator<Item = u32>) {
+pub(super) fn touch(memory: &Memory, docs: impl Iterator<Item = u32>) {
     let sum = docs.fold(0u32, |sum, doc| {
         let first = memory.names.folded(doc).as_bytes().first().copied().unwrap_or_default();
         sum.wrapping_add(u32::from(first))

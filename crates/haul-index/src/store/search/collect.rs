@@ -1,18 +1,30 @@
 //! Grouping of rows into hits, counting, and the best hits of one page.
+//!
+//! Within a document hits with more copies come first. Of a document of very many rows they come by their first rows
+//! instead: so a page ends there without a look at the others.
+
+use std::sync::LazyLock;
 
 use hashbrown::HashSet;
+use haul_core::ids::BlobId;
 
 use super::order::{Candidate, Cursor, Group, Place};
 use super::{Budget, Seen};
 use crate::store::memory::{Memory, NONE};
+
+/// A document of more rows than this has very many: grouping and sorting so many takes about 20 us.
+const SORTED: usize = 256;
+/// Rows of a document from which on its hits are estimated once there are enough for a page.
+const MANY: usize = 2_048;
+
+/// The blob of no bytes says nothing about a file.
+static NO_BYTES: LazyLock<BlobId> = LazyLock::new(BlobId::empty);
 
 /// Keeps the best hits behind a cursor, and counts all that it is given.
 pub(super) struct Collector {
     /// Hits of the page and one more, which says that more follow.
     wanted: usize,
     after: Option<Cursor>,
-    /// Contents of the blob of no bytes, which says nothing about a file.
-    empty: Vec<u32>,
     best: Vec<Candidate>,
     /// The worst place that can still come in, once there are enough.
     worst: Option<Place>,
@@ -20,6 +32,8 @@ pub(super) struct Collector {
     pub(super) total: u64,
     /// Hits behind the cursor.
     pub(super) behind: u64,
+    /// Hits of a document with many rows were estimated, so both are.
+    pub(super) estimated: bool,
     /// Group and row of each row of a document.
     rows: Vec<u64>,
 }
@@ -29,11 +43,11 @@ impl Collector {
         Self {
             wanted: limit + 1,
             after,
-            empty: Vec::new(),
             best: Vec::new(),
             worst: None,
             total: 0,
             behind: 0,
+            estimated: false,
             rows: Vec::new(),
         }
     }
@@ -58,54 +72,82 @@ impl Collector {
         self.worst.is_some()
     }
 
-    /// Which contents are empty may change while nobody holds the lock.
-    pub(super) fn look_at(&mut self, memory: &Memory) {
-        self.empty = memory.contents.of_blob(&haul_core::ids::BlobId::empty());
-    }
-
-    /// Adds the hits of a document of which at least one row fits; false when the budget is used up.
+    /// Adds the hits of a document; false when the budget is used up.
     pub(super) fn add_doc(
         &mut self,
         (memory, view): Seen<'_>,
         place: Place,
         budget: &mut Budget,
-        mut fits: impl FnMut(u32) -> bool,
+        fits: impl Fn(u32) -> bool,
+    ) -> bool {
+        match memory.item_count(place.doc()) {
+            1 => {
+                for row in memory.rows_of_doc(place.doc()).filter(|row| fits(*row)) {
+                    self.offer(Candidate { place, fewer: 0, row, group: Group::Row(row) });
+                }
+                budget.step()
+            }
+            items if items <= SORTED => self.add_sorted((memory, view), place, budget, fits),
+            items => self.add_by_row(memory, place, items as u64, budget, fits),
+        }
+    }
+
+    fn add_sorted(
+        &mut self,
+        (memory, view): Seen<'_>,
+        place: Place,
+        budget: &mut Budget,
+        fits: impl Fn(u32) -> bool,
     ) -> bool {
         // Most documents that do not fit have no row that does: told before their rows are grouped.
-        let mut left = budget.left;
-        let mut any = false;
-        for row in memory.rows_of_doc(place.doc()) {
-            any = fits(row);
-            if any || left == 0 {
-                break;
-            }
-            left -= 1;
-        }
-        if !any {
-            return budget.steps(budget.left - left) && left > 0;
+        if !memory.rows_of_doc(place.doc()).any(&fits) {
+            return budget.steps(memory.item_count(place.doc()) as u64);
         }
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
-        let mut complete = true;
-        for row in memory.rows_of_doc(place.doc()) {
-            if !budget.step() {
-                complete = false;
-                break;
-            }
-            if view.allowed.get(memory.slot_of_row(row)) {
-                rows.push(group_of(memory, &self.empty, row).with_row(row));
-            }
-        }
+        let allowed = memory.rows_of_doc(place.doc()).filter(|row| view.allowed.get(memory.slot_of_row(*row)));
+        rows.extend(allowed.map(|row| group_of(memory, row).with_row(row)));
         rows.sort_unstable();
         for same in rows.chunk_by(|a, b| a >> 32 == b >> 32) {
             if same.iter().any(|numbers| fits(*numbers as u32)) {
-                let online = same.iter().filter(|numbers| view.shown.get(memory.slot_of_row(**numbers as u32))).count();
-                let group = Group::of_numbers(same[0]);
-                self.offer(Candidate::new(place, group, same.len() as u32, online as u32));
+                let (fewer, row) = (u32::MAX - same.len() as u32, same[0] as u32);
+                self.offer(Candidate { place, fewer, row, group: Group::of_numbers(same[0]) });
             }
         }
+        let complete = budget.steps(rows.len() as u64);
         self.rows = rows;
         complete
+    }
+
+    fn add_by_row(
+        &mut self,
+        memory: &Memory,
+        place: Place,
+        items: u64,
+        budget: &mut Budget,
+        fits: impl Fn(u32) -> bool,
+    ) -> bool {
+        let (total, behind) = (self.total, self.behind);
+        let (mut found, mut copies) = (0, 0);
+        for (row, looked_at) in memory.rows_of_doc(place.doc()).zip(1..) {
+            if !budget.step() {
+                return false;
+            }
+            if let Some(group) = hit_at(memory, place.doc(), row, budget, &fits) {
+                self.offer(Candidate { place, fewer: 0, row, group });
+                found += 1;
+                copies +=
+                    if let Group::Content(content) = group { memory.row_count_of_content(content) as u64 } else { 1 };
+            }
+            if items > MANY as u64 && self.behind - behind >= self.wanted as u64 {
+                // The others come behind these; as many of them may fit, and have as many copies.
+                let all = |part: u64| part * items / looked_at * found / copies;
+                (self.total, self.behind) = (total + all(self.total - total), behind + all(self.behind - behind));
+                self.estimated = true;
+                break;
+            }
+        }
+        true
     }
 
     fn offer(&mut self, candidate: Candidate) {
@@ -132,29 +174,6 @@ impl Collector {
         }
     }
 
-    /// How many hits a document has of which at least one row fits.
-    pub(super) fn count_doc(
-        &mut self,
-        (memory, view): Seen<'_>,
-        doc: u32,
-        budget: &mut Budget,
-        fits: impl Fn(u32) -> bool,
-    ) -> u64 {
-        let items = memory.item_count(doc);
-        if items <= 1 {
-            return memory.rows_of_doc(doc).filter(|row| fits(*row)).count() as u64;
-        }
-        budget.steps(items as u64);
-        let mut groups: Vec<Group> = memory
-            .rows_of_doc(doc)
-            .filter(|row| view.allowed.get(memory.slot_of_row(*row)) && fits(*row))
-            .map(|row| group_of(memory, &self.empty, row))
-            .collect();
-        groups.sort_unstable();
-        groups.dedup();
-        groups.len() as u64
-    }
-
     /// The page in order.
     pub(super) fn finish(mut self) -> Page {
         self.best.sort_unstable();
@@ -162,7 +181,7 @@ impl Collector {
         let more = self.best.len() >= self.wanted;
         let mut seen = HashSet::new();
         // A document that was freed and came back meanwhile may have been seen in two segments.
-        self.best.retain(|hit| seen.insert((hit.place.doc(), hit.group)));
+        self.best.retain(|hit| seen.insert((hit.place.doc(), hit.row)));
         self.best.truncate(self.wanted - 1);
         Page { hits: self.best, after: self.after, more }
     }
@@ -176,9 +195,43 @@ pub(super) struct Page {
     pub(super) more: bool,
 }
 
+/// How many hits a document has.
+pub(super) fn count_hits(memory: &Memory, doc: u32, budget: &mut Budget, fits: impl Fn(u32) -> bool) -> u64 {
+    let items = memory.item_count(doc);
+    if items == 1 {
+        return memory.rows_of_doc(doc).filter(|row| fits(*row)).count() as u64;
+    }
+    budget.steps(items as u64);
+    memory.rows_of_doc(doc).filter(|row| hit_at(memory, doc, *row, budget, &fits).is_some()).count() as u64
+}
+
+/// The group of which a row is the first in its document, if any row of it there fits.
+fn hit_at(memory: &Memory, doc: u32, row: u32, budget: &mut Budget, fits: impl Fn(u32) -> bool) -> Option<Group> {
+    let Group::Content(content) = group_of(memory, row) else { return fits(row).then_some(Group::Row(row)) };
+    for other in memory.rows_of_content(content) {
+        let decided = match other.cmp(&row) {
+            std::cmp::Ordering::Less => (memory.doc_of_row(other) == doc).then_some(false),
+            std::cmp::Ordering::Equal => fits(row).then_some(true),
+            std::cmp::Ordering::Greater => (memory.doc_of_row(other) == doc && fits(other)).then_some(true),
+        };
+        if let Some(hit) = decided {
+            return hit.then_some(Group::Content(content));
+        }
+        if !budget.step() {
+            return None;
+        }
+    }
+    None
+}
+
 /// Which hit a row belongs to.
-pub(super) fn group_of(memory: &Memory, empty: &[u32], row: u32) -> Group {
+pub(super) fn group_of(memory: &Memory, row: u32) -> Group {
     let content = memory.content_of_row(row);
-    let grouped = content != NONE && memory.contents.is_hashed(content) && !empty.contains(&content);
-    if grouped { Group::Content(content) } else { Group::Row(row) }
+    if content == NONE {
+        return Group::Row(row);
+    }
+    match memory.contents.get(content).blob() {
+        Some(blob) if blob != *NO_BYTES => Group::Content(content),
+        _ => Group::Row(row),
+    }
 }

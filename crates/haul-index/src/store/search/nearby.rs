@@ -3,43 +3,58 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use haul_core::query::{near_distance, near_tolerance};
+use haul_core::query::{NearWord, near_tolerance};
 
 use super::Search;
+use super::base::touch;
 use super::order::Place;
 use crate::store::trigrams::gram::{Gram, trigrams};
 use crate::store::trigrams::list::{List, Reader};
 use crate::store::trigrams::segment::{Rank, Segment};
 
-/// Postings that are read to find names that share trigrams: about 2 ms.
+/// Postings of one segment that are read to find names that share trigrams: about 2 ms.
 const POSTINGS: u64 = 800_000;
-/// Names that are compared letter by letter: about 1 ms.
+/// Names that are compared letter by letter: about 0.5 ms.
 const NAMES: usize = 1_000;
 /// Ordinals whose shared trigrams are counted at once: a byte each, so that they stay in the nearest cache.
-const WINDOW: u32 = 1 << 15;
+const WINDOW: usize = 1 << 15;
+/// Lists that are counted at most: the highest bit of a count says that it reaches a threshold.
+const LISTS: usize = 127;
 /// Names that are compared under one lock.
 const SLICE: usize = 100;
 
-/// Names that share trigrams with a word: more first.
-#[derive(Default)]
+/// Names that share trigrams with a word: those that share most, and of these the first that came.
 struct Best {
-    /// Trigrams that are not shared, document, rank.
-    docs: Vec<(u16, u32, Option<Rank>)>,
+    /// Trigrams that a name must share to come in.
+    needed: usize,
+    /// Names that share at least so many.
+    held: usize,
+    /// Document and rank, by the number of trigrams that are shared.
+    by_shared: Vec<Vec<(u32, Option<Rank>)>>,
     cut: bool,
 }
 
 impl Best {
-    fn add(&mut self, shared: u16, doc: u32, rank: Option<Rank>) {
-        self.docs.push((u16::MAX - shared, doc, rank));
-        if self.docs.len() >= 8 * NAMES {
-            self.keep();
+    fn new(needed: usize, grams: usize) -> Self {
+        Self { needed, held: 0, by_shared: vec![Vec::new(); grams + 1], cut: false }
+    }
+
+    fn add(&mut self, shared: usize, doc: u32, rank: Option<Rank>) {
+        if shared < self.needed {
+            return;
+        }
+        self.by_shared[shared].push((doc, rank));
+        self.held += 1;
+        while self.held >= NAMES {
+            // Who shares no more than these would come behind them.
+            self.held -= self.by_shared[self.needed].len();
+            self.needed += 1;
+            self.cut = true;
         }
     }
 
-    fn keep(&mut self) {
-        self.docs.sort_unstable_by_key(|(missing, doc, _)| (*missing, *doc));
-        self.cut |= self.docs.len() > NAMES;
-        self.docs.truncate(NAMES);
+    fn finish(self) -> Vec<(u32, Option<Rank>)> {
+        self.by_shared.into_iter().rev().flatten().take(NAMES).collect()
     }
 }
 
@@ -55,20 +70,19 @@ impl Search<'_> {
         if near_tolerance(anchor) == 0 {
             return;
         }
-        let mut best = self.sharing(anchor);
-        best.keep();
+        let words: Vec<NearWord> = words.iter().map(|word| NearWord::new(&word.text)).collect();
+        let best = self.sharing(anchor);
         self.budget.cut |= best.cut;
-        for slice in best.docs.chunks(SLICE) {
-            self.add_near(slice);
+        for slice in best.finish().chunks(SLICE) {
+            self.add_near(&words, slice);
         }
     }
 
-    fn add_near(&mut self, docs: &[(u16, u32, Option<Rank>)]) {
+    fn add_near(&mut self, words: &[NearWord], docs: &[(u32, Option<Rank>)]) {
         let asking = self.asking;
-        let words = &self.filters.query().words;
         asking.look(|memory, view| {
-            self.collector.look_at(memory);
-            for (_, doc, rank) in docs {
+            touch(memory, docs.iter().map(|(doc, _)| *doc));
+            for (doc, rank) in docs {
                 let items = memory.item_count(*doc);
                 if items == 0 {
                     continue;
@@ -77,9 +91,7 @@ impl Search<'_> {
                     return;
                 }
                 let name = memory.names.folded(*doc);
-                let distance = words
-                    .iter()
-                    .try_fold(0, |sum, word| Some(sum + near_distance(&word.text, name, near_tolerance(&word.text))?));
+                let distance = words.iter().try_fold(0, |sum, word| Some(sum + word.distance(name)?));
                 let Some(distance) = distance else { continue };
                 if self.filters.refuse_name(name) {
                     continue;
@@ -95,17 +107,16 @@ impl Search<'_> {
     /// Names that share as many trigrams with a word as a near match must.
     fn sharing(&self, anchor: &str) -> Best {
         let grams = trigrams(anchor.as_bytes());
-        let needed = shared_trigrams(anchor, grams.len());
-        let mut best = Best::default();
+        let mut best = Best::new(shared_trigrams(anchor, grams.len()), grams.len());
         for segment in &self.index.segments {
-            sharing_in(segment, &grams, needed, &mut best);
+            sharing_in(segment, &grams, &mut best);
         }
         for tail in &self.index.tails {
-            let mut counts: HashMap<u32, u16> = HashMap::new();
+            let mut counts: HashMap<u32, usize> = HashMap::new();
             for gram in &grams {
                 tail.find_bytes(&gram.bytes(), |doc| *counts.entry(doc).or_default() += 1);
             }
-            for (doc, shared) in counts.into_iter().filter(|(_, shared)| *shared >= needed) {
+            for (doc, shared) in counts {
                 best.add(shared, doc, None);
             }
         }
@@ -113,11 +124,11 @@ impl Search<'_> {
     }
 }
 
-fn sharing_in(segment: &Arc<Segment>, grams: &[Gram], needed: u16, best: &mut Best) {
+fn sharing_in(segment: &Arc<Segment>, grams: &[Gram], best: &mut Best) {
     let mut lists: Vec<List<'_>> = grams.iter().filter_map(|gram| segment.list(*gram)).collect();
     lists.sort_unstable_by_key(List::count);
     let mut postings = 0;
-    let affordable = lists.iter().take_while(|list| {
+    let affordable = lists.iter().take(LISTS).take_while(|list| {
         postings += u64::from(list.count());
         postings <= POSTINGS
     });
@@ -126,31 +137,39 @@ fn sharing_in(segment: &Arc<Segment>, grams: &[Gram], needed: u16, best: &mut Be
     best.cut |= affordable < lists.len();
     lists.truncate(affordable);
     let mut readers: Vec<Reader<'_>> = lists.into_iter().map(|list| Reader::new(list, 0)).collect();
-    let mut counts = vec![0u8; WINDOW as usize];
-    let mut first = 0;
-    while first < segment.len() {
-        let end = first.saturating_add(WINDOW);
+    let mut counts = vec![0u8; WINDOW];
+    for first in (0..segment.len()).step_by(WINDOW) {
         for reader in &mut readers {
-            reader.take_below(end, |ordinal| {
+            reader.take_below(first.saturating_add(WINDOW as u32), |ordinal| {
                 if let Some(count) = counts.get_mut((ordinal - first) as usize) {
-                    *count = count.saturating_add(1);
+                    *count += 1;
                 }
             });
         }
-        for (ordinal, count) in (first..).zip(&mut counts) {
-            let shared = u16::from(std::mem::take(count));
-            if shared >= needed {
-                best.add(shared, segment.doc(ordinal), Some(segment.rank(ordinal)));
+        // Few ordinals reach the threshold: eight are told at once.
+        for (ordinals, eight) in (first..).step_by(8).zip(counts.as_chunks_mut::<8>().0) {
+            let together = u64::from_ne_bytes(*eight);
+            if together == 0 {
+                continue;
             }
+            let lacking = 0x80u64.saturating_sub(best.needed as u64);
+            if (together + lacking * 0x0101_0101_0101_0101) & 0x8080_8080_8080_8080 != 0 {
+                for (ordinal, shared) in (ordinals..).zip(*eight) {
+                    let shared = usize::from(shared);
+                    if shared >= best.needed {
+                        best.add(shared, segment.doc(ordinal), Some(segment.rank(ordinal)));
+                    }
+                }
+            }
+            *eight = [0; 8];
         }
-        first = end;
     }
 }
 
 /// Trigrams that a near match shares at least with the word: an edit touches those that hold the letter or, for two
 /// that changed places, either letter. At least one, or every name would be compared.
-fn shared_trigrams(word: &str, grams: usize) -> u16 {
+fn shared_trigrams(word: &str, grams: usize) -> usize {
     let widest = word.chars().map(char::len_utf8).max().unwrap_or(1);
     let touched = near_tolerance(word) * (2 * widest + 2);
-    grams.saturating_sub(touched).max(1) as u16
+    grams.saturating_sub(touched).max(1)
 }

@@ -2,7 +2,8 @@
 //!
 //! A hit's place is the class of its match, then the logarithm of the registered copies of its name, then shorter names,
 //! then the document's number. The second is what the search index noted when it built the document's segment: it may
-//! lag, but it lets a page end as soon as it is full. Within a document the hit with more copies comes first.
+//! lag, but it lets a page end as soon as it is full. Within a document the hit with more copies
+//! comes first, or in one of very many rows the one whose first row has the lower number.
 //!
 //! Document numbers mean nothing to another opening of the store, so a cursor names the epoch of its index.
 
@@ -41,7 +42,7 @@ impl Place {
 }
 
 /// What makes one hit of several rows of a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Group {
     /// All rows of a content.
     Content(u32),
@@ -72,24 +73,12 @@ impl Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate {
     pub(super) place: Place,
-    /// Inverted: more copies come first.
-    fewer: u32,
+    /// Copies in a document of not too many rows, inverted: more come first.
+    pub(super) fewer: u32,
+    /// The first of its rows.
+    pub(super) row: u32,
+    /// That row alone where nobody has looked yet whether its document has others.
     pub(super) group: Group,
-    pub(super) online: u32,
-}
-
-impl Candidate {
-    pub(super) fn new(place: Place, group: Group, copies: u32, online: u32) -> Self {
-        Self { place, fewer: u32::MAX - copies, group, online }
-    }
-
-    pub(super) fn copies(&self) -> u32 {
-        u32::MAX - self.fewer
-    }
-
-    fn position(&self) -> (Place, u32, Group) {
-        (self.place, self.fewer, self.group)
-    }
 }
 
 /// Continues behind a hit.
@@ -100,7 +89,7 @@ pub(super) struct Cursor {
     epoch: u64,
     place: Place,
     fewer: u32,
-    group: Group,
+    row: u32,
     /// Hits up to here whose words all stand in the base name.
     pub(super) in_names: u64,
     /// Hits up to here.
@@ -114,7 +103,7 @@ impl Cursor {
 
     /// Whether a hit comes later.
     pub(super) fn is_before(&self, hit: &Candidate) -> bool {
-        (self.place, self.fewer, self.group) < hit.position()
+        (self.place, self.fewer, self.row) < (hit.place, hit.fewer, hit.row)
     }
 
     /// Whether all hits of a document come earlier.
@@ -136,7 +125,7 @@ impl Cursor {
             epoch,
             place: last.place,
             fewer: last.fewer,
-            group: last.group,
+            row: last.row,
             in_names: in_names + before.map_or(0, |before| before.in_names),
             hits: hits.len() as u64 + before.map_or(0, |before| before.hits),
         };

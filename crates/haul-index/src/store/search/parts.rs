@@ -149,10 +149,7 @@ impl Search<'_> {
 
     fn add_parts(&mut self, before: u64, docs: &[(Option<Rank>, u32)]) -> bool {
         let asking = self.asking;
-        asking.look(|memory, view| {
-            self.collector.look_at(memory);
-            docs.iter().all(|(rank, doc)| self.add_part((memory, view), before, *rank, *doc))
-        })
+        asking.look(|memory, view| docs.iter().all(|(rank, doc)| self.add_part((memory, view), before, *rank, *doc)))
     }
 
     fn add_part(&mut self, (memory, view): Seen<'_>, before: u64, rank: Option<Rank>, doc: u32) -> bool {

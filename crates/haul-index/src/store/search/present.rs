@@ -22,6 +22,9 @@ struct Gathered {
     best: u32,
     shown: bool,
     newest: i64,
+    group: Group,
+    copies: u32,
+    online: u32,
 }
 
 pub(super) fn present(
@@ -32,47 +35,51 @@ pub(super) fn present(
     chosen: &[Candidate],
     near: bool,
 ) -> Vec<Hit> {
-    let empty = memory.contents.of_blob(&haul_core::ids::BlobId::empty());
     let found: Vec<Option<Gathered>> = chosen
         .iter()
         .map(|candidate| {
-            gather(memory, view, &empty, candidate, |row| {
+            gather(memory, view, candidate, |row| {
                 filters.fit(memory, view, row) && (near || filters.words_fit(memory, matcher, row))
             })
         })
         .collect();
     touch_paths(memory, found.iter().flatten().map(|found| found.best));
     let mut names = HashMap::new();
-    let mut versions = Versions::new((memory, view), &empty);
+    let mut versions = Versions::new((memory, view));
     chosen
         .iter()
         .zip(found)
         .filter_map(|(candidate, found)| {
-            let names = *names.entry(candidate.group).or_insert_with(|| count_names(memory, view, candidate.group));
+            let found = found?;
+            let names = *names.entry(found.group).or_insert_with(|| count_names(memory, view, found.group));
             let contents = versions.of_doc(candidate.place.doc());
-            Some(Hit { names, contents, ..hit(memory, candidate, &found?, near) })
+            Some(Hit { names, contents, ..hit(memory, &found, near) })
         })
         .collect()
 }
 
 /// The best of the rows of a hit that fit.
-fn gather(
-    memory: &Memory,
-    view: &View,
-    empty: &[u32],
-    candidate: &Candidate,
-    fits: impl Fn(u32) -> bool,
-) -> Option<Gathered> {
+fn gather(memory: &Memory, view: &View, candidate: &Candidate, fits: impl Fn(u32) -> bool) -> Option<Gathered> {
     let doc = candidate.place.doc();
+    let group = match candidate.group {
+        // The row may have gone since it was collected.
+        Group::Row(row) if !memory.has_row(doc, row) => return None,
+        Group::Row(row) => group_of(memory, row),
+        group @ Group::Content(_) => group,
+    };
     let mut found: Option<Gathered> = None;
+    let (mut copies, mut online) = (0, 0);
     let mut add = |row: u32| {
+        let slot = memory.slot_of_row(row);
+        copies += u32::from(view.allowed.get(slot));
+        let shown = view.shown.get(slot);
+        online += u32::from(shown);
         if !fits(row) {
             return;
         }
-        let shown = view.shown.get(memory.slot_of_row(row));
         let newest = memory.row(row).mtime_ns;
         let Some(found) = &mut found else {
-            found = Some(Gathered { best: row, shown, newest });
+            found = Some(Gathered { best: row, shown, newest, group, copies: 0, online: 0 });
             return;
         };
         let better = match shown.cmp(&found.shown) {
@@ -84,25 +91,14 @@ fn gather(
         }
         found.newest = found.newest.max(newest);
     };
-    match candidate.group {
-        // The row may have gone since it was collected.
-        Group::Row(row) => {
-            if memory.has_row(doc, row) {
-                add(row);
-            }
-        }
-        Group::Content(content) if memory.row_count_of_content(content) < memory.item_count(doc) => {
+    match group {
+        Group::Row(row) => add(row),
+        Group::Content(content) if memory.row_count_of_content(content) <= memory.item_count(doc) => {
             memory.rows_of_content(content).filter(|row| memory.doc_of_row(*row) == doc).for_each(add);
         }
-        Group::Content(_) => {
-            for row in memory.rows_of_doc(doc) {
-                if group_of(memory, empty, row) == candidate.group {
-                    add(row);
-                }
-            }
-        }
+        Group::Content(_) => memory.rows_of_doc(doc).filter(|row| group_of(memory, *row) == group).for_each(add),
     }
-    found
+    found.map(|found| Gathered { copies, online, ..found })
 }
 
 /// Reads what the paths of these rows need, level by level: then the memory fetches the directories of all hits at the
@@ -136,7 +132,7 @@ fn count_names(memory: &Memory, view: &View, group: Group) -> u32 {
     names.len() as u32
 }
 
-fn hit(memory: &Memory, candidate: &Candidate, found: &Gathered, near: bool) -> Hit {
+fn hit(memory: &Memory, found: &Gathered, near: bool) -> Hit {
     let row = memory.row(found.best);
     let slot = memory.shares.slot(row.slot());
     let peer = memory.shares.peer_of(row.slot());
@@ -153,8 +149,8 @@ fn hit(memory: &Memory, candidate: &Candidate, found: &Gathered, near: bool) -> 
         path: path_of(memory, found.best),
         names: 1,
         contents: 1,
-        copies: candidate.copies(),
-        online: candidate.online,
+        copies: found.copies,
+        online: found.online,
         near,
     }
 }
