@@ -12,7 +12,7 @@ use haul_index::store::{Asker, EmbeddedStore, IndexStore, SearchQuestion, Search
 
 use super::oracle::{Expected, Line, NOW_NS, Oracle, Place};
 use super::paths::{Files, Random, come_back, connect, peer, replace};
-use super::questions::any_query;
+use super::questions::{any_query, two_short_words};
 
 const SHARES: usize = 4;
 /// The peer of this share is away in a part of the questions.
@@ -226,6 +226,38 @@ fn random_queries_find_what_a_plain_loop_finds() {
         let tally = runtime().block_on(hunt(&files, search, 600, seed));
         assert!(tally.whole > 450 && tally.fitting > 200 && tally.near > 10, "{tally:?}");
     }
+}
+
+/// Postings of one or two letters lead to names without them too: the file of such a name counts once, whichever word is
+/// in its name and whichever above.
+#[test]
+fn words_of_a_letter_or_two_count_every_file_once() {
+    // So many files below directories with each of the letters that a search does not start from there.
+    let mut files = Files::made_up(SHARES, 1_200, 5);
+    files.0.retain(|file| !file.directory.is_empty() && file.directory.len() < 100);
+    for (number, file) in files.0.iter_mut().enumerate() {
+        file.directory = [&b"restate26/26rates/testar26/rates26/arrest26/stare26/"[..], &file.directory].concat();
+        if number % 16 == 0 {
+            file.name.extend(b".rare");
+        }
+    }
+    let whole = runtime().block_on(async {
+        let (_dir, store) = filled(&files, SMALL).await;
+        let oracle = Oracle::new(&files, vec![true; SHARES]);
+        let mut random = Random(5);
+        let mut whole = 0;
+        for _ in 0..60 {
+            let text = format!("{} ext:rare", two_short_words(&mut random));
+            let query = parse(&text).unwrap();
+            let answered = pages(&store, &query, 100, false).await;
+            match compare(&oracle.search(&query, false), &answered, 100, false) {
+                Ok(compared) => whole += usize::from(compared == Compared::Whole),
+                Err(difference) => panic!("{text}\n{difference}"),
+            }
+        }
+        whole
+    });
+    assert!(whole > 40, "{whole} of 60 were compared in full");
 }
 
 /// 100,000 queries unless `HAUL_QUERIES` says how many; `HAUL_SEED` is the first seed, printed with each round.

@@ -149,6 +149,12 @@ pub(crate) fn any_query(random: &mut Random, files: &Files) -> String {
     terms.join(" ")
 }
 
+/// Two words of a letter, or of two.
+pub(crate) fn two_short_words(random: &mut Random) -> String {
+    let mut word = || random.one(&["e", "s", "a", "t", "r", "te", "2", "6", "日", "re"]).to_string();
+    format!("{} {}", word(), word())
+}
+
 fn any_term(random: &mut Random, file: &File) -> String {
     let (name, directory) = (file.name_text(), file.directory_text());
     let text = if random.below(5) == 0 && !directory.is_empty() { &directory } else { &name };

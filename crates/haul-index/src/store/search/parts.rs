@@ -21,6 +21,17 @@ const TOUCHED: usize = 2_048;
 /// A word that so few names contain, and so few files below directories of such names, is where to start.
 const PIVOT: usize = 4_096;
 
+/// Which of several words leads to documents now, a bit each. Candidates may lack it: they have its turn later, or none.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    word: u64,
+    /// Words that had their turn.
+    before: u64,
+}
+
+/// Documents that come once whatever word they have.
+const ANY: Turn = Turn { word: u64::MAX, before: 0 };
+
 impl Search<'_> {
     /// Entries with at least one word in the base name and all others in the base name or a directory part. Returns
     /// whether everything was counted.
@@ -36,7 +47,7 @@ impl Search<'_> {
                 // Whatever fits has this word in its name or above.
                 return docs.chunks(STEP).all(|step| {
                     let step: Vec<(Option<Rank>, u32)> = step.iter().map(|doc| (None, *doc)).collect();
-                    self.add_parts(0, &step)
+                    self.add_parts(ANY, &step)
                 });
             }
         }
@@ -47,7 +58,8 @@ impl Search<'_> {
         // Rare words first; a document is added with the first of its words in this order.
         let mut before = 0;
         for (_, number) in by_size {
-            complete &= self.word_in_name(before, &words[number].1, all);
+            let turn = Turn { word: 1 << number, before };
+            complete &= self.word_in_name(turn, &words[number].1, all);
             before |= 1 << number;
         }
         self.budget.left += kept;
@@ -105,9 +117,9 @@ impl Search<'_> {
         })
     }
 
-    /// Documents with a word in their names and none of the words `before`; false if it ended with enough hits or
+    /// Documents with a word in their names and none of those that had their turn before; false if it ended with enough hits or
     /// without budget.
-    fn word_in_name(&mut self, before: u64, text: &str, all: bool) -> bool {
+    fn word_in_name(&mut self, turn: Turn, text: &str, all: bool) -> bool {
         let need = self.need_of(text);
         let mut ordinals = Vec::new();
         let mut complete = true;
@@ -127,7 +139,7 @@ impl Search<'_> {
                         complete = false;
                         break 'walk;
                     }
-                    if !self.add_parts(before, &docs) {
+                    if !self.add_parts(turn, &docs) {
                         return false;
                     }
                     self.collector.cut();
@@ -140,19 +152,19 @@ impl Search<'_> {
         for tail in self.index.tails.clone() {
             let mut docs = Vec::new();
             tail.find(text, |doc, _| docs.push((None, doc)));
-            if !docs.chunks(STEP).all(|step| self.add_parts(before, step)) {
+            if !docs.chunks(STEP).all(|step| self.add_parts(turn, step)) {
                 return false;
             }
         }
         complete
     }
 
-    fn add_parts(&mut self, before: u64, docs: &[(Option<Rank>, u32)]) -> bool {
+    fn add_parts(&mut self, turn: Turn, docs: &[(Option<Rank>, u32)]) -> bool {
         let asking = self.asking;
-        asking.look(|memory, view| docs.iter().all(|(rank, doc)| self.add_part((memory, view), before, *rank, *doc)))
+        asking.look(|memory, view| docs.iter().all(|(rank, doc)| self.add_part((memory, view), turn, *rank, *doc)))
     }
 
-    fn add_part(&mut self, (memory, view): Seen<'_>, before: u64, rank: Option<Rank>, doc: u32) -> bool {
+    fn add_part(&mut self, (memory, view): Seen<'_>, turn: Turn, rank: Option<Rank>, doc: u32) -> bool {
         let items = memory.item_count(doc);
         if items == 0 {
             return true;
@@ -164,7 +176,7 @@ impl Search<'_> {
         let (all, movable) = (self.matcher.all(), self.matcher.movable());
         let in_name = self.matcher.mask(name);
         // Each document once. With all words in its name it was found before.
-        let first = in_name != 0 && in_name & before == 0;
+        let first = in_name & turn.word != 0 && in_name & turn.before == 0;
         if !first || in_name == all || (all & !in_name) & !movable != 0 || self.filters.refuse_name(name) {
             return true;
         }
