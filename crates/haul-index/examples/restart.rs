@@ -6,6 +6,8 @@
 //! whose store is only opened if it has one.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing)]
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,11 @@ use haul_core::wire::index::IndexRequest;
 use haul_core::wire::locate::{read_locate, write_located};
 use haul_core::wire::{Label, List, encode};
 use haul_index::store::{Asker, EmbeddedStore, IndexStore, ShareOffer};
+
+/// As in the program, so that figures are its own.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// CPU time of this process: what a busy machine changes least.
 fn cpu() -> Duration {
@@ -149,7 +156,7 @@ fn main() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(register(dir, Path::new(&paths), files, peers));
     }
-    let stride = std::fs::read(&paths).unwrap().split(|byte| *byte == b'\n').count() / peers;
+    let stride = BufReader::new(File::open(&paths).unwrap()).split(b'\n').count() / peers;
     let before = anonymous();
     let begun = Stage::begin();
     let store = EmbeddedStore::open(dir).unwrap();

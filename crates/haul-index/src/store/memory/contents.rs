@@ -145,11 +145,7 @@ impl Contents {
         let keys: Vec<Key> = blobs.iter().map(|blob| self.key(blob.as_bytes())).collect();
         self.by_hash.touch(&keys);
         let mut found = Vec::with_capacity(blobs.len());
-        for (number, key) in keys.iter().enumerate() {
-            for content in self.by_hash.candidates(*key) {
-                found.push((number, content));
-            }
-        }
+        self.by_hash.each_candidate(&keys, |number, content| found.push((number, content)));
         self.touch_records(found.iter().map(|(_, content)| *content));
         if self.further.is_empty() {
             let is_it = |content, hash: &[u8; 32]| self.stands_for(content, hash) && self.is_hashed(content);
@@ -247,9 +243,7 @@ impl Contents {
         found.clear();
         keys.extend(blobs.iter().map(|blob| self.key(blob.as_bytes())));
         self.by_hash.touch(keys);
-        for key in keys {
-            found.extend(self.by_hash.candidates(*key));
-        }
+        self.by_hash.each_candidate(keys, |_, content| found.push(content));
         self.touch_records(found.iter().copied());
         std::hint::black_box(found.iter().fold(0, |read, content| read ^ lists.touch(self.rows(*content))));
     }

@@ -1,10 +1,10 @@
 //! Hash tables from keys that stand elsewhere to their numbers, six bytes a slot.
 //!
-//! A slot is 16 bits of the key's hash (the tag) and the number. 4,096 shards grow one by one, each by a sixteenth, so
+//! A slot is 16 bits of the key's hash (the tag) and the number. 4,096 shards grow one by one, each by an eighth, so
 //! nothing ever doubles and no growth takes long: ten million numbers are shards of 2,400, moved in a few microseconds.
 //! Within a shard slots stand in the order of their tags, each at or behind its home `tag * capacity / 65536`, with no
 //! gap between home and slot. So a tag that is not there is noticed as early as one that is, and a shard may be filled
-//! to seven eighths. The tag alone says where a slot belongs: growing reads no keys.
+//! to eight ninths. The tag alone says where a slot belongs: growing reads no keys.
 
 use super::NONE;
 
@@ -19,7 +19,9 @@ const CHUNK: usize = 256;
 const TAIL: usize = 8;
 /// The part of a shard that may be used. A new slot moves those behind it up to the next empty one: of a shard filled
 /// so far about thirty.
-const FULL: (usize, usize) = (7, 8);
+const FULL: (usize, usize) = (8, 9);
+/// A shard that is full grows by this part of itself.
+const GROWTH: usize = 8;
 /// Most slots stand less than so many behind their home.
 const NEAR: usize = 8;
 /// Keys of which the slots are read together.
@@ -113,14 +115,33 @@ impl HashIndex {
                     slots = self.page(*pages.next()?).iter();
                     continue;
                 };
-                if slot.is_empty() || slot.tag > key.tag {
-                    return None;
-                }
-                if slot.tag == key.tag {
-                    return Some(slot.number());
+                // An empty slot has the largest tag.
+                if slot.tag >= key.tag {
+                    return (slot.tag == key.tag && !slot.is_empty()).then(|| slot.number());
                 }
             }
         })
+    }
+
+    /// Calls `with` with the place of each key and what [`Self::candidates`] are its numbers.
+    pub(in crate::store) fn each_candidate(&self, keys: &[Key], mut with: impl FnMut(usize, u32)) {
+        for (place, key) in keys.iter().enumerate() {
+            let shard = &self.shards[usize::from(key.shard)];
+            let home = shard.home(key.tag);
+            let mut first = home % PAGE;
+            'run: for page in shard.pages.get(home / PAGE..).unwrap_or_default() {
+                for slot in &self.page(*page)[first..] {
+                    if slot.tag < key.tag {
+                        continue;
+                    }
+                    if slot.tag > key.tag || slot.is_empty() {
+                        break 'run;
+                    }
+                    with(place, slot.number());
+                }
+                first = 0;
+            }
+        }
     }
 
     /// The number of a key; `is_it` compares.
@@ -153,7 +174,7 @@ impl HashIndex {
         let Key { shard, tag } = key;
         let record = &self.shards[usize::from(shard)];
         if record.used as usize * FULL.1 >= record.capacity as usize * FULL.0 {
-            self.resize(shard, record.pages.len() + 1 + record.pages.len() / 16);
+            self.resize(shard, record.pages.len() + 1 + record.pages.len() / GROWTH);
         }
         let record = &self.shards[usize::from(shard)];
         let mut at = record.home(tag);
@@ -246,7 +267,7 @@ impl HashIndex {
     }
 
     /// Moves a shard to so many pages, its old ones among them. Slots are laid out in one piece and copied back page by
-    /// page: a table that grows moves each slot about sixteen times.
+    /// page: a table that grows moves each slot about eight times.
     fn resize(&mut self, shard: u16, pages: usize) {
         let mut own = std::mem::take(&mut self.shards[usize::from(shard)].pages);
         let mut moved = std::mem::take(&mut self.moving);
@@ -329,6 +350,9 @@ mod tests {
                 let tag = u16::MAX - tag * spread;
                 let key = Key::in_shard(7, u64::from(tag));
                 let known = table.find(key, |other| other == number).is_some();
+                let mut each = Vec::new();
+                table.each_candidate(&[key], |_, number| each.push(number));
+                prop_assert!(table.candidates(key).eq(each));
                 prop_assert_eq!(known, model.contains(&(tag, number)));
                 if insert && !known {
                     table.insert(key, number);

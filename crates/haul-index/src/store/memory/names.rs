@@ -139,14 +139,10 @@ impl Names {
         }
         self.by_folded.touch(keys);
         self.by_text.touch(others);
-        for key in others {
-            found.extend(self.by_text.candidates(*key));
-        }
+        self.by_text.each_candidate(others, |_, number| found.push(number));
         let mut read = found.iter().fold(0, |read, variant| read ^ self.variants[*variant].doc);
         found.clear();
-        for key in keys {
-            found.extend(self.by_folded.candidates(*key));
-        }
+        self.by_folded.each_candidate(keys, |_, number| found.push(number));
         read = found.iter().fold(read, |read, doc| read ^ self.docs[*doc].text);
         for doc in found {
             let Doc { text, items } = self.docs[*doc];
