@@ -211,7 +211,7 @@ fn index_answers() -> Vec<IndexAnswer> {
             shares: 3,
             files: 4,
             bytes: 5,
-            blobs: 6,
+            blobs: Some(6),
             searches: 7,
             lookups: 8,
             uptime_ms: 9,

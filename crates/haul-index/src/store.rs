@@ -187,6 +187,19 @@ pub struct PeerTotals {
     pub bytes: u64,
 }
 
+/// What one asker may see of all peers, there or away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VisibleTotals {
+    /// Shares.
+    pub shares: u64,
+    /// Files.
+    pub files: u64,
+    /// Their bytes, every copy counted.
+    pub bytes: u64,
+    /// Distinct blobs; none if some share is hidden from the asker: they are only counted all together.
+    pub blobs: Option<u64>,
+}
+
 /// Totals of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -275,12 +288,14 @@ pub trait IndexStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Listing, StoreError>> + Send;
     /// What a peer offers.
     fn totals(&self, asker: &Asker, peer: PeerId) -> impl Future<Output = PeerTotals> + Send;
+    /// What all peers offer.
+    fn visible(&self, asker: &Asker) -> impl Future<Output = VisibleTotals> + Send;
     /// Sweeps, merges and compacts for about `budget`; returns whether work is left.
     fn maintain(&self, budget: Duration) -> impl Future<Output = Result<bool, StoreError>> + Send;
     /// Whether lookups, searches and listings are answered from memory, without waiting for anything.
     fn answers_at_once(&self) -> bool;
     /// How long after an acknowledged change other connections may still see the old state. Embedded: zero.
     fn visibility(&self) -> Duration;
-    /// Totals.
+    /// Totals, whoever may see what.
     fn stats(&self) -> StoreStats;
 }

@@ -556,7 +556,7 @@ pub struct Listing {
     pub cursor: Option<ByteString>,
 }
 
-/// Totals of an index.
+/// Totals of an index. What is shared is counted as far as the asker may see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Members known.
@@ -569,8 +569,8 @@ pub struct Stats {
     pub files: u64,
     /// Their bytes, every copy counted.
     pub bytes: u64,
-    /// Distinct blobs.
-    pub blobs: u64,
+    /// Distinct blobs; none if the asker may not see some share.
+    pub blobs: Option<u64>,
     /// Searches answered since the start.
     pub searches: u64,
     /// Lookup keys answered since the start.

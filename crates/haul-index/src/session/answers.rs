@@ -97,7 +97,7 @@ async fn find<S: IndexStore>(visitor: &Visitor<S>, request: IndexRequest) -> Res
         IndexRequest::Stats => {
             visitor.ask()?;
             visitor.pay(limits::SEARCH_HITS);
-            Ok(IndexAnswer::Stats(stats(visitor)))
+            Ok(IndexAnswer::Stats(stats(visitor).await))
         }
         IndexRequest::Invite { uses, life_ms, role, groups } => {
             let life = Duration::from_millis(life_ms);
@@ -305,16 +305,16 @@ async fn peers<S: IndexStore>(visitor: &Visitor<S>, after: Option<PeerId>) -> In
     IndexAnswer::Peers { peers, more }
 }
 
-fn stats<S: IndexStore>(visitor: &Visitor<S>) -> Stats {
+async fn stats<S: IndexStore>(visitor: &Visitor<S>) -> Stats {
     let state = &visitor.state;
-    let store = state.store.stats();
+    let visible = state.store.visible(&visitor.asker).await;
     Stats {
         peers: state.members.count() as u64,
         peers_online: state.presence.present_count() as u64,
-        shares: store.shares,
-        files: store.files,
-        bytes: store.bytes,
-        blobs: store.blobs,
+        shares: visible.shares,
+        files: visible.files,
+        bytes: visible.bytes,
+        blobs: visible.blobs,
         searches: state.counters.searches.load(Ordering::Relaxed),
         lookups: state.counters.lookups.load(Ordering::Relaxed),
         uptime_ms: u64::try_from(clock::boot_now().since(state.started).as_millis()).unwrap_or(u64::MAX),

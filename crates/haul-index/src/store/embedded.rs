@@ -23,13 +23,13 @@ use super::disk::{Disk, SEGMENT_BYTES};
 use super::load::{Waiting, load_first, load_rest, register};
 use super::log::device::Device;
 use super::memory::Memory;
-use super::memory::shares::View;
+use super::memory::shares::{SlotState, View};
 use super::registration::Transaction;
 use super::trigrams::SearchSettings;
 use super::writer::Writer;
 use super::{
     Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
-    TransactionId,
+    TransactionId, VisibleTotals,
 };
 use super::{browse, locate, lookup, search};
 
@@ -403,6 +403,22 @@ impl IndexStore for EmbeddedStore {
                 let slot = memory.shares.slot(slot);
                 PeerTotals { files: totals.files + slot.files, bytes: totals.bytes.saturating_add(slot.bytes) }
             })
+        })
+    }
+
+    async fn visible(&self, asker: &Asker) -> VisibleTotals {
+        self.ask(asker, |memory, view| {
+            let mut totals = VisibleTotals { blobs: Some(memory.contents.hashed), ..VisibleTotals::default() };
+            for (slot, record) in (0..).zip(&memory.shares.slots) {
+                if view.allowed.get(slot) {
+                    totals.shares += 1;
+                    totals.files += record.files;
+                    totals.bytes = totals.bytes.saturating_add(record.bytes);
+                } else if record.state == SlotState::Live {
+                    totals.blobs = None;
+                }
+            }
+            totals
         })
     }
 

@@ -14,7 +14,7 @@ use haul_core::wire::index::{Hits, IndexAnswer, IndexRequest, Listing, Located, 
 use haul_core::wire::{Label, List};
 use haul_index::store::{
     Asker, BrowseQuestion, EmbeddedStore, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer,
-    StoreError, StoreStats, TransactionId,
+    StoreError, StoreStats, TransactionId, VisibleTotals,
 };
 use haul_index::{Index, RunError, StartError};
 use tokio::sync::Semaphore;
@@ -123,6 +123,9 @@ impl IndexStore for FaultyStore {
     }
     async fn totals(&self, asker: &Asker, peer: PeerId) -> PeerTotals {
         self.inner.totals(asker, peer).await
+    }
+    async fn visible(&self, asker: &Asker) -> VisibleTotals {
+        self.inner.visible(asker).await
     }
     async fn maintain(&self, budget: Duration) -> Result<bool, StoreError> {
         assert!(!self.faults.panic_in_maintenance.load(Ordering::Relaxed), "planted");

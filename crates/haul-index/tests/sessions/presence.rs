@@ -2,9 +2,10 @@
 
 use haul_core::manifest::ShareState;
 use haul_core::trust::Role;
+use haul_core::wire::List;
 use haul_core::wire::index::{IndexAnswer, IndexRequest};
 
-use crate::support::{Files, Fixture, peer_id, share};
+use crate::support::{Files, Fixture, label, peer_id, share};
 
 #[tokio::test]
 async fn leaving_hides_before_it_is_answered() {
@@ -124,17 +125,25 @@ async fn many_sessions_ask_at_once() {
 async fn totals_count_what_is_there() {
     let f = Fixture::start().await;
     let (peer, _) = f.joined(1, Role::Admin).await;
-    peer.register(share(1), &Files::named(1, &["a", "b", "c"])).await;
+    let files = Files::named(1, &["a", "b", "c"]);
+    peer.register(share(1), &files).await;
     peer.search("a").await;
     peer.count("a").await;
     let IndexAnswer::Stats(stats) = peer.ask(IndexRequest::Stats).await else { panic!("no stats") };
     assert_eq!((stats.peers, stats.peers_online, stats.shares, stats.files), (1, 1, 1, 3));
     assert_eq!((stats.bytes, stats.searches, stats.lookups), (30, 1, 1));
+    assert_eq!(stats.blobs, Some(3));
     let IndexAnswer::Peers { peers, .. } = peer.ask(IndexRequest::Peers { after: None }).await else {
         panic!("no peers")
     };
     assert_eq!((peers[0].files, peers[0].bytes), (3, 30));
     assert_eq!(peer.open(share(2), ShareState { revision: 1, ..files_state() }).await, IndexAnswer::Replace);
+    // Of what is only for others, nothing is told.
+    let groups = List::new(vec![label("others")]);
+    let hidden = IndexRequest::Open { share: share(1), name: label("docs"), groups, state: files.state };
+    assert_eq!(peer.ask(hidden).await, IndexAnswer::Same);
+    let IndexAnswer::Stats(stats) = peer.ask(IndexRequest::Stats).await else { panic!("no stats") };
+    assert_eq!((stats.shares, stats.files, stats.bytes, stats.blobs), (0, 0, 0, None));
 }
 
 fn files_state() -> ShareState {

@@ -12,7 +12,7 @@ use haul_core::wire::Label;
 use haul_core::wire::index::{Hit, Hits, Listing, Located, LookupKeys};
 use haul_index::store::{
     Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
-    TransactionId,
+    TransactionId, VisibleTotals,
 };
 
 use crate::model::{Key, Line, List, apply, digest, line_of};
@@ -45,10 +45,12 @@ pub(crate) enum Fault {
     /// As if names that upkeep has not seen were not searched.
     ForgetsTheTail,
     CountsHiddenCopies,
+    MiscountsDirectories,
+    CountsHiddenContents,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::IgnoresGroups,
         Self::CountsHiddenFiles,
         Self::ShowsAwayPeers,
@@ -69,6 +71,8 @@ impl Fault {
         Self::DropsASegment,
         Self::ForgetsTheTail,
         Self::CountsHiddenCopies,
+        Self::MiscountsDirectories,
+        Self::CountsHiddenContents,
     ];
 }
 
@@ -309,7 +313,8 @@ impl<S: IndexStore> IndexStore for Faulty<S> {
         let asker = self.asker(asker, Fault::IgnoresGroups);
         question.away |= self.is(Fault::ShowsAwayPeers);
         let continued = question.cursor.is_some();
-        let everyone = self.asker(&asker, Fault::CountsHiddenCopies);
+        let counts_hidden = self.is(Fault::CountsHiddenCopies) || self.is(Fault::CountsHiddenContents);
+        let everyone = if counts_hidden { self.asker(&asker, self.fault) } else { asker.clone() };
         let unseen =
             self.inner.search(&everyone, SearchQuestion { cursor: None, limit: 1_000, ..question.clone() }).await?;
         let mut hits = self.inner.search(&asker, question).await?;
@@ -322,13 +327,22 @@ impl<S: IndexStore> IndexStore for Faulty<S> {
         let before = hits.hits.len();
         hits.hits.retain(|hit| !is_lost(hit));
         hits.total -= (before - hits.hits.len()) as u64;
-        if self.is(Fault::CountsHiddenCopies) {
+        if self.is(Fault::MiscountsDirectories) {
+            for files in hits.hits.iter_mut().filter_map(|hit| hit.files.as_mut()) {
+                *files = (*files).min(1);
+            }
+        }
+        if counts_hidden {
             for hit in &mut hits.hits {
                 let same = unseen
                     .hits
                     .iter()
                     .find(|other| (&other.name, other.blob, &other.path) == (&hit.name, hit.blob, &hit.path));
-                hit.copies = same.map_or(hit.copies, |other| other.copies);
+                match same {
+                    Some(other) if self.is(Fault::CountsHiddenCopies) => hit.copies = other.copies,
+                    Some(other) => hit.contents = other.contents,
+                    None => {}
+                }
             }
         }
         if continued && self.is(Fault::SkipsAtTheCursor) && !hits.hits.is_empty() {
@@ -351,6 +365,10 @@ impl<S: IndexStore> IndexStore for Faulty<S> {
 
     async fn totals(&self, asker: &Asker, peer: PeerId) -> PeerTotals {
         self.inner.totals(&self.asker(asker, Fault::CountsHiddenFiles), peer).await
+    }
+
+    async fn visible(&self, asker: &Asker) -> VisibleTotals {
+        self.inner.visible(&self.asker(asker, Fault::CountsHiddenFiles)).await
     }
 
     async fn maintain(&self, budget: Duration) -> Result<bool, StoreError> {

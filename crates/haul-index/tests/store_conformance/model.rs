@@ -115,7 +115,8 @@ pub(crate) fn apply(list: &mut List, changes: &BTreeMap<Key, Option<Line>>) {
 impl Share {
     /// Files in a directory and below, and their bytes.
     fn below(&self, path: &[u8]) -> (u32, u64) {
-        let inside = |directory: &[u8]| directory == path || directory.starts_with(&[path, b"/"].concat());
+        let inside =
+            |directory: &[u8]| path.is_empty() || directory == path || directory.starts_with(&[path, b"/"].concat());
         let list = self.held.iter().flat_map(|(_, list)| list).filter(|((directory, _), _)| inside(directory));
         list.fold((0, 0), |(files, bytes), (_, line)| match line.kind {
             Kind::File { size, .. } => (files + 1, bytes + size),
@@ -384,6 +385,21 @@ impl Model {
             allowed && share.open && share.usable && share.held.is_some()
         });
         Some(shown.map(|share| share.name.clone()).collect())
+    }
+
+    /// Shares, files and bytes that the groups allow to see, and whether that is all there is.
+    pub(crate) fn visible(&self, groups: &[Label]) -> (u64, u64, u64, bool) {
+        let held = || {
+            let shares = self.peers.values().flat_map(|peer| peer.shares.values());
+            shares.filter(|share| share.held.is_some())
+        };
+        let allowed =
+            |share: &&Share| share.groups.is_empty() || share.groups.iter().any(|group| groups.contains(group));
+        let (shares, files, bytes) = held().filter(allowed).fold((0, 0, 0), |(shares, files, bytes), share| {
+            let below = share.below(b"");
+            (shares + 1, files + u64::from(below.0), bytes + below.1)
+        });
+        (shares, files, bytes, shares == held().count() as u64)
     }
 
     pub(crate) fn totals(&self, groups: &[Label], peer: PeerId) -> PeerTotals {

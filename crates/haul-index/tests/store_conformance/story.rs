@@ -115,10 +115,13 @@ fn groups(number: usize) -> Vec<Label> {
     GROUPS[number].iter().map(|group| Label::new(*group).unwrap()).collect()
 }
 
-/// Few contents, so that names share them; one of them with two claimed sizes.
-fn line(random: &mut Random) -> Line {
+/// Few contents, so that names share them; one of them with two claimed sizes. What entries are below is often a
+/// directory.
+fn line(random: &mut Random, (directory, name): &Key) -> Line {
     let blob = |number: u8| BlobId::new([number.wrapping_mul(0x11); 32]);
-    let kind = match random.below(12) {
+    let path = if directory.is_empty() { name.clone() } else { [directory.as_slice(), name].join(&b'/') };
+    let is_parent = DIRECTORIES.iter().any(|parent| parent.as_bytes() == path) && random.below(2) == 0;
+    let kind = match random.below(if is_parent { 1 } else { 12 }) {
         0 => Kind::Directory,
         1 => Kind::Symlink(b"../target".to_vec()),
         2 => Kind::File { size: 0, executable: false, blob: Some(BlobId::empty()) },
@@ -281,7 +284,8 @@ impl<F: Factory> Story<'_, F> {
             1 => {
                 *revision += 1;
                 let key = key(&mut self.random);
-                list.insert(key, line(&mut self.random));
+                let line = line(&mut self.random, &key);
+                list.insert(key, line);
             }
             _ => {}
         }
@@ -338,7 +342,8 @@ impl<F: Factory> Story<'_, F> {
             } else {
                 self.random.one(&known).clone()
             };
-            page.insert(key, (!remove).then(|| line(&mut self.random)));
+            let line = (!remove).then(|| line(&mut self.random, &key));
+            page.insert(key, line);
         }
         if self.random.below(8) > 0 {
             page.retain(|key, _| !changes.contains_key(key));
@@ -486,6 +491,7 @@ impl<F: Factory> Story<'_, F> {
             for away in [false, true] {
                 self.check_lookups(&asker, away).await?;
             }
+            self.check_visible(&asker).await?;
             for peer_number in 0..3 {
                 self.check_peer(&asker, peer(peer_number)).await?;
             }
@@ -581,6 +587,13 @@ impl<F: Factory> Story<'_, F> {
             check("away peers", peers, &gone, room.min(gone.len()))?;
         }
         Ok(())
+    }
+
+    async fn check_visible(&self, asker: &[Label]) -> Told {
+        let who = Asker { peer: peer(0), groups: asker.to_vec() };
+        let got = self.store().visible(&who).await;
+        let want = self.model.visible(asker);
+        same("visible totals", (got.shares, got.files, got.bytes, got.blobs.is_some()), want)
     }
 
     async fn check_peer(&mut self, asker: &[Label], peer: PeerId) -> Told {

@@ -62,7 +62,7 @@ pub async fn network(context: &Context, records: &Records) -> Result<(), Problem
         shares: totals.as_ref().map(|stats| stats.shares),
         files: totals.as_ref().map(|stats| stats.files),
         bytes: totals.as_ref().map(|stats| stats.bytes),
-        blobs: totals.as_ref().map(|stats| stats.blobs),
+        blobs: totals.as_ref().and_then(|stats| stats.blobs),
     };
     records.send(Record::Network(Box::new(record))).await?;
     Ok(())

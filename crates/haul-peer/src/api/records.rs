@@ -421,13 +421,13 @@ pub struct NetworkRecord {
     pub peers: Option<u64>,
     /// Of these, online.
     pub peers_online: Option<u64>,
-    /// Shares registered.
+    /// Shares registered, as far as this member may see them; so are the next three.
     pub shares: Option<u64>,
     /// Files registered.
     pub files: Option<u64>,
     /// Their bytes, every copy counted.
     pub bytes: Option<u64>,
-    /// Distinct contents.
+    /// Distinct contents; null if this member may not see every share.
     pub blobs: Option<u64>,
 }
 

@@ -112,6 +112,40 @@ pub(super) fn transfer(transfer: &TransferRecord) -> TransferRow {
 mod tests {
     use super::*;
 
+    fn hit(kind: Kind, name: &str) -> HitRecord {
+        HitRecord {
+            n: 1,
+            kind,
+            name: name.into(),
+            path: format!("docs/{name}"),
+            share: "docs".into(),
+            peer: "pk:00".into(),
+            peer_name: "nas".into(),
+            size: None,
+            files: None,
+            id: None,
+            state: crate::api::records::ContentState::Ready,
+            names: 1,
+            contents: 1,
+            copies: 1,
+            online: 1,
+            mtime: None,
+            near: false,
+            raw: None,
+        }
+    }
+
+    #[test]
+    fn folders_say_how_much_is_in_them_and_files_what_else_there_is() {
+        let row = found(&HitRecord { size: Some(3 << 20), files: Some(12), ..hit(Kind::Dir, "scans") });
+        let told = (row.name.as_str(), row.size.as_str(), row.also.as_str(), row.command.as_str());
+        assert_eq!(told, ("scans/", "3.0 MiB in 12 files", "", "haul get 'nas:docs/scans'"));
+        let one = found(&HitRecord { size: Some(0), files: Some(1), ..hit(Kind::Dir, "a") });
+        assert_eq!((one.size.as_str(), found(&hit(Kind::Dir, "a")).size.as_str()), ("0 B in 1 file", "folder"));
+        let file = found(&HitRecord { names: 2, contents: 3, ..hit(Kind::File, "model.bin") });
+        assert_eq!(file.also, "2 other contents of this name, 1 other name of this content");
+    }
+
     #[test]
     fn sizes() {
         let cases = [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (1 << 20, "1.0 MiB"), (150 << 30, "150 GiB")];

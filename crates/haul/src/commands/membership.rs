@@ -97,11 +97,12 @@ async fn show(context: &Context) -> Result<Exit, Failure> {
 }
 
 fn rows(network: &NetworkRecord) -> Vec<(&'static str, String)> {
-    let contents = match (network.files, network.bytes, network.blobs) {
-        (Some(files), Some(bytes), Some(blobs)) => {
-            let (files, blobs) =
-                (plural(files, "file", "files"), plural(blobs, "different content", "different contents"));
-            format!("{files}, {} with all copies, {blobs}", size(bytes))
+    let contents = match (network.files, network.bytes) {
+        (Some(files), Some(bytes)) => {
+            // Not told to those who do not see every share.
+            let blobs = network.blobs.map(|blobs| plural(blobs, "different content", "different contents"));
+            let files = [plural(files, "file", "files"), format!("{} with all copies", size(bytes))];
+            files.into_iter().chain(blobs).collect::<Vec<_>>().join(", ")
         }
         _ => String::new(),
     };

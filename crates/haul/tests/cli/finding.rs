@@ -19,6 +19,23 @@ fn hits_for_people() {
 }
 
 #[test]
+fn folders_and_namesakes() {
+    let folder = HIT
+        .replace("\"kind\":\"file\"", "\"kind\":\"dir\"")
+        .replace("Llama-3-70B.gguf", "Llama-3")
+        .replace("\"files\":null", "\"files\":1204")
+        .replace("\"copies\":7,\"online\":7", "\"copies\":1,\"online\":1");
+    let id = folder.find("\"b3:").map(|at| folder[at..at + 69].to_owned()).unwrap();
+    let folder = folder.replace(&id, "null");
+    let namesake = HIT.replace("\"names\":1,\"contents\":1", "\"names\":2,\"contents\":3");
+    let daemon = Daemon::start(vec![play("POST /v1/search", &[&folder, &namesake, HIT, SUMMARY])]);
+    insta::assert_snapshot!(printed(&daemon.run(&["search", "llama"])));
+    let plain = String::from_utf8(daemon.run(&["search", "--plain", "llama"]).stdout).unwrap();
+    let ends: Vec<&str> = plain.lines().map(|line| line.split_at(line.rfind("pk:5f0c").unwrap() + 7).1).collect();
+    assert_eq!(ends, ["\t1\t1\t1\t1\t1204", "\t7\t7\t2\t3\t", "\t7\t7\t1\t1\t"]);
+}
+
+#[test]
 fn hits_for_scripts_are_the_daemons_lines() {
     let daemon = searched();
     let output = daemon.run(&["search", "--json", "llama", "70b", "--limit", "7", "--away"]);

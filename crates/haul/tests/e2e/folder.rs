@@ -1,6 +1,7 @@
 //! One peer shares a folder, another finds and fetches it: names, contents, links and modes arrive as they were.
 
 use std::fs;
+use std::path::Path;
 
 use crate::support::{Home, assert_same_tree, leftovers, odd_folder, up, wait_ready};
 
@@ -16,6 +17,10 @@ fn a_folder_arrives_as_it_was() {
 
     let hits = second.run(["search", "--json", "same txt"]).ok();
     assert!(hits.records("hit").len() >= 2, "{}", hits.stdout());
+    let folders = second.run(["search", "--json", "sub type:folder"]).ok().records("hit");
+    let (files, bytes) = below(&folder.join("sub"));
+    assert_eq!(folders[0]["path"], "things/sub");
+    assert_eq!((folders[0]["files"].as_u64(), folders[0]["size"].as_u64()), (Some(files), Some(bytes)));
     let nothing = second.run(["search", "--json", "no-such-name-anywhere"]);
     assert_eq!(nothing.code(), 1);
 
@@ -43,4 +48,18 @@ fn a_folder_arrives_as_it_was() {
 
     server.stop();
     reader.stop();
+}
+
+/// Files below a folder, and their bytes.
+fn below(folder: &Path) -> (u64, u64) {
+    let found = fs::read_dir(folder).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        match (metadata.is_dir(), metadata.is_file()) {
+            (true, _) => below(&entry.path()),
+            (_, true) => (1, metadata.len()),
+            _ => (0, 0),
+        }
+    });
+    found.fold((0, 0), |sum, (files, bytes)| (sum.0 + files, sum.1 + bytes))
 }
