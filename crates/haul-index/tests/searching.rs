@@ -7,6 +7,8 @@
 mod crowded;
 #[path = "searching/hunt.rs"]
 mod hunt;
+#[path = "searching/killed.rs"]
+mod killed;
 #[path = "searching/oracle.rs"]
 mod oracle;
 #[path = "searching/paths.rs"]

@@ -14,14 +14,14 @@ use super::oracle::{Expected, Line, NOW_NS, Oracle, Place};
 use super::paths::{Files, Random, come_back, connect, peer, replace};
 use super::questions::{any_query, two_short_words};
 
-const SHARES: usize = 4;
+pub(crate) const SHARES: usize = 4;
 /// The peer of this share is away in a part of the questions.
 const LEAVES: usize = 3;
 /// Pages that are turned at most.
 const PAGES: usize = 40;
 
 /// With segments of 64 names, tails of 8, and every search walking.
-const SMALL: SearchSettings = SearchSettings { tail_names: 8, fan: 3, one_pass: 0, stale_permille: 0 };
+pub(crate) const SMALL: SearchSettings = SearchSettings { tail_names: 8, fan: 3, one_pass: 0, stale_permille: 0 };
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ enum End {
 }
 
 /// What the engine answered.
-struct Answered {
+pub(crate) struct Answered {
     hits: Vec<Hit>,
     /// If it was exact.
     total: Option<u64>,
@@ -59,7 +59,7 @@ impl Answered {
 }
 
 /// All pages of a query, or the first ones.
-async fn pages(store: &EmbeddedStore, query: &Query, limit: usize, away: bool) -> Answered {
+pub(crate) async fn pages(store: &EmbeddedStore, query: &Query, limit: usize, away: bool) -> Answered {
     let asker = Asker { peer: peer(0), groups: Vec::new() };
     let question = SearchQuestion { query, limit, cursor: None, away, now_ns: NOW_NS, exact: false };
     let counted = store.search(&asker, SearchQuestion { limit: 1, exact: true, ..question }).await.unwrap();
@@ -81,7 +81,7 @@ async fn pages(store: &EmbeddedStore, query: &Query, limit: usize, away: bool) -
 
 /// How a comparison ended if nothing differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compared {
+pub(crate) enum Compared {
     /// Every hit that there is was in the answer.
     Whole,
     /// What was in the answer is right; it ended at the last page that was turned.
@@ -91,7 +91,7 @@ enum Compared {
 }
 
 /// Compares answers; the error says how they differ. `settled` if upkeep is done and nothing has changed since.
-fn compare(want: &Expected, answered: &Answered, limit: usize, settled: bool) -> Result<Compared, String> {
+pub(crate) fn compare(want: &Expected, answered: &Answered, limit: usize, settled: bool) -> Result<Compared, String> {
     let got: Vec<Line> = answered.hits.iter().map(Line::of).collect();
     let set: BTreeSet<&Line> = got.iter().collect();
     if set.len() != got.len() {
@@ -210,7 +210,7 @@ async fn hunt(files: &Files, search: SearchSettings, queries: usize, seed: u64) 
     tally
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::manifest::{Change, Entry, EntryKind, PageBuilder, RegistrationDigest, ShareState};
 use haul_core::wire::Label;
-use haul_index::store::{EmbeddedStore, IndexStore, Opened, ShareOffer};
+use haul_index::store::{EmbeddedStore, IndexStore, Opened, ShareOffer, TransactionId};
 
 /// Entries of one page.
 const PAGE: usize = 1_000;
@@ -252,22 +252,47 @@ pub(crate) async fn come_back(store: &EmbeddedStore, share: usize) -> Option<Sha
     Some(held)
 }
 
+/// The digest of a list.
+pub(crate) fn digest_of(files: &[File]) -> RegistrationDigest {
+    let mut digest = RegistrationDigest::default();
+    files.iter().for_each(|file| digest.add(&entry(file)));
+    digest
+}
+
+/// Registers changed files of a share; afterwards it holds `held`.
+pub(crate) async fn amend(
+    store: &EmbeddedStore,
+    share: usize,
+    base: ShareState,
+    changed: &[File],
+    held: &[File],
+) -> Option<ShareState> {
+    let tx = store.begin(peer(share), ShareId([share as u8; 16]), Some(base)).await.unwrap();
+    stage(store, tx, changed).await;
+    let after = ShareState { revision: base.revision + 1, digest: digest_of(held) };
+    Some(store.commit(tx, after, changed.len() as u64).await.unwrap())
+}
+
+async fn stage(store: &EmbeddedStore, tx: TransactionId, files: &[File]) {
+    for page in files.chunks(PAGE) {
+        let mut builder = PageBuilder::new();
+        for file in page {
+            assert!(builder.push(&Change::Upsert(entry(file))));
+        }
+        store.stage(tx, Bytes::from(builder.finish())).await.unwrap();
+    }
+}
+
 /// Registers files of a share in place of what it holds.
-pub(crate) async fn replace(store: &EmbeddedStore, share: usize, files: &[File], revision: u64) {
+pub(crate) async fn replace(store: &EmbeddedStore, share: usize, files: &[File], revision: u64) -> Option<ShareState> {
     let mut digest = RegistrationDigest::default();
     let mut state: Option<ShareState> = None;
     for (revision, commit) in (revision * 1_000 + 1..).zip(files.chunks(COMMIT)) {
         let tx = store.begin(peer(share), ShareId([share as u8; 16]), state).await.unwrap();
-        for page in commit.chunks(PAGE) {
-            let mut builder = PageBuilder::new();
-            for file in page {
-                let entry = entry(file);
-                digest.add(&entry);
-                assert!(builder.push(&Change::Upsert(entry)));
-            }
-            store.stage(tx, Bytes::from(builder.finish())).await.unwrap();
-        }
+        commit.iter().for_each(|file| digest.add(&entry(file)));
+        stage(store, tx, commit).await;
         let after = ShareState { revision, digest };
         state = Some(store.commit(tx, after, commit.len() as u64).await.unwrap());
     }
+    state
 }
