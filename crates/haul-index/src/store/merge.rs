@@ -52,7 +52,7 @@ impl EmbeddedStore {
 }
 
 /// Looks at documents in slices; false if the store is closing.
-fn in_slices(shared: &Shared, docs: &[(Rank, u32)], mut with: impl FnMut(&Memory, &[(Rank, u32)])) -> bool {
+fn in_slices<T>(shared: &Shared, docs: &[T], mut with: impl FnMut(&Memory, &[T])) -> bool {
     docs.chunks(SLICE).all(|slice| {
         with(&shared.read(), slice);
         !shared.closing.load(Ordering::Relaxed)
@@ -76,14 +76,17 @@ fn is_stale(shared: &Shared, segment: &Segment) -> bool {
 }
 
 fn run(shared: &Shared, merge: &Merge) {
-    let named: Vec<(Rank, u32)> = merge.docs().map(|doc| (Rank::new(0, 0), doc)).collect();
+    let named: Vec<(Option<Rank>, u32)> = merge.docs().collect();
+    let mut moved = false;
     let (mut docs, mut unused) = (Vec::with_capacity(named.len()), Vec::new());
     let open = in_slices(shared, &named, |memory, slice| {
-        for (_, doc) in slice {
+        for (noted, doc) in slice {
             if memory.names.is_unused(*doc) {
                 unused.push(*doc);
             } else {
-                docs.push((rank_now(memory, *doc), *doc));
+                let rank = rank_now(memory, *doc);
+                moved |= noted.is_some_and(|noted| noted != rank);
+                docs.push((rank, *doc));
             }
         }
     });
@@ -94,7 +97,7 @@ fn run(shared: &Shared, merge: &Merge) {
     for slice in unused.chunks(SLICE) {
         drop_unused(&mut shared.write(), slice);
     }
-    shared.write().names.trigrams.install(merge, segment);
+    shared.write().names.trigrams.install(merge, segment, moved);
 }
 
 /// None if the store is closing.
@@ -129,6 +132,7 @@ fn drop_unused(memory: &mut Memory, docs: &[u32]) {
     for doc in docs {
         if memory.names.is_unused(*doc) {
             memory.names.free_doc(*doc);
+            memory.names.trigrams.note_freed();
         } else {
             memory.names.note_again(*doc);
         }

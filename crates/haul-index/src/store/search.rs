@@ -34,7 +34,7 @@ pub(super) use present::path_of;
 use collect::Collector;
 use filter::Filters;
 use matching::Matcher;
-use order::Cursor;
+use order::{Cursor, Order};
 
 /// Names and rows that one search may look at: about 20 ms.
 const WORK: u64 = 200_000;
@@ -87,11 +87,15 @@ struct Search<'a> {
     collector: Collector,
     /// How many of the names that fit had a row that fits.
     fitting: (u64, u64),
+    /// Some documents are placed by the rank that they have now.
+    live: bool,
 }
 
 pub(super) fn search(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Result<Hits, StoreError> {
     let index = asking.look(|memory, _| memory.names.trigrams.snapshot());
     let epoch = index.epoch;
+    // Tails note no ranks.
+    let live = !index.tails.is_empty();
     let after = question.cursor.map(|bytes| Cursor::read(bytes, question, epoch)).transpose()?;
     let mut search = Search {
         asking,
@@ -101,19 +105,24 @@ pub(super) fn search(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Resu
         budget: Budget::new(WORK),
         collector: Collector::new(question.limit.clamp(1, limits::SEARCH_HITS), after),
         fitting: (0, 0),
+        live,
     };
     let total = search.all_stages(question.exact);
+    let order = Order::new(&search.index.changes, search.live);
+    let undisturbed = search.is_undisturbed();
     let Search { filters, matcher, budget, collector, .. } = search;
     let page = collector.finish();
     let near = total.near;
     let shown = |hits: &[_]| asking.look(|memory, view| present::present(memory, view, &filters, &matcher, hits, near));
     let hits = page.hits.chunks(PRESENTED).flat_map(shown).collect();
-    let cursor = (page.more && !near).then(|| Cursor::write(question, epoch, page.after.as_ref(), &page.hits));
+    // Where documents have changed their places since the first page, some hits may come twice or not at all.
+    let continues = page.after.as_ref().is_none_or(|after| after.order == order);
+    let cursor = (page.more && !near).then(|| Cursor::write(question, (epoch, order), page.after.as_ref(), &page.hits));
     Ok(Hits {
         hits,
         cursor: cursor.flatten(),
         total: total.hits,
-        exact: total.exact,
+        exact: total.exact && continues && undisturbed,
         coverage_permille: 1_000,
         // Names of shares that the asker may not see are looked at too, and nothing may tell of them.
         examined: if asking.look(|memory, _| memory.shares.all_are_public()) { budget.examined } else { 0 },
@@ -131,7 +140,15 @@ struct Total {
 }
 
 impl Search<'_> {
+    /// Whether no number of a document that was looked at can have gone to another name meanwhile.
+    fn is_undisturbed(&self) -> bool {
+        self.asking.look(|memory, _| memory.names.trigrams.changes().freed == self.index.changes.freed)
+    }
+
     fn all_stages(&mut self, exact: bool) -> Total {
+        if self.filters.nobody_is_there(self.asking) {
+            return Total { hits: 0, exact: true, near: false };
+        }
         let (before, in_names_before) = self.collector.after().map_or((0, 0), |after| (after.hits, after.in_names));
         let stage = self.base_names();
         let seen = self.collector.total;

@@ -13,7 +13,7 @@ pub(super) mod walk;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use segment::Segment;
+use segment::{Rank, Segment};
 use tail::Tail;
 
 /// How the search index grows; tests shrink it.
@@ -64,12 +64,25 @@ pub(super) struct Trigrams {
     rank_changes: u32,
     /// Visits of upkeep since the last document was added.
     quiet_visits: u32,
+    changes: Changes,
+}
+
+/// What happened to documents so far, for those who look again after a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// Segments in which some document has another rank than it had before.
+    pub(super) moved: u64,
+    /// Documents that have another rank now, whatever segments say.
+    pub(super) reranked: u64,
+    /// Documents whose numbers another name may have by now.
+    pub(super) freed: u64,
 }
 
 /// The search index at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     pub(super) epoch: u64,
+    pub(super) changes: Changes,
     pub(super) one_pass: u32,
     pub(super) tails: Vec<Arc<Tail>>,
     /// Largest first.
@@ -85,10 +98,15 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// All their documents.
-    pub(super) fn docs(&self) -> impl Iterator<Item = u32> + '_ {
-        let tails = self.tails.iter().flat_map(|tail| tail.docs());
-        tails.chain(self.segments.iter().flat_map(|segment| segment.docs())).copied()
+    /// All their documents, with their ranks where those were noted.
+    pub(super) fn docs(&self) -> impl Iterator<Item = (Option<Rank>, u32)> + '_ {
+        let tails = self.tails.iter().flat_map(|tail| tail.docs()).map(|doc| (None, *doc));
+        let of_segment = |segment: &'_ Segment, ordinal| (Some(segment.rank(ordinal)), segment.doc(ordinal));
+        tails.chain(
+            self.segments
+                .iter()
+                .flat_map(move |segment| (0..segment.len()).map(move |ordinal| of_segment(segment, ordinal))),
+        )
     }
 }
 
@@ -103,6 +121,7 @@ impl Default for Trigrams {
             segments: Vec::new(),
             rank_changes: 0,
             quiet_visits: 0,
+            changes: Changes::default(),
         }
     }
 }
@@ -139,12 +158,24 @@ impl Trigrams {
     pub(super) fn note_items(&mut self, before: usize, after: usize) {
         let changed = before.checked_ilog2() != after.checked_ilog2();
         self.rank_changes = self.rank_changes.saturating_add(u32::from(changed));
+        self.changes.reranked += u64::from(changed);
+    }
+
+    /// Notes that the number of a document has become free.
+    pub(super) fn note_freed(&mut self) {
+        self.changes.freed += 1;
+    }
+
+    /// What happened so far.
+    pub(super) fn changes(&self) -> Changes {
+        self.changes
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
         let open = (self.tail.len() > 0).then(|| Arc::clone(&self.tail));
         Snapshot {
             epoch: self.epoch,
+            changes: self.changes,
             one_pass: self.settings.one_pass,
             tails: self.frozen.iter().cloned().chain(open).collect(),
             segments: self.segments.clone(),
@@ -219,14 +250,16 @@ impl Trigrams {
         (all_here && !segments.is_empty()).then(|| Merge { epoch: self.epoch, tails: Vec::new(), segments })
     }
 
-    /// Puts a segment in the place of what it was built from; false if this is another index by now.
-    pub(super) fn install(&mut self, merge: &Merge, segment: Segment) -> bool {
+    /// Puts a segment in the place of what it was built from; false if this is another index by now. `moved`: some
+    /// document has another rank in it.
+    pub(super) fn install(&mut self, merge: &Merge, segment: Segment, moved: bool) -> bool {
         if merge.epoch != self.epoch {
             return false;
         }
         self.frozen.retain(|tail| !merge.tails.iter().any(|merged| Arc::ptr_eq(merged, tail)));
         self.segments.retain(|old| !merge.segments.iter().any(|merged| Arc::ptr_eq(merged, old)));
         self.put(segment);
+        self.changes.moved += u64::from(moved);
         true
     }
 
@@ -242,6 +275,7 @@ impl Trigrams {
     pub(super) fn loaded(&mut self, segment: Segment) {
         self.loading = false;
         self.put(segment);
+        self.changes.moved += 1;
     }
 
     /// Bytes in memory.
@@ -259,26 +293,32 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn names(merge: &Merge) -> Vec<String> {
-        merge.docs().map(|doc| format!("name-{doc}")).collect()
+        merge.docs().map(|(_, doc)| format!("name-{doc}")).collect()
     }
 
     fn held(trigrams: &Trigrams) -> Vec<u32> {
         let snapshot = trigrams.snapshot();
         let tails = snapshot.tails.iter().flat_map(|tail| tail.docs().to_vec());
-        let mut docs: Vec<u32> =
-            tails.chain(snapshot.segments.iter().flat_map(|segment| segment.docs().to_vec())).collect();
+        let mut docs: Vec<u32> = tails
+            .chain(
+                snapshot
+                    .segments
+                    .iter()
+                    .flat_map(|segment| (0..segment.len()).map(|ordinal| segment.doc(ordinal)).collect::<Vec<_>>()),
+            )
+            .collect();
         docs.sort_unstable();
         docs
     }
 
     /// A segment that keeps the documents' own numbers.
     fn built(merge: &Merge) -> Segment {
-        let mut docs: Vec<u32> = merge.docs().collect();
-        docs.sort_unstable_by_key(|doc| (segment::Rank::new(1, format!("name-{doc}").len()), *doc));
+        let mut docs: Vec<u32> = merge.docs().map(|(_, doc)| doc).collect();
+        docs.sort_unstable_by_key(|doc| (Rank::new(1, format!("name-{doc}").len()), *doc));
         let mut builder = segment::Builder::new();
         for doc in docs {
             let name = format!("name-{doc}");
-            builder.push(doc, segment::Rank::new(1, name.len()), &name);
+            builder.push(doc, Rank::new(1, name.len()), &name);
         }
         builder.finish()
     }
@@ -299,14 +339,14 @@ mod tests {
                 if upkeep && let Some(merge) = trigrams.plan() {
                     prop_assert_eq!(names(&merge).len(), merge.docs().collect::<BTreeSet<_>>().len());
                     let segment = built(&merge);
-                    prop_assert!(trigrams.install(&merge, segment));
+                    prop_assert!(trigrams.install(&merge, segment, false));
                 }
                 prop_assert_eq!(held(&trigrams), model.iter().copied().collect::<Vec<_>>());
             }
             while trigrams.is_restless() {
                 if let Some(merge) = trigrams.plan() {
                     let segment = built(&merge);
-                    prop_assert!(trigrams.install(&merge, segment));
+                    prop_assert!(trigrams.install(&merge, segment, false));
                 }
             }
             prop_assert_eq!(held(&trigrams), model.iter().copied().collect::<Vec<_>>());
@@ -333,6 +373,6 @@ mod tests {
         trigrams.add(0, "a");
         let merge = trigrams.plan();
         let mut other = Trigrams::default();
-        assert!(merge.is_some_and(|merge| !other.install(&merge, of_names(&["a".to_owned()]))));
+        assert!(merge.is_some_and(|merge| !other.install(&merge, of_names(&["a".to_owned()]), false)));
     }
 }

@@ -1,4 +1,4 @@
-//! Names that very many files have.
+//! Pages: of names that very many files have, and of names that change their places meanwhile.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use haul_core::ids::BlobId;
 use haul_core::query::parse;
 use haul_core::wire::ByteString;
 use haul_core::wire::index::Hits;
-use haul_index::store::{Asker, EmbeddedStore, IndexStore, SearchQuestion};
+use haul_index::store::{Asker, EmbeddedStore, IndexStore, SearchQuestion, SearchSettings, StoreSettings};
 
 use super::paths::{File, Files, connect, peer, peer_name, replace};
 
@@ -91,4 +91,60 @@ async fn pages_of_one_name_hold_every_content_once() {
     assert_eq!(all(&store, "copyright").await, contents(&[2]));
     store.leave(peer(2)).await.unwrap();
     assert_eq!(page(&store, "copyright", None, false).await.hits, []);
+}
+
+/// A file of each number, all of one share.
+fn numbered(share: usize, numbers: impl Iterator<Item = usize>) -> Vec<File> {
+    let file = |number: usize| File {
+        share,
+        directory: Vec::new(),
+        name: format!("report-{number:04}").into_bytes(),
+        size: 1_000,
+        mtime_ns: 0,
+        blob: None,
+        link: false,
+    };
+    numbers.map(file).collect()
+}
+
+/// All pages, with something done behind the second; whether each file of the first share came once, and whether the
+/// last page says so.
+async fn interrupted(numbers: impl Iterator<Item = usize>) -> (bool, bool) {
+    const NAMES: usize = 1_000;
+    let dir = tempfile::tempdir().unwrap();
+    let search = SearchSettings { tail_names: 8, fan: 3, one_pass: 0, stale_permille: 1 };
+    let store = EmbeddedStore::open_with(dir.path(), StoreSettings { search, ..StoreSettings::default() }).unwrap();
+    for share in 0..2 {
+        connect(&store, share).await;
+    }
+    replace(&store, 0, &numbered(0, 0..NAMES), 1).await;
+    while store.maintain(Duration::from_secs(1)).await.unwrap() {}
+    let mut found = Vec::new();
+    let mut cursor = None;
+    let added = numbered(1, numbers);
+    for number in 0.. {
+        if number == 2 {
+            replace(&store, 1, &added, 1).await;
+            while store.maintain(Duration::from_secs(1)).await.unwrap() {}
+        }
+        let hits = page(&store, "report size:1000", cursor.as_ref(), false).await;
+        found.extend(hits.hits.iter().map(|hit| hit.name.0.clone()));
+        cursor = hits.cursor;
+        if cursor.is_none() {
+            let names: BTreeSet<&Vec<u8>> = found.iter().collect();
+            let all = numbered(0, 0..NAMES).iter().all(|file| names.contains(&file.name));
+            return (all && names.len() == found.len(), hits.exact);
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test]
+async fn pages_that_upkeep_has_reordered_are_marked() {
+    // Names that were far behind have more copies now, so they stand before those that were shown.
+    let (right, exact) = interrupted(500..900).await;
+    assert!(!right && !exact, "right {right}, exact {exact}");
+    // Names that nobody had change no place.
+    let (right, exact) = interrupted(5_000..5_400).await;
+    assert!(right && exact, "right {right}, exact {exact}");
 }

@@ -10,6 +10,19 @@ impl Bitmap {
         self.words.get(bit as usize / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
     }
 
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    /// The bits that are set.
+    pub(in crate::store) fn ones(&self) -> impl Iterator<Item = u32> + '_ {
+        let of_word = |(number, word): (u32, &u64)| {
+            let word = *word;
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| number * 64 + bit)
+        };
+        (0..).zip(&self.words).filter(|(_, word)| **word != 0).flat_map(of_word)
+    }
+
     pub(in crate::store) fn set(&mut self, bit: u32, value: bool) {
         let word = bit as usize / 64;
         if word >= self.words.len() {

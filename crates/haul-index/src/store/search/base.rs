@@ -24,6 +24,8 @@ const POSTINGS_PER_STEP: usize = 16;
 const SAMPLE: usize = 1_024;
 /// Steps that an exact count may take: about a second.
 const COUNT_WORK: u64 = 20_000_000;
+/// A count that upkeep has disturbed is taken again; so many in all.
+const COUNTS: usize = 3;
 
 const CLASSES: [MatchClass; 3] = [MatchClass::Whole, MatchClass::WordStart, MatchClass::Substring];
 
@@ -31,6 +33,7 @@ impl Search<'_> {
     pub(super) fn base_names(&mut self) -> Stage {
         let size = self.size_of(&self.need(MatchClass::Substring));
         if let Some(docs) = self.chosen_docs(size) {
+            self.live = true;
             for slice in docs.chunks(SLICE) {
                 if !self.add_live(slice, None) {
                     break;
@@ -241,6 +244,17 @@ impl Search<'_> {
 
     /// Counts every hit.
     pub(super) fn count(&mut self) -> Total {
+        for _ in 1..COUNTS {
+            let total = self.count_once();
+            if self.is_undisturbed() {
+                return total;
+            }
+            self.index = self.asking.look(|memory, _| memory.names.trigrams.snapshot());
+        }
+        self.count_once()
+    }
+
+    fn count_once(&mut self) -> Total {
         self.budget.left = COUNT_WORK;
         self.budget.cut = false;
         let need = self.need(MatchClass::Substring);
@@ -277,19 +291,19 @@ impl Search<'_> {
         let asking = self.asking;
         let (matcher, filters, budget) = (&self.matcher, &self.filters, &mut self.budget);
         asking.look(|memory, view| {
-            touch(memory, docs.iter().copied());
+            let test_names = !proven || filters.test_names();
+            if test_names {
+                touch(memory, docs.iter().copied());
+            }
+            let fits = |name: &str| matcher.fits(name) && !filters.refuse_name(name);
             let mut hits = 0;
             for doc in docs {
                 if !budget.examine() {
                     break;
                 }
-                if !proven || filters.test_names() {
-                    let name = memory.names.folded(*doc);
-                    if !matcher.fits(name) || filters.refuse_name(name) {
-                        continue;
-                    }
+                if !test_names || fits(memory.names.folded(*doc)) {
+                    hits += count_hits(memory, *doc, budget, |row| filters.fit(memory, view, row));
                 }
-                hits += count_hits(memory, *doc, budget, |row| filters.fit(memory, view, row));
             }
             hits
         })

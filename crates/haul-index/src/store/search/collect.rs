@@ -12,8 +12,8 @@ use super::order::{Candidate, Cursor, Group, Place};
 use super::{Budget, Seen};
 use crate::store::memory::{Memory, NONE};
 
-/// A document of more rows than this has very many: grouping and sorting so many takes about 20 us.
-const SORTED: usize = 256;
+/// A document of more rows than this has very many: grouping and sorting so many takes about 5 us.
+const SORTED: usize = 64;
 /// Rows of a document from which on its hits are estimated once there are enough for a page.
 const MANY: usize = 2_048;
 

@@ -8,9 +8,13 @@ use haul_core::wire::index::HitKind;
 
 use super::matching::Matcher;
 use crate::store::SearchQuestion;
+use crate::store::embedded::Asking;
 use crate::store::memory::contents::hash_starts_with;
-use crate::store::memory::shares::View;
+use crate::store::memory::shares::{Slot, View};
 use crate::store::memory::{Memory, NONE};
+
+/// With so few slots that the asker sees a search may start from what they hold.
+const FEW_SLOTS: usize = 64;
 
 /// The filters, with what is known per slot and directory once it has been computed. A number of a slot or directory
 /// that is given to another one while a search runs keeps what was known; who may see it is not among that.
@@ -74,6 +78,11 @@ impl<'a> Filters<'a> {
                 }
                 _ => false,
             })
+    }
+
+    /// Whether all that the asker may see is away.
+    pub(super) fn nobody_is_there(&self, asking: &Asking<'_>) -> bool {
+        !self.away && asking.look(|_, view| view.shown.is_empty())
     }
 
     /// Whether the asker may see a slot now.
@@ -196,25 +205,26 @@ impl<'a> Filters<'a> {
         })
     }
 
-    /// The documents of the shares that filters on peer and share leave, if there are such filters and the documents
-    /// are at most `size`.
+    /// The documents of the shares that filters on peer and share leave, or that are there at all, if these are few or
+    /// there are such filters, and the documents are at most `size`.
     pub(super) fn docs_of_slots(&self, memory: &Memory, view: &View, size: usize) -> Option<Vec<u32>> {
         let by_slot = |filter: &Filter| matches!(filter.test, Test::Peer(_) | Test::Share(_)) && !filter.inverted;
-        if !self.query.filters.iter().any(by_slot) {
+        let filtered = self.query.filters.iter().any(by_slot);
+        let few = !self.away && view.shown.ones().take(FEW_SLOTS + 1).count() <= FEW_SLOTS;
+        // A walk in order ends early where much of what there is counts.
+        let size = if filtered { size } else { size / 8 };
+        if !filtered && !few {
+            return None;
+        }
+        let all = memory.shares.slots.len() as u32;
+        let slots: Vec<u32> = if few { view.shown.ones().collect() } else { (0..all).collect() };
+        let fits = |slot: &u32| self.sees(view, *slot) && self.slot_fits(memory, *slot);
+        let slots: Vec<&Slot> = slots.into_iter().filter(fits).map(|slot| memory.shares.slot(slot)).collect();
+        if slots.iter().map(|slot| slot.files).sum::<u64>() > size as u64 {
             return None;
         }
         let mut docs = Vec::new();
-        for slot in 0..memory.shares.slots.len() as u32 {
-            if !self.sees(view, slot) || !self.slot_fits(memory, slot) {
-                continue;
-            }
-            let record = memory.shares.slot(slot);
-            let fit = record.files <= size as u64 && collect_docs(memory, record.root, size, &mut docs);
-            if !fit {
-                return None;
-            }
-        }
-        Some(docs)
+        slots.iter().all(|slot| collect_docs(memory, slot.root, size, &mut docs)).then_some(docs)
     }
 }
 

@@ -15,6 +15,7 @@ use haul_core::wire::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::store::memory::Memory;
+use crate::store::trigrams::Changes;
 use crate::store::trigrams::segment::Rank;
 use crate::store::{SearchQuestion, StoreError};
 
@@ -81,12 +82,29 @@ pub(super) struct Candidate {
     pub(super) group: Group,
 }
 
+/// What the places of a page were made from. Where it changes, documents may have other places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Order {
+    /// Changes of ranks in segments.
+    moved: u64,
+    /// Changes of ranks anywhere, if some documents were placed by the rank that they had.
+    live: Option<u64>,
+}
+
+impl Order {
+    pub(super) fn new(changes: &Changes, live: bool) -> Self {
+        Self { moved: changes.moved, live: live.then_some(changes.reranked) }
+    }
+}
+
 /// Continues behind a hit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Cursor {
     /// Of the question: another one cannot continue here.
     question: u64,
     epoch: u64,
+    /// Of the first page.
+    pub(super) order: Order,
     place: Place,
     fewer: u32,
     row: u32,
@@ -114,7 +132,7 @@ impl Cursor {
     /// Behind the last of these hits, which follow on `before`.
     pub(super) fn write(
         question: &SearchQuestion<'_>,
-        epoch: u64,
+        (epoch, order): (u64, Order),
         before: Option<&Self>,
         hits: &[Candidate],
     ) -> Option<ByteString> {
@@ -123,6 +141,7 @@ impl Cursor {
         let cursor = Self {
             question: question_hash(question),
             epoch,
+            order: before.map_or(order, |before| before.order),
             place: last.place,
             fewer: last.fewer,
             row: last.row,

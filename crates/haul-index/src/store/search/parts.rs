@@ -44,6 +44,7 @@ impl Search<'_> {
             let few = usize::try_from(*size).is_ok_and(|size| size <= PIVOT);
             let docs = few.then(|| self.docs_around(&words[*number].1)).flatten();
             if let Some(docs) = docs {
+                self.live = true;
                 // Whatever fits has this word in its name or above.
                 return docs.chunks(STEP).all(|step| {
                     let step: Vec<(Option<Rank>, u32)> = step.iter().map(|doc| (None, *doc)).collect();

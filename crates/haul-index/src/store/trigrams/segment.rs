@@ -68,11 +68,6 @@ impl Segment {
         self.docs[ordinal as usize]
     }
 
-    /// All documents, best first.
-    pub(in crate::store) fn docs(&self) -> &[u32] {
-        &self.docs
-    }
-
     /// The rank of an ordinal when the segment was built.
     pub(in crate::store) fn rank(&self, ordinal: u32) -> Rank {
         let run = self.runs.partition_point(|run| run.first <= ordinal);
