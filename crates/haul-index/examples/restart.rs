@@ -1,5 +1,5 @@
-//! Many peers register real paths in a store, which is then opened again and asked for blobs: CPU time and memory of
-//! each stage.
+//! Many peers register real paths in a store, which is then opened again and asked for blobs: CPU time of each
+//! stage, and what the memory is for.
 //!
 //! `cargo run --release -p haul-index --example restart -- PATHS FILES PEERS DIR`: a list of paths, one per line and
 //! sorted; how many of them, spread over it in blocks; peers that hold 1.5 copies of each file together; a directory,
@@ -28,12 +28,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn anonymous() -> f64 {
-    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
-    let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0
 }
 
 struct Stage(Duration, Instant);
@@ -106,7 +100,6 @@ async fn register(dir: &Path, paths: &Path, files: usize, peers: usize) {
     drop(lines);
     drop(text);
     let entries: u64 = all.iter().map(|prepared| prepared.count).sum();
-    let before = anonymous();
     let store = EmbeddedStore::open(dir).unwrap();
     let begun = Stage::begin();
     for (number, prepared) in all.iter().enumerate() {
@@ -129,13 +122,13 @@ async fn register(dir: &Path, paths: &Path, files: usize, peers: usize) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     begun.end("merged", entries);
-    parts(&store, before);
+    parts(&store);
 }
 
-fn parts(store: &EmbeddedStore, before: f64) {
+fn parts(store: &EmbeddedStore) {
     let stats = store.stats();
     let entries = stats.files as f64;
-    println!("{entries} entries, {} names, {:.1} B each", stats.names, (anonymous() - before) / entries);
+    println!("{entries} entries, {} names; bytes per entry:", stats.names);
     let mut sum = stats.search_bytes as f64 / entries;
     println!("  {:14} {sum:6.2}", "search");
     for (part, bytes) in store.memory_use() {
@@ -157,7 +150,6 @@ fn main() {
         runtime.block_on(register(dir, Path::new(&paths), files, peers));
     }
     let stride = BufReader::new(File::open(&paths).unwrap()).split(b'\n').count() / peers;
-    let before = anonymous();
     let begun = Stage::begin();
     let store = EmbeddedStore::open(dir).unwrap();
     begun.end("opened", store.stats().files.max(1));
@@ -172,7 +164,7 @@ fn main() {
         }
     });
     begun.end("merged", store.stats().files);
-    parts(&store, before);
+    parts(&store);
     runtime.block_on(locate(&store, files / peers, stride, peers));
 }
 

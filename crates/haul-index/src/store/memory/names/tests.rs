@@ -1,3 +1,4 @@
+//! Names compared with a map, and what stays of those that have gone.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use proptest::prelude::*;
