@@ -126,6 +126,9 @@ pub const PIECE_RANGES: usize = 64;
 pub const LEASE: Duration = Duration::from_secs(90);
 /// How often a peer renews, with jitter of a tenth.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(30);
+/// Renewals are due on the beats of the index's clock, so that an index with nothing else to do wakes up once for many of
+/// them. With 10,000 peers a beat is 83 renewals: below a millisecond of work.
+pub const RENEWAL_BEAT: Duration = Duration::from_millis(250);
 /// How long a grant is valid; a revoked member is out after this at the latest.
 pub const GRANT: Duration = Duration::from_mins(5);
 /// How long a peer that lost its index accepts grants that were in date when it lost it.

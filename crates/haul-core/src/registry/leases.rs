@@ -13,10 +13,11 @@
 //! | timeout | ends: hidden | ends: hidden, closed | ends: hidden, closed |
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use core::time::Duration;
 
 use crate::ids::PeerId;
 use crate::limits;
-use crate::time::Moment;
+use crate::time::{Moment, Timestamp};
 
 /// A connection, numbered by the index; 0 is never one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +50,14 @@ pub enum LeaseAction {
 struct Lease {
     peer: PeerId,
     end: Moment,
+}
+
+/// How long a peer waits before it renews, when the index's clock shows `now`: [`limits::LEASE_RENEWAL`] with a jitter of a
+/// tenth, and then until the next beat of that clock. `chance` is uniform in 0..1.
+pub fn renew_after(now: Timestamp, chance: f64) -> Duration {
+    let beat = limits::RENEWAL_BEAT.as_millis() as u64;
+    let due = now.after(limits::LEASE_RENEWAL.mul_f64(0.9 + 0.2 * chance.clamp(0.0, 1.0))).0;
+    Duration::from_millis(due.checked_next_multiple_of(beat).unwrap_or(due) - now.0)
 }
 
 /// All leases of one index.
@@ -204,7 +213,6 @@ mod tests {
     use super::*;
     use alloc::vec;
     use alloc::vec::Vec;
-    use core::time::Duration;
     use proptest::prelude::*;
 
     fn peer(n: u8) -> PeerId {
@@ -299,6 +307,19 @@ mod tests {
         assert!(drain(&mut leases).is_empty());
         leases.handle_timeout(at(91));
         assert_eq!(drain(&mut leases), [LeaseAction::Close(B, CloseCause::Expired)]);
+    }
+
+    #[test]
+    fn renewals_are_due_on_beats_and_within_a_third_of_the_lease() {
+        let beat = limits::RENEWAL_BEAT;
+        for now in [0, 1, 249, 250, 1_700_000_000_123].map(Timestamp) {
+            let waits = [0.0, 0.3, 0.999].map(|chance| renew_after(now, chance));
+            assert!(waits.iter().all(|wait| now.after(*wait).0.is_multiple_of(beat.as_millis() as u64)), "{waits:?}");
+            let [shortest, .., longest] = waits;
+            assert!(shortest >= limits::LEASE_RENEWAL * 9 / 10 && longest <= limits::LEASE_RENEWAL * 11 / 10 + beat);
+            assert!(longest > shortest + limits::LEASE_RENEWAL / 6, "the jitter stays");
+        }
+        assert_eq!(renew_after(Timestamp(u64::MAX), 0.5), Duration::ZERO);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haul_core::limits;
+use haul_core::registry::leases::renew_after;
 use haul_core::time::Timestamp;
 use haul_core::trust::Ticket;
 use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
@@ -253,8 +254,8 @@ impl Keeper {
             tasks.spawn(async move { register::run(shares, session, token).await.0 });
         }
         let ending = loop {
-            let renewal = limits::LEASE_RENEWAL.mul_f64(0.9 + 0.2 * chance());
-            let timer = tokio::time::sleep(renewal);
+            let index_time = self.shared.standing.index_time(clock::boot_now()).unwrap_or_default();
+            let timer = tokio::time::sleep(renew_after(index_time, chance()));
             tokio::pin!(timer);
             let ending = loop {
                 tokio::select! {

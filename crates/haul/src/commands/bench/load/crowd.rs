@@ -8,11 +8,14 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use haul_core::ids::PublicKey;
 use haul_core::limits;
+use haul_core::registry::leases::renew_after;
 use haul_core::trust::Ticket;
 use haul_core::wire::ByteString;
-use haul_core::wire::index::IndexRequest;
+use haul_core::wire::index::{IndexAnswer, IndexRequest};
+use haul_net::clock;
+use haul_net::connection::Connection;
 use haul_net::identity::SecretKey;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::super::session::Session;
 use super::population::Population;
@@ -125,25 +128,31 @@ impl Member {
     }
 }
 
-/// Renews the leases of a crowd, spread over the interval at which real peers renew, until it is dropped.
+/// Renews the leases of a crowd, each when a real peer would, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Renewals(JoinHandle<()>);
 
 impl Renewals {
     /// Of these members, as long as they are connected.
     pub(crate) fn start(members: &[Member]) -> Self {
-        let connections: Vec<_> = members.iter().map(|member| member.session.connection().clone()).collect();
-        let pause = limits::LEASE_RENEWAL / u32::try_from(connections.len().max(1)).unwrap_or(u32::MAX);
-        Self(tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(pause.max(Duration::from_micros(100)));
-            loop {
-                for connection in &connections {
-                    ticks.tick().await;
-                    // A connection that has ended is noticed by whoever asks something on it.
-                    let _ = connection.request::<_, haul_core::wire::index::IndexAnswer>(&IndexRequest::Renew).await;
-                }
-            }
-        }))
+        let mut renewing = JoinSet::new();
+        for (number, member) in members.iter().enumerate() {
+            let part = number as f64 / members.len() as f64;
+            renewing.spawn(renew(member.session.connection().clone(), part));
+        }
+        Self(tokio::spawn(async move { while renewing.join_next().await.is_some() {} }))
+    }
+}
+
+/// Until the connection ends, which is noticed by whoever asks something on it. `part` spreads the crowd over the interval:
+/// the first renewal comes after this part of it, by this tool's clock, and later ones have their jitter from it.
+async fn renew(connection: Connection, part: f64) {
+    let elapsed = limits::LEASE_RENEWAL.mul_f64(1.0 - part).as_secs();
+    let mut wait = renew_after(clock::wall_now(), 0.5).saturating_sub(Duration::from_secs(elapsed));
+    loop {
+        tokio::time::sleep(wait).await;
+        let Ok(IndexAnswer::Renewed(renewed)) = connection.request(&IndexRequest::Renew).await else { return };
+        wait = renew_after(renewed.time, part);
     }
 }
 
