@@ -4,6 +4,7 @@
 //! its share is open and the asker may see the share. `away` in a question drops the first two conditions, never the
 //! third.
 
+mod background;
 mod browse;
 mod disk;
 mod embedded;

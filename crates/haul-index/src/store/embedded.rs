@@ -29,7 +29,7 @@ use super::trigrams::SearchSettings;
 use super::writer::Writer;
 use super::{
     Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
-    TransactionId, VisibleTotals,
+    TransactionId, VisibleTotals, background,
 };
 use super::{browse, locate, lookup, search};
 
@@ -206,9 +206,7 @@ impl EmbeddedStore {
         let (mut store, waiting) = Self::open_unloaded(dir, settings)?;
         if !waiting.is_empty() {
             let (shared, disk) = (Arc::clone(&store.shared), Arc::clone(&store.disk));
-            let loader = std::thread::Builder::new()
-                .name("haul-index-loader".into())
-                .spawn(move || load_rest(&shared, &disk, waiting))
+            let loader = background::spawn("haul-index-loader", move || load_rest(&shared, &disk, waiting))
                 .map_err(|error| StoreError::Storage(format!("cannot start the loading thread: {error}")))?;
             store.loader = Some(loader);
         }

@@ -1,12 +1,13 @@
 //! Upkeep of the search index: full tails and small segments become larger segments.
 //!
-//! A merge runs on a thread for blocking work. It takes the lock only to look at some hundred documents at a time, and
+//! A merge runs on a thread that gives way to those that answer. It takes the lock only to look at some hundred documents at a time, and
 //! once, shortly, to exchange the segments.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::background;
 use super::embedded::{EmbeddedStore, Shared};
 use super::memory::Memory;
 use super::trigrams::Merge;
@@ -46,7 +47,7 @@ impl EmbeddedStore {
                 run(&shared, &merge);
             }
         };
-        *merging = Some(tokio::task::spawn_blocking(work));
+        *merging = Some(tokio::task::spawn_blocking(|| background::run("haul-index-merge", work)));
         true
     }
 }
@@ -55,6 +56,7 @@ impl EmbeddedStore {
 fn in_slices<T>(shared: &Shared, docs: &[T], mut with: impl FnMut(&Memory, &[T])) -> bool {
     docs.chunks(SLICE).all(|slice| {
         with(&shared.read(), slice);
+        background::pause();
         !shared.closing.load(Ordering::Relaxed)
     })
 }
@@ -96,6 +98,7 @@ fn run(shared: &Shared, merge: &Merge) {
     let Some(segment) = open.then(|| build(shared, &docs)).flatten() else { return };
     for slice in unused.chunks(SLICE) {
         drop_unused(&mut shared.write(), slice);
+        background::pause();
     }
     shared.write().names.trigrams.install(merge, segment, moved);
 }
@@ -122,6 +125,7 @@ fn build(shared: &Shared, docs: &[(Rank, u32)]) -> Option<Segment> {
             builder.push(*doc, *rank, texts.get(start..*end).unwrap_or_default());
             start = *end;
         }
+        background::pause();
     }
     Some(builder.finish())
 }

@@ -25,7 +25,7 @@ use super::memory::shares::{Held, Share, Slot, SlotState};
 use super::memory::{Finder, Memory, NONE};
 use super::presence::is_here;
 use super::upkeep::is_worn;
-use super::{StoreError, TransactionId};
+use super::{StoreError, TransactionId, background};
 
 /// Bytes of a replacement's pages that wait in memory before they go to disk.
 const FLUSH_BYTES: usize = 1024 * 1024;
@@ -492,9 +492,11 @@ fn apply(shared: &Shared, peer: PeerId, share: ShareId, pages: &[Bytes], after: 
             break hold(&mut memory, peer, share, after);
         }
         drop(memory);
+        background::pause();
         shared.make_way();
     };
     while amendment.clear_up(&mut shared.write(), STEP) {
+        background::pause();
         shared.make_way();
     }
     held

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::StoreError;
 use super::disk::{Disk, Write};
+use super::{StoreError, background};
 
 /// Bytes after which a commit takes no more jobs: at about 4 MB its own time hides the cost of the sync.
 const COMMIT_BYTES: usize = 4 * 1024 * 1024;
@@ -39,9 +39,7 @@ pub(super) struct Turn<'a>(mpsc::Permit<'a, Job>);
 impl Writer {
     pub(super) fn start(disk: Arc<Disk>) -> Result<Self, StoreError> {
         let (jobs, mut queue) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("haul-index-writer".into())
-            .spawn(move || run(&disk, &mut queue))
+        let thread = background::spawn("haul-index-writer", move || run(&disk, &mut queue))
             .map_err(|error| StoreError::Storage(format!("cannot start the writing thread: {error}")))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
