@@ -21,6 +21,8 @@ pub const REQUEST_BYTES_IN_FLIGHT: usize = 8 * 1024 * 1024;
 pub const REQUESTS_BEFORE_MEMBERSHIP: usize = 4;
 /// Pushes waiting to be read on one connection; a receiver that falls further behind loses the connection.
 pub const PUSHES_WAITING: usize = 256;
+/// Bytes of pushes waiting to be read on one connection: 16 of the largest that an index sends.
+pub const PUSH_BYTES_WAITING: usize = 8 * 1024 * 1024;
 /// What a data frame costs of the window besides its bytes, so that frames of no bytes are bounded too.
 pub const DATA_FRAME_COST: u32 = 64;
 /// Credit that one stream may have at most; more is a mistake of the receiver.
@@ -115,6 +117,9 @@ pub const WATCHES_PER_MEMBER: usize = 100;
 pub const WATCHES: usize = 20_000;
 /// Matches that wait for one member to take them, of all its watches; further ones are lost, with a mark.
 pub const MATCHES_WAITING: usize = 1_000;
+/// The same of all members of an index: below 100 MB with the longest paths. The fuller it is, the fewer may wait for one, a
+/// few excepted.
+pub const MATCHES_WAITING_IN_ALL: usize = 50_000;
 /// Names with their contents that a watch remembers as told; the oldest are forgotten, and told again if they come again.
 pub const MATCHES_REMEMBERED: usize = 2_000;
 /// One-leaf blobs in one request.

@@ -119,7 +119,9 @@ pub struct Watches {
     inner: Mutex<Inner>,
     /// So that an index without watches does nothing for them.
     count: AtomicUsize,
-    staged: Arc<AtomicUsize>,
+    staged: Arc<page::Room>,
+    /// Matches that wait for their members.
+    waiting: Arc<AtomicUsize>,
     returns: Returns,
     /// The automaton should be made anew.
     stale: Notify,
@@ -139,6 +141,11 @@ struct Inner {
 }
 
 impl Watches {
+    /// Where the matches of a new session will wait.
+    pub fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::new(Mailbox::new(Arc::clone(&self.waiting)))
+    }
+
     /// Starts a watch of the session `owner`. `mailbox` is that session's.
     pub fn add(
         &self,
@@ -234,7 +241,7 @@ impl Watches {
             let mut inner = self.lock();
             (inner.born, Some(inner.snapshot()))
         };
-        let staged = staged.get_or_insert_with(|| Staged::new(born, Arc::clone(&self.staged)));
+        let staged = staged.get_or_insert_with(|| Staged::new(born, share.peer, Arc::clone(&self.staged)));
         if let Some(snapshot) = snapshot {
             staged.add_page(&snapshot, share, page, now_ns);
         }

@@ -32,7 +32,8 @@ pub(super) struct Watching {
 
 impl Watching {
     pub(super) fn new(watches: Arc<Watches>, owner: ConnectionId) -> Self {
-        Self { watches, owner, mailbox: Arc::default(), delivering: AtomicBool::new(false) }
+        let mailbox = watches.mailbox();
+        Self { watches, owner, mailbox, delivering: AtomicBool::new(false) }
     }
 
     /// Ends all watches, and the job that pushes.

@@ -1,8 +1,8 @@
 //! Matches that wait for one session to take them: few, and with a mark where some were lost.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haul_core::limits;
 use haul_core::wire::index::Hit;
@@ -10,6 +10,12 @@ use tokio::sync::Notify;
 
 /// Matches in one message: with the longest names and paths they fill a third of a frame.
 const HITS_PER_MATCH: usize = 200;
+
+/// A mailbox holds at most this part of the room that is left in all of them, so that members who do not take theirs leave
+/// room for the others...
+const PART_OF_ROOM: usize = 8;
+/// ... but so many may always wait, however much others leave.
+const ALWAYS: usize = 16;
 
 const _: () =
     assert!(HITS_PER_MATCH * (limits::PATH_BYTES + limits::NAME_BYTES + 3 * 64 + 128) < limits::FRAME_BYTES / 2);
@@ -30,6 +36,8 @@ pub struct Batch {
 pub struct Mailbox {
     waiting: Mutex<Waiting>,
     changed: Notify,
+    /// Matches that wait in all mailboxes of an index.
+    in_all: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +56,11 @@ struct Pending {
 }
 
 impl Mailbox {
+    /// One of several that share their room.
+    pub(super) fn new(in_all: Arc<AtomicUsize>) -> Self {
+        Self { waiting: Mutex::default(), changed: Notify::new(), in_all }
+    }
+
     /// Adds a match, if the watch is still live; false when it is lost because too many wait. Never waits.
     pub(super) fn offer(&self, watch: u64, live: &AtomicBool, hit: Hit) -> bool {
         let mut waiting = self.lock();
@@ -55,11 +68,13 @@ impl Mailbox {
         if waiting.closed || !live.load(Ordering::Relaxed) {
             return false;
         }
-        let room = waiting.hits < limits::MATCHES_WAITING;
+        let left = limits::MATCHES_WAITING_IN_ALL.saturating_sub(self.in_all.load(Ordering::Relaxed));
+        let room = waiting.hits < limits::MATCHES_WAITING.min(left / PART_OF_ROOM).max(ALWAYS);
         let pending = waiting.watches.entry(watch).or_default();
         if room {
             pending.hits.push_back(hit);
             waiting.hits += 1;
+            self.in_all.fetch_add(1, Ordering::Relaxed);
         } else {
             pending.missed = true;
         }
@@ -83,6 +98,7 @@ impl Mailbox {
         let mut waiting = self.lock();
         if let Some(pending) = waiting.watches.remove(&watch) {
             waiting.hits -= pending.hits.len();
+            self.in_all.fetch_sub(pending.hits.len(), Ordering::Relaxed);
         }
     }
 
@@ -95,6 +111,7 @@ impl Mailbox {
                     return None;
                 }
                 if let Some(batch) = waiting.take() {
+                    self.in_all.fetch_sub(batch.hits.len(), Ordering::Relaxed);
                     return Some(batch);
                 }
             }
@@ -109,6 +126,7 @@ impl Mailbox {
             return;
         }
         waiting.hits += batch.hits.len();
+        self.in_all.fetch_add(batch.hits.len(), Ordering::Relaxed);
         let pending = waiting.watches.entry(batch.watch).or_default();
         pending.missed |= batch.missed;
         for hit in batch.hits.into_iter().rev() {
@@ -118,12 +136,19 @@ impl Mailbox {
 
     /// Takes nothing any more, and drops what waits.
     pub fn close(&self) {
-        *self.lock() = Waiting { closed: true, ..Waiting::default() };
+        let dropped = std::mem::replace(&mut *self.lock(), Waiting { closed: true, ..Waiting::default() });
+        self.in_all.fetch_sub(dropped.hits, Ordering::Relaxed);
         self.changed.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -194,6 +219,30 @@ mod tests {
             ]
         );
         assert!(mailbox.offer(1, &LIVE, hit("room again")));
+    }
+
+    #[tokio::test]
+    async fn those_who_take_nothing_leave_room_for_the_others() {
+        let in_all = Arc::new(AtomicUsize::new(0));
+        let mailboxes: Vec<_> = (0..500).map(|_| Mailbox::new(Arc::clone(&in_all))).collect();
+        let hit = hit("a name");
+        for mailbox in &mailboxes {
+            while mailbox.offer(1, &LIVE, hit.clone()) {}
+        }
+        let most = limits::MATCHES_WAITING_IN_ALL + mailboxes.len() * ALWAYS;
+        assert!(in_all.load(Ordering::Relaxed) <= most);
+        let (reader, mut taken) = (Mailbox::new(Arc::clone(&in_all)), 0);
+        while reader.offer(1, &LIVE, hit.clone()) {
+            taken += 1;
+        }
+        assert_eq!(taken, ALWAYS);
+        drop((mailboxes, reader));
+        assert_eq!(in_all.load(Ordering::Relaxed), 0);
+        let alone = Mailbox::new(Arc::clone(&in_all));
+        assert!((0..limits::MATCHES_WAITING).all(|_| alone.offer(1, &LIVE, hit.clone())));
+        alone.next().await.unwrap();
+        alone.forget(1);
+        assert_eq!(in_all.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

@@ -1,8 +1,7 @@
 //! Matching a page of changes against all watches, within a budget.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haul_core::ids::PeerId;
 use haul_core::manifest::{Change, Entry, EntryKind, Page};
@@ -23,6 +22,10 @@ const ORDINARY: usize = 128;
 const STAGED: usize = 2_000;
 /// The same of all transactions of an index: below 100 MB with the longest paths.
 pub(super) const STAGED_IN_ALL: usize = 50_000;
+/// A registrant's transactions hold at most this part of the room that is left for all...
+const PART_OF_ROOM: usize = 8;
+/// ... but so many may always wait, however much others hold.
+const STAGED_ALWAYS: usize = 20;
 
 /// Matches of one transaction, until its commit. Dropping them forgets them.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Staged {
     /// The youngest watch that the first page was matched against.
     pub(super) since: u64,
     pub(super) matches: Vec<(Arc<Watch>, Hit)>,
+    /// Who registers.
+    peer: PeerId,
     /// How many of `in_all` are counted for this transaction.
     counted: usize,
     /// What stands in `matches`: a name with one content is told once, however many folders hold it.
@@ -40,20 +45,65 @@ pub struct Staged {
     dropped: HashSet<PeerId>,
     /// Further pages are not looked at: every watch was told that it may have missed something.
     pub(super) cut: bool,
-    in_all: Arc<AtomicUsize>,
+    in_all: Arc<Room>,
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        self.in_all.fetch_sub(self.counted, Ordering::Relaxed);
+        self.in_all.give_back(&self.peer, self.counted);
+    }
+}
+
+/// Room for the matches of all transactions of an index, shared by those who register.
+#[derive(Debug, Default)]
+pub(super) struct Room(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    /// By registrant, none being none.
+    of_peer: HashMap<PeerId, usize>,
+}
+
+impl Room {
+    /// Takes room for one match of this registrant, if there is any.
+    fn take(&self, peer: PeerId) -> bool {
+        let mut held = self.lock();
+        let left = STAGED_IN_ALL.saturating_sub(held.all);
+        let own = held.of_peer.entry(peer).or_default();
+        let room = *own < (left / PART_OF_ROOM).max(STAGED_ALWAYS);
+        *own += usize::from(room);
+        held.all += usize::from(room);
+        room
+    }
+
+    fn give_back(&self, peer: &PeerId, count: usize) {
+        let mut held = self.lock();
+        held.all -= count;
+        if let Some(own) = held.of_peer.get_mut(peer) {
+            *own -= count;
+            if *own == 0 {
+                held.of_peer.remove(peer);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.lock().all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Staged {
-    pub(super) fn new(since: u64, in_all: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(since: u64, peer: PeerId, in_all: Arc<Room>) -> Self {
         Self {
             since,
             matches: Vec::new(),
+            peer,
             counted: 0,
             told: HashSet::new(),
             missed: BTreeMap::new(),
@@ -129,7 +179,7 @@ impl Staged {
             stays
         });
         self.dropped.extend(greedy);
-        self.in_all.fetch_sub(self.counted - self.matches.len(), Ordering::Relaxed);
+        self.in_all.give_back(&self.peer, self.counted - self.matches.len());
         self.counted = self.matches.len();
         true
     }
@@ -144,11 +194,10 @@ impl Staged {
             return;
         }
         let is_full = self.matches.len() >= STAGED && !self.make_room();
-        if is_full || self.dropped.contains(&watch.asker.peer) || self.in_all.load(Ordering::Relaxed) >= STAGED_IN_ALL {
+        if is_full || self.dropped.contains(&watch.asker.peer) || !self.in_all.take(self.peer) {
             self.missed.entry(watch.born).or_insert_with(|| Arc::clone(watch));
             return;
         }
-        self.in_all.fetch_add(1, Ordering::Relaxed);
         self.counted += 1;
         self.told.insert((watch.born, key));
         self.matches.push((Arc::clone(watch), hit(entry, folded, share)));

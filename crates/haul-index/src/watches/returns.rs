@@ -1,10 +1,11 @@
 //! Shares that became visible: what fits the watches is searched in the background, one search at a time and for a
 //! tenth of the time at most.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use haul_core::ids::PeerId;
 use haul_core::limits;
 use haul_core::manifest::ShareState;
 use haul_core::query::{Filter, FoldedEntry, Query, Test, fold};
@@ -40,28 +41,56 @@ pub(super) struct Returns {
     arrived: Notify,
 }
 
+/// Registrants take turns, and one with many shares leaves room for the others.
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Return>,
+    of_peer: HashMap<PeerId, VecDeque<Return>>,
+    /// Whose turn it is: each peer with shares that wait, once.
+    turns: VecDeque<PeerId>,
+    waiting: usize,
     /// Some did not fit.
     lost: bool,
 }
 
+impl Queue {
+    /// A peer may have as many as there is room left for others.
+    fn add(&mut self, returned: Return) {
+        let peer = returned.share.peer;
+        let own = self.of_peer.get(&peer).map_or(0, VecDeque::len);
+        if own >= WAITING - self.waiting {
+            self.lost = true;
+            return;
+        }
+        if own == 0 {
+            self.turns.push_back(peer);
+        }
+        self.of_peer.entry(peer).or_default().push_back(returned);
+        self.waiting += 1;
+    }
+
+    fn take(&mut self) -> Option<Return> {
+        let peer = self.turns.pop_front()?;
+        let own = self.of_peer.get_mut(&peer)?;
+        let returned = own.pop_front();
+        self.waiting -= usize::from(returned.is_some());
+        if own.is_empty() {
+            self.of_peer.remove(&peer);
+        } else {
+            self.turns.push_back(peer);
+        }
+        returned
+    }
+}
+
 impl Returns {
     pub(super) fn add(&self, returned: Return) {
-        let mut queue = self.lock();
-        if queue.waiting.len() < WAITING {
-            queue.waiting.push_back(returned);
-        } else {
-            queue.lost = true;
-        }
-        drop(queue);
+        self.lock().add(returned);
         self.arrived.notify_one();
     }
 
     fn take(&self) -> (Option<Return>, bool) {
         let mut queue = self.lock();
-        (queue.waiting.pop_front(), std::mem::take(&mut queue.lost))
+        (queue.take(), std::mem::take(&mut queue.lost))
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -183,5 +212,42 @@ impl Watch {
         let new = !seen.contains(key);
         seen.insert(key);
         new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use haul_core::ids::{PublicKey, ShareId};
+    use haul_core::wire::Label;
+
+    use super::*;
+
+    fn returned(peer: u8, share: u16) -> Return {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&share.to_le_bytes());
+        let name = Label::new("docs").unwrap();
+        let peer = PublicKey::new([peer; 32]).unwrap();
+        let share = Arc::new(ShareFacts::new(peer, name.clone(), ShareId(id), name, Vec::new()));
+        Return { share, state: ShareState::default(), born_after: 0 }
+    }
+
+    #[test]
+    fn a_peer_with_many_shares_neither_fills_the_queue_nor_goes_first() {
+        let mut queue = Queue::default();
+        for share in 0..5_000 {
+            queue.add(returned(7, share));
+        }
+        assert_eq!((queue.waiting, std::mem::take(&mut queue.lost)), (WAITING / 2, true));
+        for peer in 8..11 {
+            queue.add(returned(peer, 0));
+            queue.add(returned(peer, 1));
+        }
+        assert!(!queue.lost, "there is room for the others");
+        let order: Vec<PeerId> = std::iter::from_fn(|| queue.take()).map(|returned| returned.share.peer).collect();
+        assert_eq!(order.len(), WAITING / 2 + 6);
+        let last = |peer| order.iter().rposition(|other| *other == PublicKey::new([peer; 32]).unwrap()).unwrap();
+        assert!((8..11).all(|peer| last(peer) < 8), "they take turns");
+        assert_eq!((queue.waiting, queue.of_peer.len(), queue.turns.len()), (0, 0, 0));
     }
 }

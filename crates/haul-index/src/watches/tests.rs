@@ -124,9 +124,9 @@ fn what_was_not_committed_is_not_told_and_ended_watches_are_silent() {
     watches.compile();
     let mut dropped = None;
     watches.add_page(&mut dropped, &share(&[]), &page(&[("a.iso", None)]), 0);
-    assert_eq!(watches.staged.load(Ordering::Relaxed), 40);
+    assert_eq!(watches.staged.held(), 40);
     drop(dropped);
-    assert_eq!(watches.staged.load(Ordering::Relaxed), 0);
+    assert_eq!(watches.staged.held(), 0);
     assert_eq!(told(&mailbox).0, []);
     let mut staged = None;
     watches.add_page(&mut staged, &share(&[]), &page(&[("a.iso", None)]), 0);
@@ -338,4 +338,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_registrant_with_many_transactions_leaves_room_for_the_matches_of_others() {
+    let (watches, mailbox) = (Watches::default(), Arc::default());
+    add(&watches, &mailbox, 1, "iso");
+    let names: Vec<String> = (0..1_000).map(|n| format!("{n:04}.iso")).collect();
+    let page = page(&names.iter().map(|name| (name.as_str(), None)).collect::<Vec<_>>());
+    let others = Arc::new(ShareFacts { peer: peer(8), ..ShareFacts::clone(&share(&[])) });
+    let stage = |share: &ShareFacts| {
+        let mut staged = None;
+        watches.add_page(&mut staged, share, &page, 0);
+        staged.unwrap()
+    };
+    let held: Vec<Staged> = (0..100).map(|_| stage(&share(&[]))).collect();
+    assert_eq!((held[0].matches.len(), held[99].matches.len(), held[99].missed.len()), (1_000, 0, 1));
+    assert!(watches.staged.held() < page::STAGED_IN_ALL / 4);
+    assert_eq!(stage(&others).matches.len(), 1_000);
+    drop(held);
+    assert_eq!(watches.staged.held(), 0);
 }

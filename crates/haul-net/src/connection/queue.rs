@@ -26,6 +26,8 @@ pub(super) enum Refused {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Inbound>,
+    /// Of the pushes that wait; requests are counted where their answers are owed.
+    push_bytes: usize,
     taker: Option<Waker>,
     /// Nothing more comes.
     ended: bool,
@@ -50,6 +52,13 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn push_bytes(inbound: &Inbound) -> usize {
+    match inbound {
+        Inbound::Push(body) => body.len(),
+        Inbound::Request(_) => 0,
+    }
+}
+
 impl Putter {
     pub(super) fn put(&self, inbound: Inbound) -> Result<(), Refused> {
         let mut state = lock(&self.0);
@@ -57,9 +66,11 @@ impl Putter {
         if state.gone {
             return Err(Refused::Gone);
         }
-        if state.waiting.len() >= WAITING {
+        let push_bytes = state.push_bytes + push_bytes(&inbound);
+        if state.waiting.len() >= WAITING || push_bytes > limits::PUSH_BYTES_WAITING {
             return Err(Refused::Full);
         }
+        state.push_bytes = push_bytes;
         state.waiting.push_back(inbound);
         let taker = state.taker.take();
         drop(state);
@@ -89,6 +100,7 @@ impl Taker {
         poll_fn(|context| {
             let mut state = lock(&self.0);
             if let Some(inbound) = state.waiting.pop_front() {
+                state.push_bytes -= push_bytes(&inbound);
                 if state.waiting.is_empty() && state.waiting.capacity() > KEPT {
                     state.waiting = VecDeque::new();
                 }

@@ -107,6 +107,16 @@ fn a_command_gets_names_as_arguments_and_never_as_options_or_words_of_a_shell() 
 }
 
 #[test]
+fn whatever_stands_behind_exec_belongs_to_the_command_double_dashes_too() {
+    let daemon = Daemon::start(vec![watched(&[hit("llama.bin", Some(&id("aa")))])]);
+    let script = r#"printf '<%s>' "$@""#;
+    let output =
+        daemon.run(&["watch", "-q", "llama", "-n1", "--exec", "sh", "-c", script, "sh", "--", "-n2", "--", "--json"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.ends_with("<--><-n2><--><--json><llama.bin>"), "{said}");
+}
+
+#[test]
 fn names_that_are_no_text_reach_the_command_byte_for_byte() {
     let raw =
         hit("latin-\u{fffd}", Some(&id("aa"))).replace("\"mtime\"", "\"raw\":\"646f63732f6c6174696e2de9\",\"mtime\"");

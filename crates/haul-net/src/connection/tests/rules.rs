@@ -104,6 +104,25 @@ async fn unread_pushes_are_bounded() {
 }
 
 #[tokio::test]
+async fn bytes_of_unread_pushes_are_bounded() {
+    const BYTES: usize = limits::PUSH_BYTES_WAITING / 16;
+    let (mut raw, (connection, mut inbox)) = raw(ConnectionSettings::default());
+    let push = frame(FrameKind::Push, 0, &vec![1; BYTES]);
+    // Whoever reads may be sent any number of them.
+    for _ in 0..40 {
+        raw.write_all(&push).await.unwrap();
+        assert!(matches!(inbox.next().await, Some(Inbound::Push(body)) if body.len() == BYTES));
+    }
+    // Far fewer than may wait when they are small.
+    let writing = async {
+        for _ in 0..17 {
+            let _ = raw.write_all(&push).await;
+        }
+    };
+    assert_eq!(tokio::join!(connection.closed(), writing).0, CloseReason::Violation(Violation::TooManyPushes));
+}
+
+#[tokio::test]
 async fn a_side_that_serves_nothing_closes_on_a_request_and_ignores_pushes() {
     let ((left, left_inbox), (right, _inbox)) = pair();
     drop(left_inbox);
