@@ -41,7 +41,7 @@ impl Story {
     fn step(&mut self, step: usize) -> Option<Vec<File>> {
         let share = Self::share_of(step);
         let held = &mut self.held[share];
-        if step / SHARES % 5 == 0 {
+        if (step / SHARES).is_multiple_of(5) {
             let list = self.all.of_share(share);
             let from = step * 37 % (list.len() / 4);
             *held = list[from..from + list.len() * 3 / 4].to_vec();
@@ -69,15 +69,15 @@ fn killed_child() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store = EmbeddedStore::open_with(Path::new(&dir), settings()).unwrap();
-        let mut story = Story::new();
+        let mut told = Story::new();
         let mut states: Vec<Option<ShareState>> = vec![None; SHARES];
         for share in 0..SHARES {
             connect(&store, share).await;
         }
         for step in 0..STEPS {
             let share = Story::share_of(step);
-            let changed = story.step(step);
-            let held = &story.held[share];
+            let changed = told.step(step);
+            let held = &told.held[share];
             let state = match (changed, states[share]) {
                 (Some(changed), Some(base)) => amend(&store, share, base, &changed, held).await,
                 _ => replace(&store, share, held, step as u64 + 1).await,
@@ -208,10 +208,11 @@ fn a_store_killed_in_its_upkeep_keeps_what_it_acknowledged() {
 #[ignore = "kills some hundred processes"]
 fn a_store_killed_anywhere_in_its_upkeep_keeps_what_it_acknowledged() {
     for call in CALLS {
-        let numbers = (1..).take_while(|number| kill(&When::Call(call, *number), &format!("{call} {number}"))).count();
+        let numbers =
+            (1..10_000).take_while(|number| kill(&When::Call(call, *number), &format!("{call} {number}"))).count();
         println!("killed at {numbers} calls of {call}");
         assert!(numbers > 2);
     }
-    let lines = (4..).take_while(|lines| kill(&When::Lines(*lines), &format!("line {lines}"))).count();
+    let lines = (4..10_000).take_while(|lines| kill(&When::Lines(*lines), &format!("line {lines}"))).count();
     println!("killed at {lines} lines");
 }

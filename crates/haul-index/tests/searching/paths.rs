@@ -255,7 +255,9 @@ pub(crate) async fn come_back(store: &EmbeddedStore, share: usize) -> Option<Sha
 /// The digest of a list.
 pub(crate) fn digest_of(files: &[File]) -> RegistrationDigest {
     let mut digest = RegistrationDigest::default();
-    files.iter().for_each(|file| digest.add(&entry(file)));
+    for file in files {
+        digest.add(&entry(file));
+    }
     digest
 }
 
@@ -289,7 +291,9 @@ pub(crate) async fn replace(store: &EmbeddedStore, share: usize, files: &[File],
     let mut state: Option<ShareState> = None;
     for (revision, commit) in (revision * 1_000 + 1..).zip(files.chunks(COMMIT)) {
         let tx = store.begin(peer(share), ShareId([share as u8; 16]), state).await.unwrap();
-        commit.iter().for_each(|file| digest.add(&entry(file)));
+        for file in commit {
+            digest.add(&entry(file));
+        }
         stage(store, tx, commit).await;
         let after = ShareState { revision, digest };
         state = Some(store.commit(tx, after, commit.len() as u64).await.unwrap());
