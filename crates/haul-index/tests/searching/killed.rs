@@ -127,7 +127,8 @@ fn run_child(dir: &Path, when: &When) -> (Option<usize>, bool) {
     let (mut done, mut ended, mut lines) = (None, false, 0);
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
-        done = line.strip_prefix("did ").map(|step| step.parse().unwrap()).or(done);
+        // The first one stands behind the name of the test.
+        done = line.split_once("did ").map(|(_, step)| step.parse().unwrap()).or(done);
         ended |= line == "end";
         lines += 1;
         if matches!(when, When::Lines(most) if lines >= *most) {
@@ -193,7 +194,7 @@ const CALLS: [&str; 4] = ["pwritev", "fdatasync", "fsync", "unlink"];
 
 #[test]
 fn a_store_killed_in_its_upkeep_keeps_what_it_acknowledged() {
-    for (call, numbers) in CALLS.into_iter().zip([&[1, 7, 22, 40][..], &[2, 15, 33], &[1, 4], &[1, 3]]) {
+    for (call, numbers) in CALLS.into_iter().zip([&[1, 7, 22, 40][..], &[2, 4, 15, 33], &[1, 4], &[1, 3]]) {
         for number in numbers {
             assert!(kill(&When::Call(call, *number), &format!("{call} {number}")), "{call} {number} never came");
         }
