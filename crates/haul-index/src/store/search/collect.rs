@@ -34,8 +34,8 @@ pub(super) struct Collector {
     pub(super) behind: u64,
     /// Hits of a document with many rows were estimated, so both are.
     pub(super) estimated: bool,
-    /// Group and row of each row of a document.
-    rows: Vec<u64>,
+    /// Content and number of each row of a document.
+    rows: Vec<(u32, u32)>,
 }
 
 impl Collector {
@@ -106,12 +106,20 @@ impl Collector {
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
         let allowed = memory.rows_of_doc(place.doc()).filter(|row| view.allowed.get(memory.slot_of_row(*row)));
-        rows.extend(allowed.map(|row| group_of(memory, row).with_row(row)));
+        rows.extend(allowed.map(|row| (memory.content_of_row(row), row)));
         rows.sort_unstable();
-        for same in rows.chunk_by(|a, b| a >> 32 == b >> 32) {
-            if same.iter().any(|numbers| fits(*numbers as u32)) {
-                let (fewer, row) = (u32::MAX - same.len() as u32, same[0] as u32);
-                self.offer(Candidate { place, fewer, row, group: Group::of_numbers(same[0]) });
+        for same in rows.chunk_by(|a, b| a.0 == b.0) {
+            let first = same[0].1;
+            // What a row alone belongs to is asked when it is presented: most contents need not be read before.
+            let group = if same.len() == 1 { Group::Row(first) } else { group_of(memory, first) };
+            if let Group::Content(_) = group {
+                if same.iter().any(|(_, row)| fits(*row)) {
+                    self.offer(Candidate { place, fewer: u32::MAX - same.len() as u32, row: first, group });
+                }
+                continue;
+            }
+            for (_, row) in same.iter().filter(|(_, row)| fits(*row)) {
+                self.offer(Candidate { place, fewer: u32::MAX - 1, row: *row, group: Group::Row(*row) });
             }
         }
         let complete = budget.steps(rows.len() as u64);

@@ -51,25 +51,6 @@ pub(super) enum Group {
     Row(u32),
 }
 
-/// Marks the number of a row among those of contents, which are below 2^31 as rows are.
-const ALONE: u64 = 1 << 63;
-
-impl Group {
-    /// Sorts as (group, row).
-    pub(super) fn with_row(self, row: u32) -> u64 {
-        match self {
-            Self::Content(content) => u64::from(content) << 32 | u64::from(row),
-            Self::Row(alone) => ALONE | u64::from(alone) << 32 | u64::from(row),
-        }
-    }
-
-    /// The group out of [`Self::with_row`].
-    pub(super) fn of_numbers(numbers: u64) -> Self {
-        let number = ((numbers & !ALONE) >> 32) as u32;
-        if numbers & ALONE == 0 { Self::Content(number) } else { Self::Row(number) }
-    }
-}
-
 /// A hit before it is presented, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate {

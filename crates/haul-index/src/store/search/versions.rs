@@ -6,19 +6,24 @@ use super::Seen;
 use super::collect::group_of;
 use super::order::Group;
 
-/// Rows of a document that are looked at to count its contents: a page may hold the names of a million files.
-const CONTENTS_WORK: usize = 64;
+/// Rows of every document that are looked at to count its contents.
+const ALWAYS: usize = 64;
+/// Rows beyond these, of all documents of a part of a page together: a page may hold the names of a million files.
+const MORE: usize = 1_024;
 
 /// Contents by document, as far as they have been counted.
 pub(super) struct Versions<'a> {
     seen: Seen<'a>,
     counted: HashMap<u32, u32>,
-    groups: Vec<Group>,
+    /// Content and number of each row that is looked at.
+    rows: Vec<(u32, u32)>,
+    /// What is left of [`MORE`].
+    more: usize,
 }
 
 impl<'a> Versions<'a> {
     pub(super) fn new(seen: Seen<'a>) -> Self {
-        Self { seen, counted: HashMap::new(), groups: Vec::new() }
+        Self { seen, counted: HashMap::new(), rows: Vec::new(), more: MORE }
     }
 
     /// Different contents that have the name of a document, as far as the asker may see; at least 1. Of a name
@@ -30,16 +35,18 @@ impl<'a> Versions<'a> {
             return 1;
         }
         *self.counted.entry(doc).or_insert_with(|| {
-            let rows = memory.rows_of_doc(doc).take(CONTENTS_WORK);
-            let groups = rows
-                .filter(|row| view.allowed.get(memory.slot_of_row(*row)))
-                .map(|row| group_of(memory, row))
-                .filter(|group| matches!(group, Group::Content(_)));
-            self.groups.clear();
-            self.groups.extend(groups);
-            self.groups.sort_unstable();
-            self.groups.dedup();
-            (self.groups.len() as u32).max(1)
+            let rows = memory.rows_of_doc(doc).take(ALWAYS + self.more);
+            self.more -= memory.item_count(doc).saturating_sub(ALWAYS).min(self.more);
+            let allowed = rows.filter(|row| view.allowed.get(memory.slot_of_row(*row)));
+            self.rows.clear();
+            self.rows.extend(allowed.map(|row| (memory.content_of_row(row), row)));
+            self.rows.sort_unstable();
+            self.rows.dedup_by_key(|(content, _)| *content);
+            let counts = |row| matches!(group_of(memory, row), Group::Content(_));
+            match self.rows.as_slice() {
+                [] | [_] => 1,
+                several => several.iter().filter(|(_, row)| counts(*row)).count().max(1) as u32,
+            }
         })
     }
 }
