@@ -1,12 +1,18 @@
-//! Reading ahead: what some changes are going to look at is read for all of them, stage by stage. No read of a stage
-//! waits for another one, so their cache misses overlap; in the tables of millions of entries those are most of what a
-//! change costs. It changes nothing, and what is left out here is read when its turn comes.
+//! Reading ahead: what some changes or a part of a search are going to look at is read for all of it, stage by stage. No
+//! read of a stage waits for another one, so their cache misses overlap; in the tables of millions of entries those are
+//! most of the cost. It changes nothing, and what is left out here is read when its turn comes.
+
+use std::hint::black_box;
 
 use haul_core::ids::BlobId;
 use haul_core::manifest::{Change, EntryKind};
 
 use super::Memory;
 use super::hash_index::Key;
+use super::names::NODE;
+
+/// Rows of a list that are read ahead: most lists have no more.
+const FIRST_ROWS: usize = 2;
 
 /// Buffers of one reading ahead, kept for the next.
 #[derive(Debug, Default)]
@@ -25,6 +31,26 @@ impl Memory {
         self.names.touch(&self.lists, &names, &mut scratch);
         let blobs: Vec<BlobId> = changes.iter().filter_map(blob).collect();
         self.contents.touch(&self.lists, &blobs, &mut scratch);
+    }
+
+    /// Reads the folded names of documents and their first rows.
+    pub(in crate::store) fn read_docs_ahead(&self, docs: impl Iterator<Item = u32> + Clone) {
+        let lists: Vec<u32> = docs.clone().map(|doc| self.names.items(doc)).collect();
+        black_box(docs.fold(0, |read, doc| read ^ self.names.touch_folded(doc)));
+        self.read_rows_ahead(&lists);
+    }
+
+    /// Reads contents and their first rows.
+    pub(in crate::store) fn read_contents_ahead(&self, contents: impl Iterator<Item = u32>) {
+        let lists: Vec<u32> = contents.map(|content| self.contents.rows(content)).collect();
+        self.read_rows_ahead(&lists);
+    }
+
+    fn read_rows_ahead(&self, lists: &[u32]) {
+        black_box(lists.iter().fold(0, |read, list| read ^ self.lists.touch_first(*list)));
+        let first = |list| self.lists.in_one_piece(list).unwrap_or_default().iter().take(FIRST_ROWS);
+        let rows = lists.iter().flat_map(first).filter(|item| **item < NODE);
+        black_box(rows.fold(0, |read, row| read ^ self.rows.content(*row)));
     }
 }
 

@@ -190,6 +190,14 @@ impl Lists {
         }
     }
 
+    /// Reads where the numbers of a list start; the result says nothing. See [`super::ahead`].
+    pub(in crate::store) fn touch_first(&self, list: u32) -> u32 {
+        match form(list) {
+            Form::Block(block) => self.pool.numbers(block).first().copied().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
     /// How many numbers a list has.
     pub(in crate::store) fn len(&self, list: u32) -> usize {
         match form(list) {

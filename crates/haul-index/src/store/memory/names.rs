@@ -305,6 +305,12 @@ impl Names {
         if at == NONE { "" } else { std::str::from_utf8(self.texts.get(at)).unwrap_or_default() }
     }
 
+    /// Reads where a folded name stands; the result says nothing. See [`super::ahead`].
+    pub(in crate::store) fn touch_folded(&self, doc: u32) -> u8 {
+        let at = self.docs[doc].text;
+        if at == NONE { 0 } else { self.texts.touch(at) }
+    }
+
     /// The folded form of a name.
     pub(in crate::store) fn folded_name(&self, name: u32) -> &str {
         self.folded(self.doc_of(name))

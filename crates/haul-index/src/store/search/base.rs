@@ -7,7 +7,6 @@ use haul_core::query::MatchClass;
 use super::collect::{Collector, count_hits};
 use super::order::Place;
 use super::{Search, Stage, Total};
-use crate::store::memory::Memory;
 use crate::store::trigrams::segment::{Rank, Segment};
 use crate::store::trigrams::walk::{Need, Walk};
 
@@ -179,7 +178,7 @@ impl Search<'_> {
             ordinals.iter().map(|ordinal| (segment.rank(*ordinal), segment.doc(*ordinal))).collect();
         let asking = self.asking;
         asking.look(|memory, view| {
-            touch(memory, docs.iter().map(|(_, doc)| *doc));
+            memory.read_docs_ahead(docs.iter().map(|(_, doc)| *doc));
             docs.iter().all(|(rank, doc)| self.add((memory, view), *doc, Some(*rank), class))
         })
     }
@@ -188,7 +187,7 @@ impl Search<'_> {
     fn add_live(&mut self, docs: &[u32], class: Option<MatchClass>) -> bool {
         let asking = self.asking;
         asking.look(|memory, view| {
-            touch(memory, docs.iter().copied());
+            memory.read_docs_ahead(docs.iter().copied());
             docs.iter().all(|doc| self.add((memory, view), *doc, None, class))
         })
     }
@@ -293,7 +292,7 @@ impl Search<'_> {
         asking.look(|memory, view| {
             let test_names = !proven || filters.test_names();
             if test_names {
-                touch(memory, docs.iter().copied());
+                memory.read_docs_ahead(docs.iter().copied());
             }
             let fits = |name: &str| matcher.fits(name) && !filters.refuse_name(name);
             let mut hits = 0;
@@ -308,14 +307,4 @@ impl Search<'_> {
             hits
         })
     }
-}
-
-/// Reads what will be needed of every document first: then the memory fetches all of it at the same time, instead of one
-/// after another between the comparisons.
-pub(super) fn touch(memory: &Memory, docs: impl Iterator<Item = u32>) {
-    let sum = docs.fold(0u32, |sum, doc| {
-        let first = memory.names.folded(doc).as_bytes().first().copied().unwrap_or_default();
-        sum.wrapping_add(u32::from(first))
-    });
-    std::hint::black_box(sum);
 }

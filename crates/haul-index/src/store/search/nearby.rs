@@ -6,7 +6,6 @@ use hashbrown::HashMap;
 use haul_core::query::{NearWord, near_tolerance};
 
 use super::Search;
-use super::base::touch;
 use super::order::Place;
 use crate::store::trigrams::gram::{Gram, trigrams};
 use crate::store::trigrams::list::{List, Reader};
@@ -81,7 +80,7 @@ impl Search<'_> {
     fn add_near(&mut self, words: &[NearWord], docs: &[(u32, Option<Rank>)]) {
         let asking = self.asking;
         asking.look(|memory, view| {
-            touch(memory, docs.iter().map(|(doc, _)| *doc));
+            memory.read_docs_ahead(docs.iter().map(|(doc, _)| *doc));
             for (doc, rank) in docs {
                 let items = memory.item_count(*doc);
                 if items == 0 {

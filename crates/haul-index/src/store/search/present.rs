@@ -35,6 +35,11 @@ pub(super) fn present(
     chosen: &[Candidate],
     near: bool,
 ) -> Vec<Hit> {
+    let content = |candidate: &Candidate| match candidate.group {
+        Group::Content(content) => content,
+        Group::Row(row) => memory.content_of_row(row),
+    };
+    memory.read_contents_ahead(chosen.iter().map(content).filter(|content| *content != NONE));
     let found: Vec<Option<Gathered>> = chosen
         .iter()
         .map(|candidate| {
@@ -105,13 +110,13 @@ fn gather(memory: &Memory, view: &View, candidate: &Candidate, fits: impl Fn(u32
 /// same time, instead of one behind another.
 fn touch_paths(memory: &Memory, rows: impl Iterator<Item = u32>) {
     let mut nodes: Vec<u32> = rows.map(|row| memory.directory_of_row(row)).collect();
-    let mut read = 0u32;
+    let mut read = 0;
     while !nodes.is_empty() {
         let names: Vec<u32> = nodes.iter().map(|node| memory.directories.node(*node).name).collect();
-        read = names.iter().filter(|name| **name != NONE).fold(read, |read, name| {
-            let first = memory.names.folded_name(*name).as_bytes().first().copied().unwrap_or_default();
-            read.wrapping_add(u32::from(first))
-        });
+        read = names
+            .iter()
+            .filter(|name| **name != NONE)
+            .fold(read, |read, name| read ^ memory.names.touch_folded(memory.names.doc_of(*name)));
         for node in &mut nodes {
             *node = memory.directories.node(*node).parent;
         }

@@ -9,7 +9,7 @@ use super::order::Group;
 /// Rows of every document that are looked at to count its contents.
 const ALWAYS: usize = 64;
 /// Rows beyond these, of all documents of a part of a page together: a page may hold the names of a million files.
-const MORE: usize = 1_024;
+const MORE: usize = 256;
 
 /// Contents by document, as far as they have been counted.
 pub(super) struct Versions<'a> {
