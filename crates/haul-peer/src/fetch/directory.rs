@@ -273,12 +273,16 @@ async fn fetch_large(shared: &Arc<Shared>, groups: Vec<Vec<WantedFile>>, tree: T
             let (shared, tree) = (Arc::clone(shared), tree.handle());
             tasks.spawn(fetch_group(shared, group, tree));
         }
-        match tasks.join_next().await {
+        let failed = match tasks.join_next().await {
             None => return Ok(()),
-            Some(Ok(result)) => result?,
+            Some(Ok(Ok(()))) => continue,
+            Some(Ok(Err(error))) => error,
             Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Some(Err(_)) => return Err(FetchError::Cancelled),
-        }
+            Some(Err(_)) => FetchError::Cancelled,
+        };
+        // The others hold the lock of the target: whoever hears of the failure may try again at once.
+        tasks.shutdown().await;
+        return Err(failed);
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use haul_core::path::SharePath;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -19,6 +20,11 @@ use super::place::Place;
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o777);
+
+/// A write of a download that has just failed may still be under way and hold the lock: it ends within milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The folder, held open.
 #[derive(Debug)]
@@ -209,11 +215,16 @@ fn make_folder(folder: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// Blocks for up to [`LOCK_PATIENCE`].
 fn lock(root: &OwnedFd, target: &Place) -> Result<(), FileError> {
-    match rustix::fs::flock(root, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(FileError::Locked(target.shown.clone())),
-        Err(errno) => Err(target.error("lock", errno)),
+    let began = Instant::now();
+    loop {
+        match rustix::fs::flock(root, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if began.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            Err(Errno::WOULDBLOCK) => return Err(FileError::Locked(target.shown.clone())),
+            Err(errno) => return Err(target.error("lock", errno)),
+        }
     }
 }
 
