@@ -136,6 +136,8 @@ impl Collector {
         fits: impl Fn(u32) -> bool,
     ) -> bool {
         let (total, behind) = (self.total, self.behind);
+        // An estimate out of all rows would tell of those that the asker may not see.
+        let estimated = items > MANY as u64 && memory.shares.all_are_public();
         let (mut found, mut copies) = (0, 0);
         for (row, looked_at) in memory.rows_of_doc(place.doc()).zip(1..) {
             if !budget.step() {
@@ -147,9 +149,9 @@ impl Collector {
                 copies +=
                     if let Group::Content(content) = group { memory.row_count_of_content(content) as u64 } else { 1 };
             }
-            if items > MANY as u64 && self.behind - behind >= self.wanted as u64 {
+            if estimated && self.behind - behind >= self.wanted as u64 {
                 // The others come behind these; as many of them may fit, and have as many copies.
-                let all = |part: u64| part * items / looked_at * found / copies;
+                let all = |part: u64| (part * items / looked_at * found / copies).max(part);
                 (self.total, self.behind) = (total + all(self.total - total), behind + all(self.behind - behind));
                 self.estimated = true;
                 break;
