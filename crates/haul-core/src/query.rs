@@ -19,7 +19,7 @@ use core::fmt;
 pub use entry::{FoldedEntry, Origin};
 pub use fold::{fold, fold_text};
 pub use kind::FileType;
-pub use near::{NearWord, near_distance, near_tolerance};
+pub use near::{NearWord, near_distance, near_part, near_tolerance};
 pub use parse::parse;
 pub use rank::{MatchClass, match_class};
 
@@ -62,7 +62,7 @@ pub enum Test {
         /// Bytes, included.
         max: u64,
     },
-    /// Last modified at least `min_ns` and at most `max_ns` nanoseconds ago; fails where nobody told when.
+    /// Last modified at least `min_ns` and at most `max_ns` nanoseconds ago.
     Age {
         /// Nanoseconds, included.
         min_ns: i64,

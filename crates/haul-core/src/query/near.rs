@@ -15,6 +15,12 @@ pub fn near_tolerance(word: &str) -> usize {
 /// Letters of a word that are compared; of a longer word the first ones stand for all.
 const LETTERS: usize = 128;
 
+/// The part of a folded word that is compared.
+pub fn near_part(word: &str) -> &str {
+    let end = word.char_indices().nth(LETTERS).map_or(word.len(), |(at, _)| at);
+    word.get(..end).unwrap_or(word)
+}
+
 /// A word to which parts of names are compared, prepared once.
 ///
 /// All rows of the table that Sellers (1980) computes column by column, with a free start and a free end, stand side by
@@ -32,7 +38,7 @@ impl NearWord {
     /// Of a folded word, with its own tolerance.
     pub fn new(word: &str) -> Self {
         let mut near = Self { ascii: [0; 128], others: Vec::new(), letters: 0, tolerance: near_tolerance(word) };
-        for letter in word.chars().take(LETTERS) {
+        for letter in near_part(word).chars() {
             let bit = 1 << near.letters;
             near.letters += 1;
             if let Some(places) = near.ascii.get_mut(letter as usize) {
@@ -117,6 +123,13 @@ mod tests {
         #[test]
         fn distances_are_those_of_the_table(word in "[a-cé]{1,12}", name in "[a-cé]{0,20}") {
             prop_assert_eq!(near_distance(&word, &name, usize::MAX), Some(by_table(&word, &name)));
+        }
+
+        #[test]
+        fn of_long_words_the_first_letters_are_compared(word in "[a-cé]{120,140}", name in "[a-cé]{100,160}") {
+            prop_assert_eq!(near_part(&word).chars().count(), word.chars().count().min(LETTERS));
+            let by_table = by_table(near_part(&word), &name);
+            prop_assert_eq!(near_distance(&word, &name, usize::MAX), Some(by_table));
         }
     }
 

@@ -57,7 +57,9 @@ struct Lease {
 pub fn renew_after(now: Timestamp, chance: f64) -> Duration {
     let beat = limits::RENEWAL_BEAT.as_millis() as u64;
     let due = now.after(limits::LEASE_RENEWAL.mul_f64(0.9 + 0.2 * chance.clamp(0.0, 1.0))).0;
-    Duration::from_millis(due.checked_next_multiple_of(beat).unwrap_or(due) - now.0)
+    let wait = Duration::from_millis(due.checked_next_multiple_of(beat).unwrap_or(due) - now.0);
+    // A clock at its end stands still, and nobody may renew without a pause.
+    wait.max(limits::LEASE_RENEWAL.mul_f64(0.9))
 }
 
 /// All leases of one index.
@@ -319,7 +321,7 @@ mod tests {
             assert!(shortest >= limits::LEASE_RENEWAL * 9 / 10 && longest <= limits::LEASE_RENEWAL * 11 / 10 + beat);
             assert!(longest > shortest + limits::LEASE_RENEWAL / 6, "the jitter stays");
         }
-        assert_eq!(renew_after(Timestamp(u64::MAX), 0.5), Duration::ZERO);
+        assert_eq!(renew_after(Timestamp(u64::MAX), 0.5), limits::LEASE_RENEWAL.mul_f64(0.9));
     }
 
     #[test]

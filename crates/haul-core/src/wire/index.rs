@@ -502,7 +502,7 @@ pub struct Hit {
     pub size: u64,
     /// Of a directory, the files in it and below; none for files and links, and where nobody counted: in a match.
     pub files: Option<u32>,
-    /// Newest time of last modification, nanoseconds since 1970; 0 for a directory of which only files were told.
+    /// Newest time of last modification, nanoseconds since 1970.
     pub mtime_ns: i64,
     /// One place where it is: the peer, …
     pub peer: PeerId,
