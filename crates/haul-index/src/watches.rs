@@ -17,7 +17,7 @@ mod seen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use haul_core::ids::{BlobId, PeerId, ShareId};
 use haul_core::limits;
@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 
 use crate::store::Asker;
 use anchors::{Compiled, Snapshot};
+use mailbox::Room;
 pub use mailbox::{Batch, Mailbox};
 pub use page::Staged;
 pub use returns::run as run_searches;
@@ -121,10 +122,32 @@ pub struct Watches {
     count: AtomicUsize,
     staged: Arc<page::Room>,
     /// Matches that wait for their members.
-    waiting: Arc<AtomicUsize>,
+    waiting: Mutex<Waiting>,
     returns: Returns,
     /// The automaton should be made anew.
     stale: Notify,
+}
+
+/// Counts the matches that wait, by whom they wait for.
+#[derive(Debug, Default)]
+struct Waiting {
+    in_all: Arc<AtomicUsize>,
+    of_peer: HashMap<PeerId, Weak<AtomicUsize>>,
+    /// So many peers may be listed before those are forgotten who have no mailbox any more.
+    listed: usize,
+}
+
+impl Waiting {
+    fn room(&mut self, peer: PeerId) -> Room {
+        if self.of_peer.len() >= self.listed {
+            self.of_peer.retain(|_, room| room.strong_count() > 0);
+            self.listed = 2 * self.of_peer.len() + 1;
+        }
+        let known = self.of_peer.get(&peer).and_then(Weak::upgrade);
+        let of_peer = known.unwrap_or_default();
+        self.of_peer.insert(peer, Arc::downgrade(&of_peer));
+        Room { in_all: Arc::clone(&self.in_all), of_peer }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -141,9 +164,9 @@ struct Inner {
 }
 
 impl Watches {
-    /// Where the matches of a new session will wait.
-    pub fn mailbox(&self) -> Arc<Mailbox> {
-        Arc::new(Mailbox::new(Arc::clone(&self.waiting)))
+    /// Where the matches of a new session of a peer will wait.
+    pub fn mailbox(&self, peer: PeerId) -> Arc<Mailbox> {
+        Arc::new(Mailbox::new(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).room(peer)))
     }
 
     /// Starts a watch of the session `owner`. `mailbox` is that session's.

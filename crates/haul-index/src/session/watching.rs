@@ -1,10 +1,11 @@
 //! A session's watches: starting and ending them, what its registrations mean to others', and pushing its own matches.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use haul_core::ids::PeerId;
 use haul_core::registry::leases::ConnectionId;
 use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest};
 use haul_net::clock;
@@ -25,20 +26,26 @@ const PUSH_RETRY: Duration = Duration::from_millis(100);
 pub(super) struct Watching {
     watches: Arc<Watches>,
     owner: ConnectionId,
-    mailbox: Arc<Mailbox>,
+    /// From the first watch on: most sessions have none.
+    mailbox: OnceLock<Arc<Mailbox>>,
     /// Whether the job that pushes runs.
     delivering: AtomicBool,
 }
 
 impl Watching {
     pub(super) fn new(watches: Arc<Watches>, owner: ConnectionId) -> Self {
-        let mailbox = watches.mailbox();
-        Self { watches, owner, mailbox, delivering: AtomicBool::new(false) }
+        Self { watches, owner, mailbox: OnceLock::new(), delivering: AtomicBool::new(false) }
+    }
+
+    fn mailbox(&self, peer: PeerId) -> &Arc<Mailbox> {
+        self.mailbox.get_or_init(|| self.watches.mailbox(peer))
     }
 
     /// Ends all watches, and the job that pushes.
     pub(super) fn end(&self) {
-        self.mailbox.close();
+        if let Some(mailbox) = self.mailbox.get() {
+            mailbox.close();
+        }
         self.watches.end_session(self.owner);
     }
 }
@@ -55,7 +62,8 @@ pub(super) fn answer<S: IndexStore>(session: &Session<S>, request: &IndexRequest
     let watching = &session.watching;
     Some(match request {
         IndexRequest::Watch { watch, query } => {
-            match watching.watches.add(watching.owner, &session.asker, &watching.mailbox, *watch, query) {
+            let mailbox = watching.mailbox(session.asker.peer);
+            match watching.watches.add(watching.owner, &session.asker, mailbox, *watch, query) {
                 Ok(()) => IndexAnswer::Watching,
                 Err(refusal) => IndexAnswer::Refused(refusal),
             }
@@ -77,7 +85,7 @@ pub(super) fn delivery<S: IndexStore>(session: &Arc<Session<S>>) -> Option<Job> 
 }
 
 async fn deliver<S: IndexStore>(session: Arc<Session<S>>) -> Done {
-    let mailbox = &session.watching.mailbox;
+    let mailbox = session.watching.mailbox(session.asker.peer);
     while let Some(Batch { watch, hits, missed }) = mailbox.next().await {
         let push = IndexPush::Match { watch, hits, missed };
         match session.connection.push(&push) {

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 /// Matches in one message: with the longest names and paths they fill a third of a frame.
 const HITS_PER_MATCH: usize = 200;
 
-/// A mailbox holds at most this part of the room that is left in all of them, so that members who do not take theirs leave
+/// Of one peer at most this part of the room that is left for all may wait, so that members who do not take theirs leave
 /// room for the others...
 const PART_OF_ROOM: usize = 8;
 /// ... but so many may always wait, however much others leave.
@@ -36,8 +36,33 @@ pub struct Batch {
 pub struct Mailbox {
     waiting: Mutex<Waiting>,
     changed: Notify,
-    /// Matches that wait in all mailboxes of an index.
-    in_all: Arc<AtomicUsize>,
+    room: Room,
+}
+
+/// Counts matches that wait.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Room {
+    /// In all mailboxes of an index.
+    pub(super) in_all: Arc<AtomicUsize>,
+    /// In those of one peer: a guest may have several sessions.
+    pub(super) of_peer: Arc<AtomicUsize>,
+}
+
+impl Room {
+    fn has_some(&self) -> bool {
+        let left = limits::MATCHES_WAITING_IN_ALL.saturating_sub(self.in_all.load(Ordering::Relaxed));
+        self.of_peer.load(Ordering::Relaxed) < limits::MATCHES_WAITING.min(left / PART_OF_ROOM).max(ALWAYS)
+    }
+
+    fn add(&self, hits: usize) {
+        self.in_all.fetch_add(hits, Ordering::Relaxed);
+        self.of_peer.fetch_add(hits, Ordering::Relaxed);
+    }
+
+    fn remove(&self, hits: usize) {
+        self.in_all.fetch_sub(hits, Ordering::Relaxed);
+        self.of_peer.fetch_sub(hits, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -57,8 +82,8 @@ struct Pending {
 
 impl Mailbox {
     /// One of several that share their room.
-    pub(super) fn new(in_all: Arc<AtomicUsize>) -> Self {
-        Self { waiting: Mutex::default(), changed: Notify::new(), in_all }
+    pub(super) fn new(room: Room) -> Self {
+        Self { waiting: Mutex::default(), changed: Notify::new(), room }
     }
 
     /// Adds a match, if the watch is still live; false when it is lost because too many wait. Never waits.
@@ -68,13 +93,12 @@ impl Mailbox {
         if waiting.closed || !live.load(Ordering::Relaxed) {
             return false;
         }
-        let left = limits::MATCHES_WAITING_IN_ALL.saturating_sub(self.in_all.load(Ordering::Relaxed));
-        let room = waiting.hits < limits::MATCHES_WAITING.min(left / PART_OF_ROOM).max(ALWAYS);
+        let room = self.room.has_some();
         let pending = waiting.watches.entry(watch).or_default();
         if room {
             pending.hits.push_back(hit);
             waiting.hits += 1;
-            self.in_all.fetch_add(1, Ordering::Relaxed);
+            self.room.add(1);
         } else {
             pending.missed = true;
         }
@@ -98,7 +122,7 @@ impl Mailbox {
         let mut waiting = self.lock();
         if let Some(pending) = waiting.watches.remove(&watch) {
             waiting.hits -= pending.hits.len();
-            self.in_all.fetch_sub(pending.hits.len(), Ordering::Relaxed);
+            self.room.remove(pending.hits.len());
         }
     }
 
@@ -111,7 +135,7 @@ impl Mailbox {
                     return None;
                 }
                 if let Some(batch) = waiting.take() {
-                    self.in_all.fetch_sub(batch.hits.len(), Ordering::Relaxed);
+                    self.room.remove(batch.hits.len());
                     return Some(batch);
                 }
             }
@@ -126,7 +150,7 @@ impl Mailbox {
             return;
         }
         waiting.hits += batch.hits.len();
-        self.in_all.fetch_add(batch.hits.len(), Ordering::Relaxed);
+        self.room.add(batch.hits.len());
         let pending = waiting.watches.entry(batch.watch).or_default();
         pending.missed |= batch.missed;
         for hit in batch.hits.into_iter().rev() {
@@ -137,7 +161,7 @@ impl Mailbox {
     /// Takes nothing any more, and drops what waits.
     pub fn close(&self) {
         let dropped = std::mem::replace(&mut *self.lock(), Waiting { closed: true, ..Waiting::default() });
-        self.in_all.fetch_sub(dropped.hits, Ordering::Relaxed);
+        self.room.remove(dropped.hits);
         self.changed.notify_one();
     }
 
@@ -172,7 +196,7 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::watches::tests::hit;
 
@@ -224,25 +248,37 @@ mod tests {
     #[tokio::test]
     async fn those_who_take_nothing_leave_room_for_the_others() {
         let in_all = Arc::new(AtomicUsize::new(0));
-        let mailboxes: Vec<_> = (0..500).map(|_| Mailbox::new(Arc::clone(&in_all))).collect();
+        let another = || Mailbox::new(Room { in_all: Arc::clone(&in_all), ..Room::default() });
+        let mailboxes: Vec<_> = (0..500).map(|_| another()).collect();
         let hit = hit("a name");
         for mailbox in &mailboxes {
             while mailbox.offer(1, &LIVE, hit.clone()) {}
         }
         let most = limits::MATCHES_WAITING_IN_ALL + mailboxes.len() * ALWAYS;
         assert!(in_all.load(Ordering::Relaxed) <= most);
-        let (reader, mut taken) = (Mailbox::new(Arc::clone(&in_all)), 0);
+        let (reader, mut taken) = (another(), 0);
         while reader.offer(1, &LIVE, hit.clone()) {
             taken += 1;
         }
         assert_eq!(taken, ALWAYS);
         drop((mailboxes, reader));
         assert_eq!(in_all.load(Ordering::Relaxed), 0);
-        let alone = Mailbox::new(Arc::clone(&in_all));
+        let alone = another();
         assert!((0..limits::MATCHES_WAITING).all(|_| alone.offer(1, &LIVE, hit.clone())));
         alone.next().await.unwrap();
         alone.forget(1);
         assert_eq!(in_all.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_no_more_room_in_many_sessions_than_in_one() {
+        let room = Room::default();
+        let mailboxes: Vec<_> = (0..3).map(|_| Mailbox::new(room.clone())).collect();
+        let offered = |mailbox: &Mailbox| (0..9_999).take_while(|_| mailbox.offer(1, &LIVE, hit("a name"))).count();
+        assert_eq!(mailboxes.iter().map(offered).sum::<usize>(), limits::MATCHES_WAITING);
+        assert!(Mailbox::new(Room { in_all: room.in_all, ..Room::default() }).offer(1, &LIVE, hit("of another peer")));
+        mailboxes[0].close();
+        assert_eq!(offered(&mailboxes[1]), limits::MATCHES_WAITING);
     }
 
     #[tokio::test]

@@ -19,6 +19,8 @@ use crate::store::{IndexStore, SearchQuestion};
 
 /// Shares that wait to be searched. A whole network that comes back after a restart is over it, and marked.
 const WAITING: usize = 1_000;
+/// Sets of groups of shares that did not fit, and their peers, that are told apart.
+const LOST: usize = 64;
 /// Pause after a search, as a multiple of the time that it took.
 const PAUSE_FACTOR: u32 = 9;
 /// Searches follow each other for at least so long before others have their turn.
@@ -48,8 +50,37 @@ struct Queue {
     /// Whose turn it is: each peer with shares that wait, once.
     turns: VecDeque<PeerId>,
     waiting: usize,
-    /// Some did not fit.
-    lost: bool,
+    lost: Lost,
+}
+
+/// Shares that did not fit.
+#[derive(Debug, Default)]
+struct Lost {
+    /// One for each peer and set of groups, …
+    shares: Vec<Arc<ShareFacts>>,
+    /// … and whether these are too many to tell them apart.
+    others: bool,
+}
+
+impl Lost {
+    fn add(&mut self, share: Arc<ShareFacts>) {
+        if self.shares.iter().any(|lost| lost.peer == share.peer && lost.groups == share.groups) {
+            return;
+        }
+        self.others |= self.shares.len() >= LOST;
+        if !self.others {
+            self.shares.push(share);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.shares.is_empty()
+    }
+
+    /// Whether a watch may have missed something.
+    fn concern(&self, watch: &Watch) -> bool {
+        self.others || self.shares.iter().any(|share| watch.sees(share))
+    }
 }
 
 impl Queue {
@@ -58,7 +89,7 @@ impl Queue {
         let peer = returned.share.peer;
         let own = self.of_peer.get(&peer).map_or(0, VecDeque::len);
         if own >= WAITING - self.waiting {
-            self.lost = true;
+            self.lost.add(returned.share);
             return;
         }
         if own == 0 {
@@ -88,7 +119,7 @@ impl Returns {
         self.arrived.notify_one();
     }
 
-    fn take(&self) -> (Option<Return>, bool) {
+    fn take(&self) -> (Option<Return>, Lost) {
         let mut queue = self.lock();
         (queue.take(), std::mem::take(&mut queue.lost))
     }
@@ -118,8 +149,8 @@ pub async fn run<S: IndexStore>(watches: &Arc<Watches>, store: &S, stop: &Cancel
             watches.returns.arrived.notified().await;
             loop {
                 let (returned, lost) = watches.returns.take();
-                if lost {
-                    watches.all().iter().for_each(|watch| watch.miss());
+                if !lost.is_empty() {
+                    watches.all().iter().filter(|watch| lost.concern(watch)).for_each(|watch| watch.miss());
                 }
                 let Some(returned) = returned else { break };
                 search(watches, store, &returned).await;
@@ -219,16 +250,22 @@ impl Watch {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use haul_core::ids::{PublicKey, ShareId};
+    use haul_core::registry::leases::ConnectionId;
     use haul_core::wire::Label;
 
     use super::*;
+    use crate::store::Asker;
 
     fn returned(peer: u8, share: u16) -> Return {
+        returned_to(peer, share, Vec::new())
+    }
+
+    fn returned_to(peer: u8, share: u16, groups: Vec<Label>) -> Return {
         let mut id = [0; 16];
         id[..2].copy_from_slice(&share.to_le_bytes());
         let name = Label::new("docs").unwrap();
         let peer = PublicKey::new([peer; 32]).unwrap();
-        let share = Arc::new(ShareFacts::new(peer, name.clone(), ShareId(id), name, Vec::new()));
+        let share = Arc::new(ShareFacts::new(peer, name.clone(), ShareId(id), name, groups));
         Return { share, state: ShareState::default(), born_after: 0 }
     }
 
@@ -238,16 +275,40 @@ mod tests {
         for share in 0..5_000 {
             queue.add(returned(7, share));
         }
-        assert_eq!((queue.waiting, std::mem::take(&mut queue.lost)), (WAITING / 2, true));
+        let lost = std::mem::take(&mut queue.lost);
+        assert_eq!((queue.waiting, lost.shares.len(), lost.others), (WAITING / 2, 1, false));
         for peer in 8..11 {
             queue.add(returned(peer, 0));
             queue.add(returned(peer, 1));
         }
-        assert!(!queue.lost, "there is room for the others");
+        assert!(queue.lost.is_empty(), "there is room for the others");
         let order: Vec<PeerId> = std::iter::from_fn(|| queue.take()).map(|returned| returned.share.peer).collect();
         assert_eq!(order.len(), WAITING / 2 + 6);
-        let last = |peer| order.iter().rposition(|other| *other == PublicKey::new([peer; 32]).unwrap()).unwrap();
-        assert!((8..11).all(|peer| last(peer) < 8), "they take turns");
+        let last_of = |peer| order.iter().rposition(|other| *other == PublicKey::new([peer; 32]).unwrap()).unwrap();
+        assert!((8..11).all(|peer| last_of(peer) < 8), "they take turns");
         assert_eq!((queue.waiting, queue.of_peer.len(), queue.turns.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_did_not_fit_concerns_those_who_may_see_it() {
+        let watches = Watches::default();
+        let key = |peer: u8| PublicKey::new([peer; 32]).unwrap();
+        for (number, (peer, group)) in [(20, "red"), (21, "blue"), (7, "red")].into_iter().enumerate() {
+            let asker = Asker { peer: key(peer), groups: vec![Label::new(group).unwrap()] };
+            let mailbox = watches.mailbox(asker.peer);
+            watches.add(ConnectionId(number as u64 + 1), &asker, &mailbox, 1, "report").unwrap();
+        }
+        let concerned = |lost: &Lost| -> Vec<bool> { watches.all().iter().map(|watch| lost.concern(watch)).collect() };
+        let mut lost = Lost::default();
+        let red = || vec![Label::new("red").unwrap()];
+        lost.add(returned_to(7, 0, red()).share);
+        lost.add(returned_to(7, 1, red()).share);
+        assert_eq!(concerned(&lost), [true, false, false], "nobody watches what is his own");
+        lost.add(returned_to(8, 0, red()).share);
+        assert_eq!((concerned(&lost), lost.shares.len()), (vec![true, false, true], 2));
+        for group in 0..LOST {
+            lost.add(returned_to(8, 0, vec![Label::new(format!("g{group}")).unwrap()]).share);
+        }
+        assert_eq!((concerned(&lost), lost.shares.len()), (vec![true, true, true], LOST));
     }
 }
