@@ -1,6 +1,7 @@
 //! Chores of this repository, each one command on a fresh machine that has Rust.
 //!
-//! `cargo xtask test` sets up and runs every test, `cargo xtask lint` checks form, `cargo xtask nightly` hunts longer.
+//! `cargo xtask test` sets up and runs every test, `cargo xtask lint` checks form, `cargo xtask nightly` hunts longer,
+//! at its end with `cargo xtask fuzz`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod tidy;
@@ -16,8 +17,9 @@ fn main() -> ExitCode {
         "test" => test(),
         "lint" => lint(),
         "nightly" => nightly(),
+        "fuzz" => fuzz(),
         _ => {
-            eprintln!("usage: cargo xtask test | lint | nightly");
+            eprintln!("usage: cargo xtask test | lint | nightly | fuzz");
             return ExitCode::from(2);
         }
     };
@@ -33,11 +35,15 @@ fn main() -> ExitCode {
 /// The tests that mean something only at a size for which an unoptimized build is too slow.
 const SCALE: &str = "binary(e2e) + binary(store_scale)";
 
+/// The targets of `fuzz/`, and how long each runs.
+const FUZZED: [&str; 3] = ["query", "page", "near"];
+const FUZZ_SECONDS: u32 = 600;
+
 /// All tests: the suite as it is built while working, then the ones that only mean something at scale, optimized.
 fn test() -> Result<()> {
     install_strace()?;
     python_tests()?;
-    if has_nextest() {
+    if has("nextest") {
         cargo(&["nextest", "run", "--workspace"])?;
         let scale = ["nextest", "run", "--release", "--profile", "scale", "--run-ignored", "only"];
         cargo(&[&scale[..], &["-p", "haul", "-p", "haul-index", "-E", SCALE]].concat())
@@ -94,7 +100,7 @@ fn doc() -> Result<()> {
     if status.success() { Ok(()) } else { bail!("cargo doc failed") }
 }
 
-/// Longer hunts: property tests with many more cases.
+/// Longer hunts: property tests with many more cases, then fuzzing.
 fn nightly() -> Result<()> {
     println!("+ PROPTEST_CASES=20000 cargo test --workspace --release -- --include-ignored");
     let status = Command::new(env!("CARGO"))
@@ -103,11 +109,29 @@ fn nightly() -> Result<()> {
         .current_dir(root()?)
         .status()
         .context("cannot start cargo")?;
-    if status.success() { Ok(()) } else { bail!("a nightly hunt failed") }
+    if !status.success() {
+        bail!("a nightly hunt failed");
+    }
+    fuzz()
 }
 
-fn has_nextest() -> bool {
-    Command::new(env!("CARGO")).args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
+/// Fuzzes what reads text and bytes of others, each target for [`FUZZ_SECONDS`]. What makes one fail stays in
+/// `fuzz/artifacts`.
+fn fuzz() -> Result<()> {
+    if !has("fuzz") {
+        cargo(&["install", "cargo-fuzz", "--locked"])?;
+    }
+    let time = format!("-max_total_time={FUZZ_SECONDS}");
+    for target in FUZZED {
+        // Without a sanitizer it builds with a stable compiler; there is no unsafe code that one could find fault with.
+        cargo(&["fuzz", "run", "--sanitizer", "none", target, "--", &time, "-timeout=10", "-rss_limit_mb=1024"])?;
+    }
+    Ok(())
+}
+
+/// Whether cargo has this command.
+fn has(command: &str) -> bool {
+    Command::new(env!("CARGO")).args([command, "--version"]).output().is_ok_and(|output| output.status.success())
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
