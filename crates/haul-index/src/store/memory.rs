@@ -38,6 +38,9 @@ use shares::{Shares, Slot};
 /// No row, node or name.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// Hidden rows, and directories, that are read to learn whether a directory shows something: some microseconds.
+const HIDDEN_READ: usize = 1_000;
+
 /// The engine.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -101,6 +104,11 @@ impl Memory {
         self.lists.len(self.names.items(doc))
     }
 
+    /// How many rows a document has.
+    pub(super) fn row_count_of_doc(&self, doc: u32) -> usize {
+        self.lists.count_below(self.names.items(doc), NODE)
+    }
+
     /// How many rows a hashed content has.
     pub(super) fn row_count_of_content(&self, content: u32) -> usize {
         self.lists.len(self.contents.rows(content))
@@ -122,10 +130,21 @@ impl Memory {
     }
 
     /// Whether some row in a directory or below is not hidden. Nearly always nothing is, and then nothing is read.
+    /// Of very many that are hidden only the first are read, and then the others count as not hidden.
     pub(super) fn shows_something(&self, node: u32) -> bool {
-        !self.rows.any_hidden()
-            || self.children_from(node, (0, 0)).next().is_some()
-            || self.subdirs(node).any(|subdir| self.shows_something(subdir))
+        let mut left = HIDDEN_READ;
+        !self.rows.any_hidden() || self.shows_within(node, &mut left)
+    }
+
+    fn shows_within(&self, node: u32, left: &mut usize) -> bool {
+        let rows = self.directories.node(node).children.iter_from(&self.lists, (0, 0));
+        for row in rows.map(Some).chain([None]) {
+            if *left == 0 || row.is_some_and(|row| self.visible(row).is_some()) {
+                return true;
+            }
+            *left -= 1;
+        }
+        self.subdirs(node).any(|subdir| self.shows_within(subdir, left))
     }
 
     /// Bytes of a file, or of all files below a directory.
@@ -147,6 +166,11 @@ impl Memory {
     /// The directories whose name is a document.
     pub(super) fn nodes_of_doc(&self, doc: u32) -> impl Iterator<Item = u32> + '_ {
         self.lists.numbers_from(self.names.items(doc), NODE).map(|item| item & !NODE)
+    }
+
+    /// How many directories have a document as their name.
+    pub(super) fn node_count_of_doc(&self, doc: u32) -> usize {
+        self.item_count(doc) - self.row_count_of_doc(doc)
     }
 
     /// The slot of a directory.

@@ -109,7 +109,7 @@ pub(super) fn search(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Resu
     };
     let total = search.all_stages(question.exact);
     let order = Order::new(&search.index.changes, search.live);
-    let undisturbed = search.is_undisturbed();
+    let undisturbed = search.is_undisturbed() && !search.collector.reordered;
     let Search { filters, matcher, budget, collector, .. } = search;
     let page = collector.finish();
     let near = total.near;
@@ -154,13 +154,14 @@ impl Search<'_> {
         let seen = self.collector.total;
         let in_names = match stage {
             Stage::All => Some(seen),
-            Stage::Behind => Some(in_names_before + self.collector.behind),
+            Stage::Behind => Some(in_names_before.saturating_add(self.collector.behind)),
             Stage::Enough => None,
         };
         let all = match in_names.filter(|_| !self.budget.cut) {
             Some(few) if few < DIRECTORY_PARTS_BELOW && self.matcher.len() > 1 => {
-                let complete = self.directory_parts(false);
-                complete.then(|| few + self.collector.total - seen)
+                // Whoever wants all counted can reach all.
+                let complete = self.directory_parts(exact);
+                complete.then(|| few.saturating_add(self.collector.total - seen))
             }
             in_names => in_names,
         };
@@ -175,7 +176,7 @@ impl Search<'_> {
             }
             _ if exact => self.count(),
             _ => {
-                let least = before + self.collector.behind;
+                let least = before.saturating_add(self.collector.behind);
                 Total { hits: least.max(self.estimate()), exact: false, near: false }
             }
         }

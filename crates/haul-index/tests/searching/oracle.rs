@@ -4,6 +4,7 @@
 //! What no query changes is worked out once: the folded names, the files of each name, and which of them make one hit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::query::{Filter, PathTest, Query, Test, fold, match_class, near_distance, near_tolerance};
@@ -15,6 +16,8 @@ use super::paths::{File, Files, peer, peer_name, share_name};
 pub(crate) const NOW_NS: i64 = 1_000 * 86_400_000_000_000;
 /// Directory parts count only below so many hits.
 const DIRECTORY_PARTS_BELOW: usize = 100;
+/// Of a name of more files the engine may count only the contents of the first ones.
+const COUNTED: usize = 64;
 /// Class of a hit of which some word stands in a directory part only.
 const IN_DIRECTORY: usize = 3;
 
@@ -29,13 +32,16 @@ pub(crate) struct Line {
     share: String,
     path: Vec<u8>,
     names: u32,
+    /// 0 for names whose contents are not compared.
+    contents: u32,
     copies: u32,
     online: u32,
     link: bool,
 }
 
 impl Line {
-    pub(crate) fn of(hit: &Hit) -> Self {
+    /// `uncounted`: folded names whose contents are not compared.
+    pub(crate) fn of(hit: &Hit, uncounted: &BTreeSet<String>) -> Self {
         Self {
             name: hit.name.0.clone(),
             blob: hit.blob,
@@ -45,6 +51,7 @@ impl Line {
             share: hit.share.as_str().to_owned(),
             path: hit.path.as_bytes().to_vec(),
             names: hit.names,
+            contents: if uncounted.contains(&fold(&hit.name)) { 0 } else { hit.contents },
             copies: hit.copies,
             online: hit.online,
             link: hit.kind == HitKind::Symlink,
@@ -76,6 +83,8 @@ pub(crate) struct Expected {
     pub(crate) hits: BTreeMap<Line, Place>,
     /// Nothing fits; these are near.
     pub(crate) near: bool,
+    /// Folded names whose contents are not compared.
+    pub(crate) uncounted: Arc<BTreeSet<String>>,
 }
 
 /// A file with what every query needs of it.
@@ -102,6 +111,14 @@ struct Name {
     registered: u32,
     /// The files of each hit, in their order.
     groups: Vec<Group>,
+    /// Different contents; at least 1.
+    contents: u32,
+}
+
+impl Name {
+    fn files(&self) -> usize {
+        self.groups.iter().map(|group| group.files.len()).sum()
+    }
 }
 
 struct Group {
@@ -117,6 +134,7 @@ pub(crate) struct Oracle<'a> {
     names: Vec<Name>,
     /// By share.
     online: Vec<bool>,
+    uncounted: Arc<BTreeSet<String>>,
 }
 
 impl<'a> Oracle<'a> {
@@ -143,7 +161,15 @@ impl<'a> Oracle<'a> {
             let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
             *registered.entry(fold(name)).or_default() += 1;
         }
-        Self { names: names_of(&folded, &registered), files: folded, directories, online }
+        let names = names_of(&folded, &registered);
+        let many = names.iter().filter(|name| name.files() > COUNTED).map(|name| name.folded.clone());
+        Self { uncounted: Arc::new(many.collect()), names, files: folded, directories, online }
+    }
+
+    /// Contents of these folded names are not compared, nor of those with very many files.
+    pub(crate) fn without_contents_of(mut self, names: &BTreeSet<String>) -> Self {
+        self.uncounted = Arc::new(self.uncounted.union(names).cloned().collect());
+        self
     }
 
     /// All hits of a query of somebody who sees every share; with `away`, also what is not there.
@@ -162,12 +188,13 @@ impl<'a> Oracle<'a> {
         if near {
             asked.add_near(&mut hits);
         }
-        Expected { near: near && !hits.is_empty(), hits }
+        Expected { near: near && !hits.is_empty(), hits, uncounted: Arc::clone(&self.uncounted) }
     }
 
     /// What is told of a hit, if one of its files fits.
-    fn line(&self, group: &[usize], names: u32, fits: impl Fn(usize) -> bool) -> Option<Line> {
-        let fitting: Vec<usize> = group.iter().copied().filter(|number| fits(*number)).collect();
+    fn line(&self, name: &Name, group: &Group, fits: impl Fn(usize) -> bool) -> Option<Line> {
+        let uncounted = self.uncounted.contains(&name.folded);
+        let fitting: Vec<usize> = group.files.iter().copied().filter(|number| fits(*number)).collect();
         // Those that are there come first; in all else files are in their order.
         let best = fitting.iter().copied().find(|number| self.is_there(*number)).or(fitting.first().copied())?;
         let file = self.files[best].file;
@@ -179,9 +206,10 @@ impl<'a> Oracle<'a> {
             peer: peer(file.share),
             share: share_name(file.share),
             path: file.path(),
-            names,
-            copies: group.len() as u32,
-            online: group.iter().filter(|number| self.is_there(**number)).count() as u32,
+            names: group.names,
+            contents: if uncounted { 0 } else { name.contents },
+            copies: group.files.len() as u32,
+            online: group.files.iter().filter(|number| self.is_there(**number)).count() as u32,
             link: file.link,
         })
     }
@@ -215,7 +243,7 @@ fn names_of(files: &[Folded<'_>], registered: &HashMap<String, u32>) -> Vec<Name
     }
     let name = |(folded, numbers): (String, Vec<usize>)| {
         let mut groups: Vec<Group> = Vec::new();
-        let mut of_content = HashMap::new();
+        let mut of_content: HashMap<_, usize> = HashMap::new();
         for number in numbers {
             let file = files[number].file;
             let content = content_of(file);
@@ -228,7 +256,7 @@ fn names_of(files: &[Folded<'_>], registered: &HashMap<String, u32>) -> Vec<Name
             }
             groups[group].files.push(number);
         }
-        Name { registered: registered[&folded], folded, groups }
+        Name { registered: registered[&folded], folded, groups, contents: of_content.len().max(1) as u32 }
     };
     by_name.into_iter().map(name).collect()
 }
@@ -279,7 +307,7 @@ impl<'o, 'a> Asked<'o, 'a> {
                 let file = &self.oracle.files[number];
                 (self.away || self.oracle.is_there(number)) && self.passes(file, &name.folded) && also(file)
             };
-            if let Some(line) = self.oracle.line(&group.files, group.names, fits) {
+            if let Some(line) = self.oracle.line(name, group, fits) {
                 let fewer = u32::MAX - name.registered.ilog2();
                 let twice = hits.insert(line, Place { class, fewer, len: name.folded.len() });
                 assert!(twice.is_none(), "a hit of two classes");

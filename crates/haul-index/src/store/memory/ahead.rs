@@ -8,6 +8,7 @@ use haul_core::ids::BlobId;
 use haul_core::manifest::{Change, EntryKind};
 
 use super::Memory;
+use super::NONE;
 use super::hash_index::Key;
 use super::names::NODE;
 
@@ -33,11 +34,21 @@ impl Memory {
         self.contents.touch(&self.lists, &blobs, &mut scratch);
     }
 
-    /// Reads the folded names of documents and their first rows.
-    pub(in crate::store) fn read_docs_ahead(&self, docs: impl Iterator<Item = u32> + Clone) {
+    /// Reads the folded names of documents and their first rows, and the contents of these if they are wanted.
+    pub(in crate::store) fn read_docs_ahead(&self, docs: impl Iterator<Item = u32> + Clone, contents: bool) {
+        let lists = self.read_names_ahead(docs);
+        self.read_rows_ahead(&lists);
+        if contents {
+            let contents = self.first_rows(&lists).map(|row| self.rows.content(row)).filter(|content| *content != NONE);
+            self.contents.touch_records(contents);
+        }
+    }
+
+    /// Reads the folded names of documents, and gets their lists of items.
+    pub(in crate::store) fn read_names_ahead(&self, docs: impl Iterator<Item = u32> + Clone) -> Vec<u32> {
         let lists: Vec<u32> = docs.clone().map(|doc| self.names.items(doc)).collect();
         black_box(docs.fold(0, |read, doc| read ^ self.names.touch_folded(doc)));
-        self.read_rows_ahead(&lists);
+        lists
     }
 
     /// Reads contents and their first rows.
@@ -48,9 +59,12 @@ impl Memory {
 
     fn read_rows_ahead(&self, lists: &[u32]) {
         black_box(lists.iter().fold(0, |read, list| read ^ self.lists.touch_first(*list)));
+        black_box(self.first_rows(lists).fold(0, |read, row| read ^ self.rows.content(row)));
+    }
+
+    fn first_rows<'a>(&'a self, lists: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
         let first = |list| self.lists.in_one_piece(list).unwrap_or_default().iter().take(FIRST_ROWS);
-        let rows = lists.iter().flat_map(first).filter(|item| **item < NODE);
-        black_box(rows.fold(0, |read, row| read ^ self.rows.content(*row)));
+        lists.iter().flat_map(first).copied().filter(|item| *item < NODE)
     }
 }
 

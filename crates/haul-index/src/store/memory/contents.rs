@@ -8,12 +8,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
+use std::sync::LazyLock;
 
 use hashbrown::DefaultHashBuilder;
 use haul_core::ids::BlobId;
 
 use super::NONE;
 use super::ahead::Scratch;
+use super::bitmap::Bitmap;
 use super::chunked::Table;
 use super::hash_index::{HashIndex, Key, SHARDS};
 use super::lists::{EMPTY, Lists};
@@ -103,7 +105,13 @@ pub(in crate::store) struct Contents {
     further: HashMap<[u8; 32], BTreeSet<u32>>,
     /// Hashed contents with rows.
     pub(in crate::store) hashed: u64,
+    /// Those that say something of a file: hashed, and not of no bytes. A search asks that of every row, and the records
+    /// are hundreds of times larger.
+    telling: Bitmap,
 }
+
+/// The blob of no bytes says nothing about a file.
+static NO_BYTES: LazyLock<BlobId> = LazyLock::new(BlobId::empty);
 
 impl Default for Contents {
     fn default() -> Self {
@@ -115,6 +123,7 @@ impl Default for Contents {
             large: HashMap::new(),
             further: HashMap::new(),
             hashed: 0,
+            telling: Bitmap::default(),
         }
     }
 }
@@ -137,6 +146,11 @@ impl Contents {
     /// Whether a content has a hash.
     pub(in crate::store) fn is_hashed(&self, content: u32) -> bool {
         self.records[content].is_hashed()
+    }
+
+    /// Whether files of one name with this content are copies of each other: it has a hash, and bytes.
+    pub(in crate::store) fn is_telling(&self, content: u32) -> bool {
+        self.telling.get(content)
     }
 
     /// The contents that claim each of these blobs, with the number of the blob. The records of all are fetched
@@ -232,6 +246,7 @@ impl Contents {
             self.further.entry(hash).or_default().insert(id);
         }
         self.hashed += u64::from(blob.is_some());
+        self.telling.set(id, blob.is_some_and(|blob| blob != *NO_BYTES));
         self.by_hash.insert(key, id);
         id
     }
@@ -250,7 +265,7 @@ impl Contents {
 
     /// Reads records, which lie in one line of the cache or two, and does nothing else: the fewer instructions stand
     /// between two reads, the more of them are under way at a time.
-    fn touch_records(&self, contents: impl Iterator<Item = u32>) {
+    pub(in crate::store) fn touch_records(&self, contents: impl Iterator<Item = u32>) {
         let read = contents.fold(0, |read, content| {
             let record = &self.records[content];
             read ^ record.hash[0] ^ record.rows[3]
@@ -287,6 +302,7 @@ impl Contents {
             self.records[content] = Record::new([0; 32], UNHASHED, self.free);
             self.free = content;
             self.hashed -= u64::from(hashed);
+            self.telling.set(content, false);
         }
     }
 

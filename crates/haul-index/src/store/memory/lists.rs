@@ -238,6 +238,15 @@ impl Lists {
         self.iter_from(list, at)
     }
 
+    /// How many numbers of an ascending list are below `end`.
+    pub(in crate::store) fn count_below(&self, list: u32, end: u32) -> usize {
+        let (Ok(at) | Err(at)) = self.find(list, |other| other.cmp(&end));
+        match form(list) {
+            Form::Runs(number) => self.runs[number].before(at),
+            _ => at.1,
+        }
+    }
+
     /// Bytes of all lists of more than one number.
     pub(in crate::store) fn bytes(&self) -> usize {
         self.pool.bytes() + self.runs.iter().map(Runs::bytes).sum::<usize>()
@@ -304,6 +313,7 @@ mod tests {
                 let middle = range / 2;
                 let from: Vec<u32> = model.range(middle..).copied().collect();
                 prop_assert_eq!(lists.numbers_from(*list, middle).collect::<Vec<_>>(), from);
+                prop_assert_eq!(lists.count_below(*list, middle), model.range(..middle).count());
                 let last = lists.last(*list).and_then(|at| lists.iter_from(*list, at).next());
                 prop_assert_eq!(last, model.last().copied());
             }

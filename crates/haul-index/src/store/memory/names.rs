@@ -91,6 +91,11 @@ impl Names {
         if is_own_fold(text) { self.find_doc(key, text) } else { self.find_variant(key, text) }
     }
 
+    /// The document of a folded name, if it is known.
+    pub(in crate::store) fn doc_of_folded(&self, folded: &str) -> Option<u32> {
+        self.find_doc(self.key(folded.as_bytes()), folded.as_bytes())
+    }
+
     /// The number of this name, new or known; none when the table is full. The caller links an item.
     pub(in crate::store) fn intern(&mut self, text: &[u8]) -> Option<u32> {
         let key = self.key(text);
@@ -301,8 +306,13 @@ impl Names {
 
     /// The folded text; empty for a free document.
     pub(in crate::store) fn folded(&self, doc: u32) -> &str {
+        std::str::from_utf8(self.folded_bytes(doc)).unwrap_or_default()
+    }
+
+    /// [`Self::folded`] without the proof that it is text: nothing else is ever stored there.
+    pub(in crate::store) fn folded_bytes(&self, doc: u32) -> &[u8] {
         let at = self.docs[doc].text;
-        if at == NONE { "" } else { std::str::from_utf8(self.texts.get(at)).unwrap_or_default() }
+        if at == NONE { &[] } else { self.texts.get(at) }
     }
 
     /// Reads where a folded name stands; the result says nothing. See [`super::ahead`].

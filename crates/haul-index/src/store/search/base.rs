@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use haul_core::query::MatchClass;
 
-use super::collect::{Collector, count_hits};
+use super::collect::Collector;
 use super::order::Place;
 use super::{Search, Stage, Total};
 use crate::store::trigrams::segment::{Rank, Segment};
-use crate::store::trigrams::walk::{Need, Walk};
+use crate::store::trigrams::walk::{Need, Plan, Walk};
 
 /// Candidates of the leading list in the first chunk of a walk; each further one is twice as long, up to [`CHUNK`].
 const FIRST_CHUNK: usize = 128;
@@ -21,6 +21,8 @@ const SLICE: usize = 512;
 const POSTINGS_PER_STEP: usize = 16;
 /// Candidates that tell for all how many survive when lists are intersected.
 const SAMPLE: usize = 1_024;
+/// All lists together are not tried out if they would have to leave less than this part of the shortest.
+const NARROWED: u64 = 64;
 /// Steps that an exact count may take: about a second.
 const COUNT_WORK: u64 = 20_000_000;
 /// A count that upkeep has disturbed is taken again; so many in all.
@@ -40,7 +42,10 @@ impl Search<'_> {
             }
             return Stage::All;
         }
-        if size <= u64::from(self.index.one_pass) { self.in_one_pass() } else { self.in_order() }
+        match self.few_candidates(size) {
+            Some(few) => self.in_one_pass(&few),
+            None => self.in_order(),
+        }
     }
 
     /// What names must have to be in a class or a better one.
@@ -63,24 +68,51 @@ impl Search<'_> {
 
     /// Candidates in all segments.
     pub(super) fn size_of(&self, need: &Need) -> u64 {
-        let walks = self.index.segments.iter().filter_map(|segment| Walk::new(segment, need, 0));
-        walks.map(|walk| u64::from(walk.size())).sum()
+        let plans = self.index.segments.iter().filter_map(|segment| Plan::new(segment, need));
+        plans.map(|plan| u64::from(plan.size())).sum()
     }
 
-    fn in_one_pass(&mut self) -> Stage {
+    /// The candidates of each segment if all lists together leave few, however long they are.
+    fn few_candidates(&self, size: u64) -> Option<Vec<(Arc<Segment>, Vec<u32>)>> {
+        let most = u64::from(self.index.one_pass);
+        if size > most * NARROWED {
+            return None;
+        }
         let need = self.need(MatchClass::Substring);
-        let mut ordinals = Vec::new();
+        let (mut few, mut ordinals) = (Vec::new(), Vec::new());
+        let (mut found, mut read) = (0, 0);
         for segment in self.segments() {
-            let Some(mut walk) = Walk::new(&segment, &need, 0) else { continue };
+            let Some(plan) = Plan::new(&segment, &need) else { continue };
+            if size > most && plan.leads_alone() {
+                return None;
+            }
+            let mut walk = plan.walk(0);
+            let mut here = Vec::new();
+            let mut count = FIRST_CHUNK;
             loop {
-                let more = walk.next(CHUNK, &mut ordinals);
-                for slice in ordinals.chunks(SLICE) {
-                    if !self.add_segment(&segment, slice, None) {
-                        return Stage::All;
-                    }
+                let before = walk.taken();
+                let more = walk.next(count, &mut ordinals);
+                here.extend_from_slice(&ordinals);
+                (found, read) = (found + ordinals.len() as u64, read + walk.taken() - before);
+                let expected = found * size / read.max(1);
+                if found > most || (read >= SAMPLE as u64 && expected > 2 * most) {
+                    return None;
                 }
                 if !more {
                     break;
+                }
+                count = (2 * count).min(CHUNK);
+            }
+            few.push((segment, here));
+        }
+        Some(few)
+    }
+
+    fn in_one_pass(&mut self, candidates: &[(Arc<Segment>, Vec<u32>)]) -> Stage {
+        for (segment, ordinals) in candidates {
+            for slice in ordinals.chunks(SLICE) {
+                if !self.add_segment(segment, slice, None) {
+                    return Stage::All;
                 }
             }
         }
@@ -178,7 +210,7 @@ impl Search<'_> {
             ordinals.iter().map(|ordinal| (segment.rank(*ordinal), segment.doc(*ordinal))).collect();
         let asking = self.asking;
         asking.look(|memory, view| {
-            memory.read_docs_ahead(docs.iter().map(|(_, doc)| *doc));
+            memory.read_docs_ahead(docs.iter().map(|(_, doc)| *doc), self.filters.test_contents());
             docs.iter().all(|(rank, doc)| self.add((memory, view), *doc, Some(*rank), class))
         })
     }
@@ -187,7 +219,7 @@ impl Search<'_> {
     fn add_live(&mut self, docs: &[u32], class: Option<MatchClass>) -> bool {
         let asking = self.asking;
         asking.look(|memory, view| {
-            memory.read_docs_ahead(docs.iter().copied());
+            memory.read_docs_ahead(docs.iter().copied(), self.filters.test_contents());
             docs.iter().all(|doc| self.add((memory, view), *doc, None, class))
         })
     }
@@ -217,8 +249,9 @@ impl Search<'_> {
         }
         let before = self.collector.total;
         let filters = &self.filters;
-        let complete =
-            self.collector.add_doc((memory, view), place, &mut self.budget, |row| filters.fit(memory, view, row));
+        let sees = |row| filters.see(memory, view, row);
+        let fits = |row| filters.fit(memory, view, row);
+        let complete = self.collector.add_doc((memory, view), place, &mut self.budget, sees, fits);
         self.fitting.0 += 1;
         self.fitting.1 += self.collector.total - before;
         complete
@@ -230,9 +263,14 @@ impl Search<'_> {
         let mut candidates = 0;
         let mut ordinals = Vec::new();
         for segment in &self.index.segments {
-            let Some(size) = Walk::new(segment, &need, 0).map(|walk| u64::from(walk.size())) else { continue };
+            let Some(plan) = Plan::new(segment, &need) else { continue };
+            let size = u64::from(plan.size());
+            if plan.leads_alone() {
+                candidates += size;
+                continue;
+            }
             // The middle stands for the whole: the best are seen anyway.
-            let Some(mut walk) = Walk::new(segment, &need, segment.len() / 2) else { continue };
+            let mut walk = plan.walk(segment.len() / 2);
             let (first, taken) = (walk.taken(), walk.next(SAMPLE, &mut ordinals));
             let read = (walk.taken() - first).max(1);
             candidates += if taken || !ordinals.is_empty() { size * ordinals.len() as u64 / read } else { size };
@@ -260,8 +298,9 @@ impl Search<'_> {
         let mut ordinals = Vec::new();
         let mut hits = 0;
         for segment in self.segments() {
-            let Some(mut walk) = Walk::new(&segment, &need, 0) else { continue };
-            let proven = self.matcher.is_one_trigram() && walk.is_one_list();
+            let Some(plan) = Plan::new(&segment, &need) else { continue };
+            let proven = self.matcher.is_one_trigram() && plan.is_one_list();
+            let mut walk = plan.walk(0);
             loop {
                 let more = walk.next(CHUNK, &mut ordinals);
                 for slice in ordinals.chunks(SLICE) {
@@ -288,20 +327,19 @@ impl Search<'_> {
 
     fn count_docs(&mut self, docs: &[u32], proven: bool) -> u64 {
         let asking = self.asking;
-        let (matcher, filters, budget) = (&self.matcher, &self.filters, &mut self.budget);
+        let (matcher, filters) = (&self.matcher, &self.filters);
+        let (budget, collector) = (&mut self.budget, &mut self.collector);
         asking.look(|memory, view| {
-            let test_names = !proven || filters.test_names();
-            if test_names {
-                memory.read_docs_ahead(docs.iter().copied());
-            }
-            let fits = |name: &str| matcher.fits(name) && !filters.refuse_name(name);
+            memory.read_names_ahead(docs.iter().copied());
+            let refuses = |doc: u32| filters.test_names() && filters.refuse_name(memory.names.folded(doc));
+            let fits = |doc: u32| proven || matcher.fits(memory.names.folded_bytes(doc));
             let mut hits = 0;
             for doc in docs {
                 if !budget.examine() {
                     break;
                 }
-                if !test_names || fits(memory.names.folded(*doc)) {
-                    hits += count_hits(memory, *doc, budget, |row| filters.fit(memory, view, row));
+                if fits(*doc) && !refuses(*doc) {
+                    hits += collector.count_doc(memory, *doc, budget, |row| filters.fit(memory, view, row));
                 }
             }
             hits

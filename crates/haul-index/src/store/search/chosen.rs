@@ -7,14 +7,19 @@ use super::Search;
 use super::filter::Filters;
 use crate::store::memory::Memory;
 
-/// Documents that are gathered this way at most; with more a search starts from its words, or from all documents.
+/// Documents that are gathered this way anyway; with more a search starts from its words, or from all documents, …
 const CHOSEN: usize = 20_000;
+/// … unless these are several times as many, …
+const SEVERAL: usize = 4;
+/// … and documents that are gathered at most: a few milliseconds.
+const MOST: usize = 65_536;
 
 impl Search<'_> {
     /// The documents of the contents, directories or shares that a filter names, if they are fewer than `size`.
     pub(super) fn chosen_docs(&mut self, size: u64) -> Option<Vec<u32>> {
         let filters = &self.filters;
-        let size = usize::try_from(size).unwrap_or(usize::MAX).clamp(64, CHOSEN);
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let size = size.clamp(64, CHOSEN.max(size / SEVERAL).min(MOST));
         let mut docs = self.asking.look(|memory, view| {
             by_hash(filters, memory)
                 .or_else(|| filters.docs_below(memory, view, size))

@@ -3,10 +3,7 @@
 //! Within a document hits with more copies come first. Of a document of very many rows they come by their first rows
 //! instead: so a page ends there without a look at the others.
 
-use std::sync::LazyLock;
-
 use hashbrown::HashSet;
-use haul_core::ids::BlobId;
 
 use super::order::{Candidate, Cursor, Group, Place};
 use super::{Budget, Seen};
@@ -14,11 +11,15 @@ use crate::store::memory::{Memory, NONE};
 
 /// A document of more rows than this has very many: grouping and sorting so many takes about 5 us.
 const SORTED: usize = 64;
+/// What stands for the number of copies in a document of very many rows, whose hits come by their rows. Of a hit in
+/// another document it is more, as there are fewer than 2^31 rows.
+pub(super) const BY_ROW: u32 = 0;
 /// Rows of a document from which on its hits are estimated once there are enough for a page.
 const MANY: usize = 2_048;
-
-/// The blob of no bytes says nothing about a file.
-static NO_BYTES: LazyLock<BlobId> = LazyLock::new(BlobId::empty);
+/// Rows of a content that are asked whether they have the same name.
+const ASKED: usize = 64;
+/// Rows that are counted, and not looked at, in the time of one step of the budget.
+const COUNTED_PER_STEP: u64 = 16;
 
 /// Keeps the best hits behind a cursor, and counts all that it is given.
 pub(super) struct Collector {
@@ -34,6 +35,8 @@ pub(super) struct Collector {
     pub(super) behind: u64,
     /// Hits of a document with many rows were estimated, so both are.
     pub(super) estimated: bool,
+    /// The document in which the page before ended has so many more or fewer rows now that its hits are in another order.
+    pub(super) reordered: bool,
     /// Content and number of each row of a document.
     rows: Vec<(u32, u32)>,
 }
@@ -48,6 +51,7 @@ impl Collector {
             total: 0,
             behind: 0,
             estimated: false,
+            reordered: false,
             rows: Vec::new(),
         }
     }
@@ -72,23 +76,28 @@ impl Collector {
         self.worst.is_some()
     }
 
-    /// Adds the hits of a document; false when the budget is used up.
+    /// Adds the hits of a document; false when the budget is used up. `sees` tells of a row whether the asker sees it,
+    /// `fits` whether all else holds too.
     pub(super) fn add_doc(
         &mut self,
         (memory, view): Seen<'_>,
         place: Place,
         budget: &mut Budget,
+        sees: impl Fn(u32) -> bool,
         fits: impl Fn(u32) -> bool,
     ) -> bool {
-        match memory.item_count(place.doc()) {
+        let items = memory.item_count(place.doc());
+        let ended_by_row = self.after.as_ref().and_then(|after| after.ended_by_row(place));
+        self.reordered |= ended_by_row.is_some_and(|by_row| by_row != (items > SORTED));
+        match items {
             1 => {
                 for row in memory.rows_of_doc(place.doc()).filter(|row| fits(*row)) {
-                    self.offer(Candidate { place, fewer: 0, row, group: Group::Row(row) });
+                    self.offer(Candidate { place, fewer: fewer(1), row, group: Group::Row(row) });
                 }
                 budget.step()
             }
             items if items <= SORTED => self.add_sorted((memory, view), place, budget, fits),
-            items => self.add_by_row(memory, place, items as u64, budget, fits),
+            items => self.add_by_row(memory, place, items > MANY, budget, sees, fits),
         }
     }
 
@@ -114,12 +123,12 @@ impl Collector {
             let group = if same.len() == 1 { Group::Row(first) } else { group_of(memory, first) };
             if let Group::Content(_) = group {
                 if same.iter().any(|(_, row)| fits(*row)) {
-                    self.offer(Candidate { place, fewer: u32::MAX - same.len() as u32, row: first, group });
+                    self.offer(Candidate { place, fewer: fewer(same.len()), row: first, group });
                 }
                 continue;
             }
             for (_, row) in same.iter().filter(|(_, row)| fits(*row)) {
-                self.offer(Candidate { place, fewer: u32::MAX - 1, row: *row, group: Group::Row(*row) });
+                self.offer(Candidate { place, fewer: fewer(1), row: *row, group: Group::Row(*row) });
             }
         }
         let complete = budget.steps(rows.len() as u64);
@@ -131,33 +140,74 @@ impl Collector {
         &mut self,
         memory: &Memory,
         place: Place,
-        items: u64,
+        many: bool,
         budget: &mut Budget,
+        sees: impl Fn(u32) -> bool,
         fits: impl Fn(u32) -> bool,
     ) -> bool {
         let (total, behind) = (self.total, self.behind);
-        // An estimate out of all rows would tell of those that the asker may not see.
-        let estimated = items > MANY as u64 && memory.shares.all_are_public();
-        let (mut found, mut copies) = (0, 0);
-        for (row, looked_at) in memory.rows_of_doc(place.doc()).zip(1..) {
+        let mut offered = HashSet::new();
+        let (mut looked_at, mut visible, mut fitting, mut copies) = (0, 0, 0, 0);
+        let mut rows = memory.rows_of_doc(place.doc());
+        while let Some(row) = rows.next() {
             if !budget.step() {
                 return false;
             }
-            if let Some(group) = hit_at(memory, place.doc(), row, budget, &fits) {
-                self.offer(Candidate { place, fewer: 0, row, group });
-                found += 1;
-                copies +=
-                    if let Group::Content(content) = group { memory.row_count_of_content(content) as u64 } else { 1 };
+            looked_at += 1;
+            visible += u64::from(sees(row));
+            if fits(row) {
+                fitting += 1;
+                let group = group_of(memory, row);
+                // The first row that fits brings its content in, and the others come with it.
+                if !matches!(group, Group::Content(content) if !offered.insert(content)) {
+                    self.offer(Candidate { place, fewer: BY_ROW, row, group });
+                    copies += if many { copies_of(memory, place.doc(), group, &sees) } else { 1 };
+                }
             }
-            if estimated && self.behind - behind >= self.wanted as u64 {
-                // The others come behind these; as many of them may fit, and have as many copies.
-                let all = |part: u64| (part * items / looked_at * found / copies).max(part);
+            if many && self.behind - behind >= self.wanted as u64 {
+                // The others come behind these; as many of them may fit, and have as many copies. Where some may be hidden
+                // from the asker, only those that he sees are counted, or the estimate would tell of the others.
+                let (part_of, rows) = if memory.shares.all_are_public() {
+                    (looked_at, memory.row_count_of_doc(place.doc()) as u64)
+                } else {
+                    let rest = rows.filter(|row| sees(*row)).count() as u64;
+                    budget.steps(rest / COUNTED_PER_STEP);
+                    (visible, visible + rest)
+                };
+                let all = |part: u64| (part * rows / part_of * fitting / copies).max(part);
                 (self.total, self.behind) = (total + all(self.total - total), behind + all(self.behind - behind));
                 self.estimated = true;
-                break;
+                return !budget.cut;
             }
         }
         true
+    }
+
+    /// How many hits a document has.
+    pub(super) fn count_doc(
+        &mut self,
+        memory: &Memory,
+        doc: u32,
+        budget: &mut Budget,
+        fits: impl Fn(u32) -> bool,
+    ) -> u64 {
+        let items = memory.item_count(doc);
+        let fitting = memory.rows_of_doc(doc).filter(|row| fits(*row));
+        if items == 1 {
+            return fitting.count() as u64;
+        }
+        budget.steps(items as u64);
+        self.rows.clear();
+        self.rows.extend(fitting.map(|row| (memory.content_of_row(row), row)));
+        self.rows.sort_unstable();
+        let hits = |same: &[(u32, u32)]| match same {
+            [_] => 1,
+            several => match group_of(memory, several[0].1) {
+                Group::Content(_) => 1,
+                Group::Row(_) => several.len() as u64,
+            },
+        };
+        self.rows.chunk_by(|a, b| a.0 == b.0).map(hits).sum()
     }
 
     fn offer(&mut self, candidate: Candidate) {
@@ -205,43 +255,20 @@ pub(super) struct Page {
     pub(super) more: bool,
 }
 
-/// How many hits a document has.
-pub(super) fn count_hits(memory: &Memory, doc: u32, budget: &mut Budget, fits: impl Fn(u32) -> bool) -> u64 {
-    let items = memory.item_count(doc);
-    if items == 1 {
-        return memory.rows_of_doc(doc).filter(|row| fits(*row)).count() as u64;
-    }
-    budget.steps(items as u64);
-    memory.rows_of_doc(doc).filter(|row| hit_at(memory, doc, *row, budget, &fits).is_some()).count() as u64
+/// Copies, inverted: more come first.
+fn fewer(copies: usize) -> u32 {
+    u32::MAX - copies as u32
 }
 
-/// The group of which a row is the first in its document, if any row of it there fits.
-fn hit_at(memory: &Memory, doc: u32, row: u32, budget: &mut Budget, fits: impl Fn(u32) -> bool) -> Option<Group> {
-    let Group::Content(content) = group_of(memory, row) else { return fits(row).then_some(Group::Row(row)) };
-    for other in memory.rows_of_content(content) {
-        let decided = match other.cmp(&row) {
-            std::cmp::Ordering::Less => (memory.doc_of_row(other) == doc).then_some(false),
-            std::cmp::Ordering::Equal => fits(row).then_some(true),
-            std::cmp::Ordering::Greater => (memory.doc_of_row(other) == doc && fits(other)).then_some(true),
-        };
-        if let Some(hit) = decided {
-            return hit.then_some(Group::Content(content));
-        }
-        if !budget.step() {
-            return None;
-        }
-    }
-    None
+/// How many rows of a document belong to a hit, as far as the asker sees them; of many the first are counted.
+fn copies_of(memory: &Memory, doc: u32, group: Group, sees: impl Fn(u32) -> bool) -> u64 {
+    let Group::Content(content) = group else { return 1 };
+    let rows = memory.rows_of_content(content).take(ASKED);
+    rows.filter(|row| sees(*row) && memory.doc_of_row(*row) == doc).count().max(1) as u64
 }
 
 /// Which hit a row belongs to.
 pub(super) fn group_of(memory: &Memory, row: u32) -> Group {
     let content = memory.content_of_row(row);
-    if content == NONE {
-        return Group::Row(row);
-    }
-    match memory.contents.get(content).blob() {
-        Some(blob) if blob != *NO_BYTES => Group::Content(content),
-        _ => Group::Row(row),
-    }
+    if content != NONE && memory.contents.is_telling(content) { Group::Content(content) } else { Group::Row(row) }
 }

@@ -16,6 +16,9 @@ use crate::store::memory::{Memory, NONE};
 /// With so few slots that the asker sees a search may start from what they hold.
 const FEW_SLOTS: usize = 64;
 
+/// Directories of one name that are looked at to find those at a path: about a millisecond.
+const NODES: usize = 20_000;
+
 /// The filters, with what is known per slot and directory once it has been computed. A number of a slot or directory
 /// that is given to another one while a search runs keeps what was known; who may see it is not among that.
 pub(super) struct Filters<'a> {
@@ -24,10 +27,36 @@ pub(super) struct Filters<'a> {
     now_ns: i64,
     /// Whether the filters on peer and share hold, by slot.
     slots: RefCell<HashMap<u32, bool>>,
-    /// Whether the filters on the path hold, by directory.
+    /// The filters on the path, and whether each is inverted.
+    path_tests: Vec<(&'a PathTest, bool)>,
+    /// Whether they hold, by directory.
     paths: RefCell<HashMap<u32, bool>>,
+    /// By filter on the path and directory.
+    followed: RefCell<HashMap<(usize, u32), Followed>>,
     /// Words in the components of a path, by directory.
     parts: RefCell<HashMap<u32, u64>>,
+}
+
+/// How many components of a wanted path the path of a directory has in front, if they are all that one of both has.
+#[derive(Clone, Copy, Debug)]
+struct Followed {
+    from_root: Option<u16>,
+    /// With the name of the share as the first component.
+    from_share: Option<u16>,
+}
+
+impl Followed {
+    fn is_below(self, wanted: &[String]) -> bool {
+        let all = |count: Option<u16>| count.is_some_and(|count| usize::from(count) == wanted.len());
+        all(self.from_root) || all(self.from_share)
+    }
+}
+
+fn path_tests(query: &Query) -> impl Iterator<Item = (&PathTest, bool)> {
+    query.filters.iter().filter_map(|filter| match &filter.test {
+        Test::Path(test) => Some((test, filter.inverted)),
+        _ => None,
+    })
 }
 
 impl<'a> Filters<'a> {
@@ -37,7 +66,9 @@ impl<'a> Filters<'a> {
             away: question.away,
             now_ns: question.now_ns,
             slots: RefCell::default(),
+            path_tests: path_tests(question.query).collect(),
             paths: RefCell::default(),
+            followed: RefCell::default(),
             parts: RefCell::default(),
         }
     }
@@ -67,6 +98,11 @@ impl<'a> Filters<'a> {
         !self.query.without.is_empty() || self.query.filters.iter().any(by_name)
     }
 
+    /// Whether the contents of rows are looked at.
+    pub(super) fn test_contents(&self) -> bool {
+        self.query.filters.iter().any(|filter| matches!(filter.test, Test::Size { .. } | Test::Hash(_)))
+    }
+
     /// Whether an excluded word or an extension speaks against a folded base name.
     pub(super) fn refuse_name(&self, name: &str) -> bool {
         self.query.without.iter().any(|word| name.contains(word.as_str()))
@@ -90,9 +126,14 @@ impl<'a> Filters<'a> {
         if self.away { view.allowed.get(slot) } else { view.shown.get(slot) }
     }
 
+    /// Whether the asker may see a row now, and it is there if it must be.
+    pub(super) fn see(&self, memory: &Memory, view: &View, row: u32) -> bool {
+        self.sees(view, memory.slot_of_row(row))
+    }
+
     /// Whether a row counts: the asker may see it now, and every filter holds.
     pub(super) fn fit(&self, memory: &Memory, view: &View, row: u32) -> bool {
-        self.sees(view, memory.slot_of_row(row)) && (self.query.filters.is_empty() || self.row_fits(memory, row))
+        self.see(memory, view, row) && (self.query.filters.is_empty() || self.row_fits(memory, row))
     }
 
     /// Whether every word stands in the base name of a row or, where allowed, in a directory part above it.
@@ -150,7 +191,7 @@ impl<'a> Filters<'a> {
             self.query.filters.iter().all(|filter| {
                 let holds = match &filter.test {
                     Test::Peer(text) => is_peer(memory, slot, text),
-                    Test::Share(text) => fold(memory.shares.slot(slot).name.as_str().as_bytes()) == *text,
+                    Test::Share(text) => is_share(memory, slot, text),
                     _ => return true,
                 };
                 holds != filter.inverted
@@ -159,42 +200,49 @@ impl<'a> Filters<'a> {
     }
 
     fn path_fits(&self, memory: &Memory, slot: u32, directory: u32) -> bool {
-        let tests: Vec<&Filter> =
-            self.query.filters.iter().filter(|filter| matches!(filter.test, Test::Path(_))).collect();
-        if tests.is_empty() {
-            return true;
-        }
-        *self.paths.borrow_mut().entry(directory).or_insert_with(|| {
-            let components = components(memory, slot, directory);
-            tests.iter().all(|filter| match &filter.test {
-                Test::Path(test) => path_holds(test, &components) != filter.inverted,
-                _ => true,
+        self.path_tests.is_empty()
+            || *self.paths.borrow_mut().entry(directory).or_insert_with(|| {
+                self.path_tests.iter().enumerate().all(|(number, (test, inverted))| {
+                    let holds = match test {
+                        PathTest::Below(wanted) => self.followed(memory, (number, wanted), directory).is_below(wanted),
+                        PathTest::Contains(part) => {
+                            format!("{}/", components(memory, slot, directory).join("/")).contains(part.as_str())
+                        }
+                    };
+                    holds != *inverted
+                })
             })
-        })
+    }
+
+    /// How far the path of a directory follows a wanted one. Most directories are told by those above them.
+    fn followed(&self, memory: &Memory, (number, wanted): (usize, &[String]), directory: u32) -> Followed {
+        if let Some(followed) = self.followed.borrow().get(&(number, directory)) {
+            return *followed;
+        }
+        let node = memory.directories.node(directory);
+        let followed = if node.parent == NONE {
+            let share = wanted.first().is_some_and(|first| is_share(memory, node.slot, first));
+            Followed { from_root: Some(0), from_share: share.then_some(1) }
+        } else {
+            // Recursion ends: a path has a limited number of components.
+            let above = self.followed(memory, (number, wanted), node.parent);
+            let next = |count: u16| match wanted.get(usize::from(count)) {
+                Some(name) => (memory.names.folded_name(node.name) == name).then(|| count + 1),
+                None => Some(count),
+            };
+            Followed { from_root: above.from_root.and_then(next), from_share: above.from_share.and_then(next) }
+        };
+        self.followed.borrow_mut().insert((number, directory), followed);
+        followed
     }
 
     /// The documents below the directories that a `path:` filter names from the top, if there is one and they are at
     /// most `size`.
     pub(super) fn docs_below(&self, memory: &Memory, view: &View, size: usize) -> Option<Vec<u32>> {
-        let wanted = self.anchor()?;
+        let starts = standing_at(memory, self.anchor()?)?;
         let mut docs = Vec::new();
-        for slot in 0..memory.shares.slots.len() as u32 {
-            if !self.sees(view, slot) {
-                continue;
-            }
-            let record = memory.shares.slot(slot);
-            let top = fold(record.name.as_str().as_bytes());
-            let mut starts = matching(memory, record.root, wanted);
-            if wanted.first() == Some(&top) {
-                starts.extend(matching(memory, record.root, wanted.get(1..).unwrap_or_default()));
-            }
-            for start in starts {
-                if !collect_docs(memory, start, size, &mut docs) {
-                    return None;
-                }
-            }
-        }
-        Some(docs)
+        let mut seen = starts.into_iter().filter(|node| self.sees(view, memory.directories.node(*node).slot));
+        seen.all(|start| collect_docs(memory, start, size, &mut docs)).then_some(docs)
     }
 
     /// The components of a `path:` filter from the top.
@@ -226,6 +274,55 @@ impl<'a> Filters<'a> {
         let mut docs = Vec::new();
         slots.iter().all(|slot| collect_docs(memory, slot.root, size, &mut docs)).then_some(docs)
     }
+}
+
+/// The directories at this path in any share, or at the rest of it in a share whose name is its first component. None if
+/// too many directories have each of its names.
+fn standing_at(memory: &Memory, path: &[String]) -> Option<Vec<u32>> {
+    let (first, inner) = path.split_first()?;
+    let mut found = Vec::new();
+    if inner.is_empty() {
+        let slots = (0..memory.shares.slots.len() as u32).filter(|slot| is_share(memory, *slot, first));
+        found.extend(slots.map(|slot| memory.shares.slot(slot).root));
+    }
+    // The name of a share is that of no directory, so the first component tells nothing if there are others.
+    let names = path.iter().enumerate().skip(usize::from(!inner.is_empty()));
+    let counted = names.map(|(at, name)| {
+        let doc = memory.names.doc_of_folded(name);
+        (doc.map_or(0, |doc| memory.node_count_of_doc(doc)), at, doc)
+    });
+    let (count, at, doc) = counted.min()?;
+    let Some(doc) = doc.filter(|_| count > 0) else { return Some(found) };
+    if count > NODES {
+        return None;
+    }
+    let (above, below) = (path.get(..at)?, path.get(at + 1..)?);
+    let nodes = memory.nodes_of_doc(doc).filter(|node| stands_below(memory, *node, above));
+    found.extend(nodes.flat_map(|node| matching(memory, node, below)));
+    Some(found)
+}
+
+/// Whether the directories above a node are these, or in a share with the name of the first the others.
+fn stands_below(memory: &Memory, node: u32, mut above: &[String]) -> bool {
+    let mut node = memory.directories.node(node);
+    loop {
+        node = memory.directories.node(node.parent);
+        if node.parent == NONE {
+            return match above {
+                [] => true,
+                [share] => is_share(memory, node.slot, share),
+                _ => false,
+            };
+        }
+        match above.split_last() {
+            Some((last, rest)) if memory.names.folded_name(node.name) == last => above = rest,
+            _ => return false,
+        }
+    }
+}
+
+fn is_share(memory: &Memory, slot: u32, folded: &str) -> bool {
+    fold(memory.shares.slot(slot).name.as_str().as_bytes()) == folded
 }
 
 /// The nodes whose path from `node` down folds to these components.
@@ -273,13 +370,4 @@ fn components(memory: &Memory, slot: u32, directory: u32) -> Vec<String> {
     components.push(fold(memory.shares.slot(slot).name.as_str().as_bytes()));
     components.reverse();
     components
-}
-
-fn path_holds(test: &PathTest, components: &[String]) -> bool {
-    match test {
-        PathTest::Below(below) => {
-            components.starts_with(below) || components.get(1..).is_some_and(|inside| inside.starts_with(below))
-        }
-        PathTest::Contains(part) => format!("{}/", components.join("/")).contains(part.as_str()),
-    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use haul_core::query::{NearWord, near_tolerance};
+use haul_core::query::{NearWord, near_part, near_tolerance};
 
 use super::Search;
 use super::order::Place;
@@ -24,7 +24,7 @@ const SLICE: usize = 100;
 
 /// Names that share trigrams with a word: those that share most, and of these the first that came.
 struct Best {
-    /// Trigrams that a name must share to come in.
+    /// Trigrams that a name must share to come in; those that were not counted are taken as shared.
     needed: usize,
     /// Names that share at least so many.
     held: usize,
@@ -80,7 +80,7 @@ impl Search<'_> {
     fn add_near(&mut self, words: &[NearWord], docs: &[(u32, Option<Rank>)]) {
         let asking = self.asking;
         asking.look(|memory, view| {
-            memory.read_docs_ahead(docs.iter().map(|(doc, _)| *doc));
+            memory.read_docs_ahead(docs.iter().map(|(doc, _)| *doc), false);
             for (doc, rank) in docs {
                 let items = memory.item_count(*doc);
                 if items == 0 {
@@ -98,13 +98,16 @@ impl Search<'_> {
                 let rank = rank.unwrap_or_else(|| Rank::new(items, name.len()));
                 let place = Place::new(u8::try_from(distance).unwrap_or(u8::MAX), rank, *doc);
                 let filters = &self.filters;
-                self.collector.add_doc((memory, view), place, &mut self.budget, |row| filters.fit(memory, view, row));
+                let sees = |row| filters.see(memory, view, row);
+                let fits = |row| filters.fit(memory, view, row);
+                self.collector.add_doc((memory, view), place, &mut self.budget, sees, fits);
             }
         });
     }
 
     /// Names that share as many trigrams with a word as a near match must.
     fn sharing(&self, anchor: &str) -> Best {
+        let anchor = near_part(anchor);
         let grams = trigrams(anchor.as_bytes());
         let mut best = Best::new(shared_trigrams(anchor, grams.len()), grams.len());
         for segment in &self.index.segments {
@@ -132,8 +135,9 @@ fn sharing_in(segment: &Arc<Segment>, grams: &[Gram], best: &mut Best) {
         postings <= POSTINGS
     });
     let affordable = affordable.count();
-    // The commonest trigrams say least.
-    best.cut |= affordable < lists.len();
+    // The commonest trigrams say least: a name may have all that are not counted.
+    let uncounted = lists.len() - affordable;
+    best.cut |= best.needed <= uncounted;
     lists.truncate(affordable);
     let mut readers: Vec<Reader<'_>> = lists.into_iter().map(|list| Reader::new(list, 0)).collect();
     let mut counts = vec![0u8; WINDOW];
@@ -151,12 +155,13 @@ fn sharing_in(segment: &Arc<Segment>, grams: &[Gram], best: &mut Best) {
             if together == 0 {
                 continue;
             }
-            let lacking = 0x80u64.saturating_sub(best.needed as u64);
+            let needed = best.needed.saturating_sub(uncounted).max(1);
+            let lacking = 0x80u64.saturating_sub(needed as u64);
             if (together + lacking * 0x0101_0101_0101_0101) & 0x8080_8080_8080_8080 != 0 {
                 for (ordinal, shared) in (ordinals..).zip(*eight) {
                     let shared = usize::from(shared);
-                    if shared >= best.needed {
-                        best.add(shared, segment.doc(ordinal), Some(segment.rank(ordinal)));
+                    if shared >= needed {
+                        best.add(shared + uncounted, segment.doc(ordinal), Some(segment.rank(ordinal)));
                     }
                 }
             }

@@ -14,6 +14,7 @@ use haul_core::query::MatchClass;
 use haul_core::wire::ByteString;
 use serde::{Deserialize, Serialize};
 
+use super::collect::BY_ROW;
 use crate::store::memory::Memory;
 use crate::store::trigrams::Changes;
 use crate::store::trigrams::segment::Rank;
@@ -55,7 +56,7 @@ pub(super) enum Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Candidate {
     pub(super) place: Place,
-    /// Copies in a document of not too many rows, inverted: more come first.
+    /// Copies, inverted: more come first; [`BY_ROW`] in a document of very many rows.
     pub(super) fewer: u32,
     /// The first of its rows.
     pub(super) row: u32,
@@ -110,6 +111,11 @@ impl Cursor {
         place < self.place
     }
 
+    /// Whether the page ended in this document, and then whether its hits came by their rows.
+    pub(super) fn ended_by_row(&self, place: Place) -> Option<bool> {
+        (place == self.place).then_some(self.fewer == BY_ROW)
+    }
+
     /// Behind the last of these hits, which follow on `before`.
     pub(super) fn write(
         question: &SearchQuestion<'_>,
@@ -126,8 +132,9 @@ impl Cursor {
             place: last.place,
             fewer: last.fewer,
             row: last.row,
-            in_names: in_names + before.map_or(0, |before| before.in_names),
-            hits: hits.len() as u64 + before.map_or(0, |before| before.hits),
+            // A cursor that somebody made up may say anything.
+            in_names: before.map_or(0, |before| before.in_names).saturating_add(in_names),
+            hits: before.map_or(0, |before| before.hits).saturating_add(hits.len() as u64),
         };
         Some(ByteString(haul_core::wire::encode(&cursor)))
     }

@@ -190,7 +190,7 @@ impl Search<'_> {
             in_name | filters.words_above(memory, matcher, row) & movable == all && filters.fit(memory, view, row)
         };
         let budget: &mut Budget = &mut self.budget;
-        self.collector.add_doc((memory, view), place, budget, fits)
+        self.collector.add_doc((memory, view), place, budget, |row| filters.see(memory, view, row), fits)
     }
 }
 

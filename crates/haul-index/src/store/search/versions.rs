@@ -6,10 +6,12 @@ use super::Seen;
 use super::collect::group_of;
 use super::order::Group;
 
-/// Rows of every document that are looked at to count its contents.
+/// Rows that the asker may see of every document that are looked at to count its contents.
 const ALWAYS: usize = 64;
 /// Rows beyond these, of all documents of a part of a page together: a page may hold the names of a million files.
 const MORE: usize = 256;
+/// Rows of a document, those that the asker may not see too, that are looked at in all.
+const IN_ALL: usize = 1_024;
 
 /// Contents by document, as far as they have been counted.
 pub(super) struct Versions<'a> {
@@ -35,11 +37,11 @@ impl<'a> Versions<'a> {
             return 1;
         }
         *self.counted.entry(doc).or_insert_with(|| {
-            let rows = memory.rows_of_doc(doc).take(ALWAYS + self.more);
-            self.more -= memory.item_count(doc).saturating_sub(ALWAYS).min(self.more);
-            let allowed = rows.filter(|row| view.allowed.get(memory.slot_of_row(*row)));
+            let rows = memory.rows_of_doc(doc).take(IN_ALL);
+            let allowed = rows.filter(|row| view.allowed.get(memory.slot_of_row(*row))).take(ALWAYS + self.more);
             self.rows.clear();
             self.rows.extend(allowed.map(|row| (memory.content_of_row(row), row)));
+            self.more -= self.rows.len().saturating_sub(ALWAYS);
             self.rows.sort_unstable();
             self.rows.dedup_by_key(|(content, _)| *content);
             let counts = |row| matches!(group_of(memory, row), Group::Content(_));

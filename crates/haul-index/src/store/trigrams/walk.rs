@@ -117,16 +117,26 @@ pub(in crate::store) struct Walk<'a> {
     unions: Vec<Vec<List<'a>>>,
     bitmaps: Vec<Vec<u64>>,
     chunks: u32,
-    size: u32,
     taken: u64,
     bits: Vec<u64>,
 }
 
-impl<'a> Walk<'a> {
-    /// From an ordinal on; none if nothing can fit.
-    pub(in crate::store) fn new(segment: &'a Segment, need: &Need, from: u32) -> Option<Self> {
+/// What leads and what narrows, before any list is opened: opening a union takes longer than most questions that only its
+/// size answers.
+#[derive(Debug)]
+pub(in crate::store) struct Plan<'a> {
+    docs: u32,
+    lists: Vec<List<'a>>,
+    /// The union that leads, and its postings.
+    union: Option<(u32, Vec<List<'a>>)>,
+    tested: Vec<Vec<List<'a>>>,
+    unions: Vec<Vec<List<'a>>>,
+}
+
+impl<'a> Plan<'a> {
+    /// None if nothing can fit.
+    pub(in crate::store) fn new(segment: &'a Segment, need: &Need) -> Option<Self> {
         let docs = segment.len();
-        let from = from.min(docs);
         let mut lists = need.all.iter().map(|gram| segment.list(*gram)).collect::<Option<Vec<_>>>()?;
         lists.sort_unstable_by_key(List::count);
         lists.dedup_by_key(|list| list.place());
@@ -148,47 +158,63 @@ impl<'a> Walk<'a> {
                 best = Some((total, union));
             }
         }
-        let rarest = lists.first().map(List::count);
-        let (leader, size) = match (rarest, best) {
-            (Some(count), best) if best.as_ref().is_none_or(|(total, _)| count <= *total) => {
-                (Leader::List(Reader::new(lists.remove(0), from)), count)
-            }
-            (_, Some((total, union))) => {
-                let readers = union.into_iter().map(|list| Reader::new(list, from)).collect();
-                (Leader::Union { readers, next: from, total }, total)
-            }
-            _ => (Leader::All { next: from }, docs),
-        };
-        Some(Self {
-            docs,
-            leader,
-            others: lists,
-            tested,
-            unions,
-            bitmaps: Vec::new(),
-            chunks: 0,
-            size,
-            taken: 0,
-            bits: Vec::new(),
-        })
+        let union = best.filter(|(total, _)| lists.first().is_none_or(|list| *total < list.count()));
+        Some(Self { docs, lists, union, tested, unions })
     }
 
-    /// Candidates at most, from the first ordinal on.
+    /// Candidates at most.
     pub(in crate::store) fn size(&self) -> u32 {
-        self.size
+        match (&self.union, self.lists.first()) {
+            (Some((total, _)), _) => *total,
+            (None, Some(list)) => list.count(),
+            (None, None) => self.docs,
+        }
+    }
+
+    /// Whether nothing narrows what leads.
+    pub(in crate::store) fn leads_alone(&self) -> bool {
+        self.lists.len() + self.tested.len() + self.unions.len() <= 1
+    }
+
+    /// Whether one list decides alone.
+    pub(in crate::store) fn is_one_list(&self) -> bool {
+        self.lists.len() == 1 && self.union.is_none() && self.tested.is_empty() && self.unions.is_empty()
+    }
+
+    /// From an ordinal on.
+    pub(in crate::store) fn walk(mut self, from: u32) -> Walk<'a> {
+        let from = from.min(self.docs);
+        let leader = match self.union {
+            Some((total, union)) => {
+                let readers = union.into_iter().map(|list| Reader::new(list, from)).collect();
+                Leader::Union { readers, next: from, total }
+            }
+            None if self.lists.is_empty() => Leader::All { next: from },
+            None => Leader::List(Reader::new(self.lists.remove(0), from)),
+        };
+        Walk {
+            docs: self.docs,
+            leader,
+            others: self.lists,
+            tested: self.tested,
+            unions: self.unions,
+            bitmaps: Vec::new(),
+            chunks: 0,
+            taken: 0,
+            bits: Vec::new(),
+        }
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// From an ordinal on; none if nothing can fit.
+    pub(in crate::store) fn new(segment: &'a Segment, need: &Need, from: u32) -> Option<Self> {
+        Plan::new(segment, need).map(|plan| plan.walk(from))
     }
 
     /// Candidates of the leading list so far.
     pub(in crate::store) fn taken(&self) -> u64 {
         self.taken
-    }
-
-    /// Whether one list decides alone.
-    pub(in crate::store) fn is_one_list(&self) -> bool {
-        matches!(self.leader, Leader::List(_))
-            && self.others.is_empty()
-            && self.tested.is_empty()
-            && self.unions.is_empty()
     }
 
     /// Replaces the candidates by the next, out of about `count` of the leading list; returns whether more may follow.

@@ -89,6 +89,11 @@ impl Runs {
         Some((run, self.runs[run].len().checked_sub(1)?))
     }
 
+    /// How many numbers stand before a place.
+    pub(super) fn before(&self, (run, at): At) -> usize {
+        self.runs.iter().take(run).map(Vec::len).sum::<usize>() + at
+    }
+
     pub(super) fn iter_from(&self, (run, at): At) -> impl Iterator<Item = u32> + '_ {
         let first = self.runs.get(run).and_then(|numbers| numbers.get(at..)).unwrap_or_default();
         let others = self.runs.get(run + 1..).unwrap_or_default();
