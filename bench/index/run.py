@@ -154,7 +154,7 @@ class Bench:
         """What it printed."""
         text = process.communicate(timeout=300)[0]
         if process.returncode != 0:
-            raise RuntimeError(f"a client failed with {process.returncode}")
+            raise RuntimeError(f"a client failed with {process.returncode}: {text.strip()[-500:]}")
         return json.loads(text)
 
     def run(self, program, case, number, found):

@@ -7,22 +7,45 @@ use haul_core::query::{PathTest, Query, Test, parse};
 
 /// Queries, each a line of the snapshot; what is special about them stands above.
 const QUERIES: &[(&str, &[&str])] = &[
-    ("words", &["report", "  Report   2025 ", "Größe straße İSTANBUL ﬁn ＦＵＬＬ é e\u{301}", "a.b-c_d", "日本 🦀", "x"]),
+    (
+        "words",
+        &["report", "  Report   2025 ", "Größe straße İSTANBUL ﬁn ＦＵＬＬ é e\u{301}", "a.b-c_d", "日本 🦀", "x"],
+    ),
     ("phrases", &["\"annual report\"", "\"\"", "\"a\"\"b\"", "a\"b c\"", "\"open", "-\"not this\" but"]),
     ("exclusions", &["report -draft", "-draft", "- a", "--a", "a -\u{301}", "-name:draft a"]),
     ("names", &["name:report", "name:\"annual report\"", "NAME:x", "name:", "names:x"]),
     (
         "sizes",
         &[
-            "size:0", "size:=5", "size:>1G", "size:>=1g", "size:<1GiB", "size:<=1.5M", "size:1k..2KiB", "size:..3",
-            "size:3..", "size:3..2", "size:..", "size:<0", "size:-1", "size:1e3", "size:99999999999999999999", "size:x",
+            "size:0",
+            "size:=5",
+            "size:>1G",
+            "size:>=1g",
+            "size:<1GiB",
+            "size:<=1.5M",
+            "size:1k..2KiB",
+            "size:..3",
+            "size:3..",
+            "size:3..2",
+            "size:..",
+            "size:<0",
+            "size:-1",
+            "size:1e3",
+            "size:99999999999999999999",
+            "size:x",
             "-size:>1G a",
         ],
     ),
     ("ages", &["age:<7d", "age:>1.5y", "age:1h..2w", "age:=30s", "age:5m", "age:d", "age:7", "age:99999999999y"]),
-    ("types", &["type:video", "type:Audio,image", "type:file", "type:folder", "type:dir", "type:link", "type:,", "type:x"]),
+    (
+        "types",
+        &["type:video", "type:Audio,image", "type:file", "type:folder", "type:dir", "type:link", "type:,", "type:x"],
+    ),
     ("extensions", &["ext:pdf", "ext:.TAR.GZ,zip", "ext:,", "ext:.", "-ext:tmp report"]),
-    ("places", &["peer:Lab-3", "peer:pk:0a1b", "share:Ärzte", "path:/Models/A//b/", "path:/", "path:odd/B", "path:\"a b\""]),
+    (
+        "places",
+        &["peer:Lab-3", "peer:pk:0a1b", "share:Ärzte", "path:/Models/A//b/", "path:/", "path:odd/B", "path:\"a b\""],
+    ),
     ("hashes", &["hash:7F4E", "hash:b3:7f4e", "id:0", "hash:xyz", "hash:"]),
     ("no filters", &["a::b", "c:\\x", "http://x", "size", ":", "key:value"]),
     ("nothing", &["", "   ", "\u{301}"]),
@@ -47,7 +70,8 @@ fn test(test: &Test) -> String {
 }
 
 fn meaning(query: &Query) -> String {
-    let contains = query.words.iter().map(|word| format!("{}{:?}", if word.name_only { "name " } else { "" }, word.text));
+    let contains =
+        query.words.iter().map(|word| format!("{}{:?}", if word.name_only { "name " } else { "" }, word.text));
     let without = query.without.iter().map(|word| format!("without {word:?}"));
     let filters = query.filters.iter().map(|filter| {
         let not = if filter.inverted { "not " } else { "" };

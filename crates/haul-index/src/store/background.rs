@@ -1,4 +1,4 @@
-//! Threads for work that nobody waits for in person: commits, merges, loading. They give way to those that answer.
+//! Threads for work that nobody waits for in person: commits and merges. They give way to those that answer.
 //!
 //! On one core the kernel lets such a thread run for several milliseconds before one that wakes up with a question has its
 //! turn. Priority is per thread on Linux; elsewhere it is per process, and these threads run beside the others.

@@ -29,7 +29,7 @@ use super::trigrams::SearchSettings;
 use super::writer::Writer;
 use super::{
     Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
-    TransactionId, VisibleTotals, background,
+    TransactionId, VisibleTotals,
 };
 use super::{browse, locate, lookup, search};
 
@@ -206,7 +206,11 @@ impl EmbeddedStore {
         let (mut store, waiting) = Self::open_unloaded(dir, settings)?;
         if !waiting.is_empty() {
             let (shared, disk) = (Arc::clone(&store.shared), Arc::clone(&store.disk));
-            let loader = background::spawn("haul-index-loader", move || load_rest(&shared, &disk, waiting))
+            // Those who ask get a part until it has come to its end, so it takes turns with them and does not give way: a
+            // busy core would leave it a tenth.
+            let loader = std::thread::Builder::new()
+                .name("haul-index-loader".into())
+                .spawn(move || load_rest(&shared, &disk, waiting))
                 .map_err(|error| StoreError::Storage(format!("cannot start the loading thread: {error}")))?;
             store.loader = Some(loader);
         }
@@ -281,6 +285,11 @@ pub(super) struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    /// Whether lists are still being loaded.
+    pub(super) fn knows_a_part(&self) -> bool {
+        self.shared.coverage_permille() < 1_000
+    }
+
     /// Runs something while nobody changes the memory.
     pub(super) fn look<R>(&self, with: impl FnOnce(&Memory, &View) -> R) -> R {
         loop {

@@ -166,7 +166,8 @@ impl Search<'_> {
             in_names => in_names,
         };
         match all.filter(|_| !self.budget.cut) {
-            Some(0) if !self.matcher.is_empty() => {
+            // What fits may not be loaded yet, and then near matches would only hold up the loading.
+            Some(0) if !self.matcher.is_empty() && !self.asking.knows_a_part() => {
                 self.near_matches();
                 let hits = self.collector.total;
                 Total { hits, exact: !self.budget.cut, near: hits > 0 }

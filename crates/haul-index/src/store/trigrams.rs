@@ -33,7 +33,7 @@ pub struct SearchSettings {
 
 impl Default for SearchSettings {
     fn default() -> Self {
-        Self { tail_names: 8_192, fan: 8, one_pass: 2_048, stale_permille: 200 }
+        Self { tail_names: 8_192, fan: 8, one_pass: 1_024, stale_permille: 200 }
     }
 }
 

@@ -20,9 +20,11 @@ const SLICE: usize = 512;
 /// Postings that are read in the time of one step of the budget.
 const POSTINGS_PER_STEP: usize = 16;
 /// Candidates that tell for all how many survive when lists are intersected.
-const SAMPLE: usize = 1_024;
+const SAMPLE: usize = 512;
+/// Candidates that tell whether few survive.
+const TRIED: u64 = 256;
 /// All lists together are not tried out if they would have to leave less than this part of the shortest.
-const NARROWED: u64 = 64;
+const NARROWED: u64 = 32;
 /// Steps that an exact count may take: about a second.
 const COUNT_WORK: u64 = 20_000_000;
 /// A count that upkeep has disturbed is taken again; so many in all.
@@ -95,7 +97,7 @@ impl Search<'_> {
                 here.extend_from_slice(&ordinals);
                 (found, read) = (found + ordinals.len() as u64, read + walk.taken() - before);
                 let expected = found * size / read.max(1);
-                if found > most || (read >= SAMPLE as u64 && expected > 2 * most) {
+                if found > most || (read >= TRIED && expected > 2 * most) {
                     return None;
                 }
                 if !more {

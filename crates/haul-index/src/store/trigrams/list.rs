@@ -227,14 +227,6 @@ impl<'a> List<'a> {
         }
         found.truncate(kept);
     }
-
-    /// Whether an ordinal is on the list.
-    pub(in crate::store) fn contains(&self, ordinal: u32) -> bool {
-        if self.is_bitmap() {
-            return self.bit(ordinal);
-        }
-        self.count > 0 && self.block(self.block_of(0, ordinal)).contains(ordinal)
-    }
 }
 
 impl Block<'_> {
@@ -448,9 +440,6 @@ mod tests {
             let mut found: Vec<u32> = asked.iter().copied().collect();
             list.retain(&mut found);
             prop_assert_eq!(found, asked.intersection(&set).copied().collect::<Vec<_>>());
-            for ordinal in asked.iter().take(50) {
-                prop_assert_eq!(list.contains(*ordinal), set.contains(ordinal));
-            }
         }
 
         #[test]

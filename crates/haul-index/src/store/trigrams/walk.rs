@@ -240,7 +240,7 @@ impl<'a> Walk<'a> {
         }
         if out.len() > FEW {
             for union in &self.tested {
-                out.retain(|ordinal| union.iter().any(|list| list.contains(*ordinal)));
+                retain_any(union, out);
             }
         }
         more
@@ -278,6 +278,19 @@ impl<'a> Walk<'a> {
             }
         }
     }
+}
+
+/// Keeps of these ascending ordinals those that are on any of these lists.
+fn retain_any(union: &[List<'_>], found: &mut Vec<u32>) {
+    let mut kept = Vec::new();
+    for list in union {
+        let mut on_list = found.clone();
+        list.retain(&mut on_list);
+        kept.append(&mut on_list);
+    }
+    kept.sort_unstable();
+    kept.dedup();
+    *found = kept;
 }
 
 /// The ordinals that are on any of these lists.
