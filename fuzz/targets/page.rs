@@ -1,7 +1,7 @@
 //! Any bytes as a page of changes: refused, or read to the end twice with the same result, and written back the same.
 #![no_main]
 
-use haul_core::manifest::{Page, PageBuilder, RegistrationDigest, Change};
+use haul_core::manifest::{Change, Page, PageBuilder, RegistrationDigest};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

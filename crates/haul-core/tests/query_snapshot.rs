@@ -55,8 +55,8 @@ fn words(texts: impl Iterator<Item = String>) -> String {
     texts.collect::<Vec<_>>().join(" ")
 }
 
-fn test(test: &Test) -> String {
-    match test {
+fn tested(what: &Test) -> String {
+    match what {
         Test::Size { min, max } => format!("size {min}..={max}"),
         Test::Age { min_ns, max_ns } => format!("age {min_ns}..={max_ns}"),
         Test::Type(types) => format!("type {types:?}"),
@@ -75,7 +75,7 @@ fn meaning(query: &Query) -> String {
     let without = query.without.iter().map(|word| format!("without {word:?}"));
     let filters = query.filters.iter().map(|filter| {
         let not = if filter.inverted { "not " } else { "" };
-        format!("{not}[{}]", test(&filter.test))
+        format!("{not}[{}]", tested(&filter.test))
     });
     words(contains.chain(without).chain(filters))
 }
