@@ -255,7 +255,7 @@ mod tests {
     use haul_core::path::SharePath;
     use haul_core::query::parse;
     use haul_core::wire::List;
-    use haul_core::wire::index::LookupKeys;
+    use haul_core::wire::index::{Hits, LookupKeys};
 
     use super::*;
     use crate::store::embedded::{EmbeddedStore, StoreSettings};
@@ -306,11 +306,15 @@ mod tests {
         states
     }
 
-    async fn found(store: &EmbeddedStore) -> (u64, u16) {
-        let query = parse("file").unwrap();
+    async fn searched(store: &EmbeddedStore, text: &str) -> Hits {
+        let query = parse(text).unwrap();
         let asker = Asker { peer: peer(1), groups: Vec::new() };
         let question = SearchQuestion { query: &query, limit: 1_000, cursor: None, away: true, now_ns: 0, exact: true };
-        let hits = store.search(&asker, question).await.unwrap();
+        store.search(&asker, question).await.unwrap()
+    }
+
+    async fn found(store: &EmbeddedStore) -> (u64, u16) {
+        let hits = searched(store, "file").await;
         let copies = hits.hits.iter().map(|hit| u64::from(hit.copies)).sum();
         (copies, hits.coverage_permille)
     }
@@ -354,6 +358,7 @@ mod tests {
         store.close(peer(4), ShareId([4; 16]), true).await.unwrap();
         let (copies, coverage) = found(&store).await;
         assert!(copies < 3 * each + FILES as u64 && coverage < 1_000, "{copies} {coverage}");
+        assert_eq!(searched(&store, "fiel").await.hits, [], "what fits may not be loaded yet");
         let (shared, disk) = (Arc::clone(&store.shared), Arc::clone(&store.disk));
         tokio::task::spawn_blocking(move || load_rest(&shared, &disk, waiting)).await.unwrap();
         let expected = [each, each + FILES as u64, FILES as u64, 0, each];
@@ -362,6 +367,7 @@ mod tests {
             assert_eq!(places(&store, share).await, (expected as u32, 1_000));
         }
         browsed(&store, 1).await.unwrap();
+        assert!(searched(&store, "fiel").await.hits.iter().any(|hit| hit.near));
         assert_eq!((store.stats().files, store.stats().loaded_permille), (expected.iter().sum(), 1_000));
         // And so it is on disk.
         drop(store);

@@ -42,6 +42,8 @@ const WORK: u64 = 200_000;
 const DIRECTORY_PARTS_BELOW: u64 = 100;
 /// Hits that are presented under one lock: each may look at thousands of rows to count names.
 const PRESENTED: usize = 32;
+/// A search with an exact total that upkeep has disturbed is made again; so many in all.
+const ATTEMPTS: usize = 3;
 /// What is looked at while the lock is held.
 type Seen<'a> = (&'a Memory, &'a View);
 
@@ -92,6 +94,17 @@ struct Search<'a> {
 }
 
 pub(super) fn search(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Result<Hits, StoreError> {
+    for _ in 1..ATTEMPTS {
+        let (hits, undisturbed) = search_once(asking, question)?;
+        if undisturbed || !question.exact {
+            return Ok(hits);
+        }
+    }
+    search_once(asking, question).map(|(hits, _)| hits)
+}
+
+/// The answer, and whether upkeep disturbed the search: then its total may be wrong.
+fn search_once(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Result<(Hits, bool), StoreError> {
     let index = asking.look(|memory, _| memory.names.trigrams.snapshot());
     let epoch = index.epoch;
     // Tails note no ranks.
@@ -109,7 +122,7 @@ pub(super) fn search(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Resu
     };
     let total = search.all_stages(question.exact);
     let order = Order::new(&search.index.changes, search.live);
-    let undisturbed = search.is_undisturbed() && !search.collector.reordered;
+    let (undisturbed, reordered) = (search.is_undisturbed(), search.collector.reordered);
     let Search { filters, matcher, budget, collector, .. } = search;
     let page = collector.finish();
     let near = total.near;
@@ -118,16 +131,17 @@ pub(super) fn search(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Resu
     // Where documents have changed their places since the first page, some hits may come twice or not at all.
     let continues = page.after.as_ref().is_none_or(|after| after.order == order);
     let cursor = (page.more && !near).then(|| Cursor::write(question, (epoch, order), page.after.as_ref(), &page.hits));
-    Ok(Hits {
+    let answer = Hits {
         hits,
         cursor: cursor.flatten(),
         total: total.hits,
-        exact: total.exact && continues && undisturbed,
+        exact: total.exact && continues && undisturbed && !reordered,
         coverage_permille: 1_000,
         // Names of shares that the asker may not see are looked at too, and nothing may tell of them.
         examined: if asking.look(|memory, _| memory.shares.all_are_public()) { budget.examined } else { 0 },
         index_us: 0,
-    })
+    };
+    Ok((answer, undisturbed))
 }
 
 /// How many hits there are.

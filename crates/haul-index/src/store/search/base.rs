@@ -27,8 +27,6 @@ const TRIED: u64 = 256;
 const NARROWED: u64 = 32;
 /// Steps that an exact count may take: about a second.
 const COUNT_WORK: u64 = 20_000_000;
-/// A count that upkeep has disturbed is taken again; so many in all.
-const COUNTS: usize = 3;
 
 const CLASSES: [MatchClass; 3] = [MatchClass::Whole, MatchClass::WordStart, MatchClass::Substring];
 
@@ -283,17 +281,6 @@ impl Search<'_> {
 
     /// Counts every hit.
     pub(super) fn count(&mut self) -> Total {
-        for _ in 1..COUNTS {
-            let total = self.count_once();
-            if self.is_undisturbed() {
-                return total;
-            }
-            self.index = self.asking.look(|memory, _| memory.names.trigrams.snapshot());
-        }
-        self.count_once()
-    }
-
-    fn count_once(&mut self) -> Total {
         self.budget.left = COUNT_WORK;
         self.budget.cut = false;
         let need = self.need(MatchClass::Substring);
