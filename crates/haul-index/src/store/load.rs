@@ -358,7 +358,7 @@ mod tests {
         store.close(peer(4), ShareId([4; 16]), true).await.unwrap();
         let (copies, coverage) = found(&store).await;
         assert!(copies < 3 * each + FILES as u64 && coverage < 1_000, "{copies} {coverage}");
-        assert_eq!(searched(&store, "fiel").await.hits, [], "what fits may not be loaded yet");
+        assert_eq!(searched(&store, "filx-000").await.hits, [], "what fits may not be loaded yet");
         let (shared, disk) = (Arc::clone(&store.shared), Arc::clone(&store.disk));
         tokio::task::spawn_blocking(move || load_rest(&shared, &disk, waiting)).await.unwrap();
         let expected = [each, each + FILES as u64, FILES as u64, 0, each];
@@ -367,7 +367,7 @@ mod tests {
             assert_eq!(places(&store, share).await, (expected as u32, 1_000));
         }
         browsed(&store, 1).await.unwrap();
-        assert!(searched(&store, "fiel").await.hits.iter().any(|hit| hit.near));
+        assert!(searched(&store, "filx-000").await.hits.iter().any(|hit| hit.near));
         assert_eq!((store.stats().files, store.stats().loaded_permille), (expected.iter().sum(), 1_000));
         // And so it is on disk.
         drop(store);
