@@ -36,8 +36,6 @@ use filter::Filters;
 use matching::Matcher;
 use order::{Cursor, Order};
 
-/// Names and rows that one search may look at: about 20 ms.
-const WORK: u64 = 200_000;
 /// Directory parts count only if fewer hits than this fit by base name; the same for every page of one search.
 const DIRECTORY_PARTS_BELOW: u64 = 100;
 /// Hits that are presented under one lock: each may look at thousands of rows to count names.
@@ -114,8 +112,8 @@ fn search_once(asking: &Asking<'_>, question: &SearchQuestion<'_>) -> Result<(Hi
         asking,
         matcher: Matcher::new(question.query),
         filters: Filters::new(question),
+        budget: Budget::new(index.work),
         index,
-        budget: Budget::new(WORK),
         collector: Collector::new(question.limit.clamp(1, limits::SEARCH_HITS), after),
         fitting: (0, 0),
         live,

@@ -16,6 +16,9 @@ use std::sync::Arc;
 use segment::{Rank, Segment};
 use tail::Tail;
 
+/// Names and rows that take about 20 ms.
+const WORK: u64 = 200_000;
+
 /// How the search index grows; tests shrink it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchSettings {
@@ -29,11 +32,13 @@ pub struct SearchSettings {
     pub one_pass: u32,
     /// A segment is written anew when so many thousandths of its documents have gone or changed their score.
     pub stale_permille: u32,
+    /// Names and rows that one search may look at.
+    pub work: u64,
 }
 
 impl Default for SearchSettings {
     fn default() -> Self {
-        Self { tail_names: 8_192, fan: 8, one_pass: 1_024, stale_permille: 200 }
+        Self { tail_names: 8_192, fan: 8, one_pass: 1_024, stale_permille: 200, work: WORK }
     }
 }
 
@@ -84,6 +89,7 @@ pub(super) struct Snapshot {
     pub(super) epoch: u64,
     pub(super) changes: Changes,
     pub(super) one_pass: u32,
+    pub(super) work: u64,
     pub(super) tails: Vec<Arc<Tail>>,
     /// Largest first.
     pub(super) segments: Vec<Arc<Segment>>,
@@ -177,6 +183,7 @@ impl Trigrams {
             epoch: self.epoch,
             changes: self.changes,
             one_pass: self.settings.one_pass,
+            work: self.settings.work,
             tails: self.frozen.iter().cloned().chain(open).collect(),
             segments: self.segments.clone(),
         }

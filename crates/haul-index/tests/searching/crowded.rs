@@ -112,7 +112,7 @@ fn numbered(share: usize, numbers: impl Iterator<Item = usize>) -> Vec<File> {
 async fn interrupted(numbers: impl Iterator<Item = usize>) -> (bool, bool) {
     const NAMES: usize = 1_000;
     let dir = tempfile::tempdir().unwrap();
-    let search = SearchSettings { tail_names: 8, fan: 3, one_pass: 0, stale_permille: 1 };
+    let search = SearchSettings { tail_names: 8, fan: 3, one_pass: 0, stale_permille: 1, ..SearchSettings::default() };
     let store = EmbeddedStore::open_with(dir.path(), StoreSettings { search, ..StoreSettings::default() }).unwrap();
     for share in 0..2 {
         connect(&store, share).await;

@@ -21,7 +21,8 @@ const LEAVES: usize = 3;
 const PAGES: usize = 40;
 
 /// With segments of 64 names, tails of 8, and every search walking.
-pub(crate) const SMALL: SearchSettings = SearchSettings { tail_names: 8, fan: 3, one_pass: 0, stale_permille: 0 };
+pub(crate) const SMALL: SearchSettings =
+    SearchSettings { tail_names: 8, fan: 3, one_pass: 0, stale_permille: 0, work: 200_000 };
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +227,41 @@ fn random_queries_find_what_a_plain_loop_finds() {
         let tally = runtime().block_on(hunt(&files, search, 600, seed));
         assert!(tally.whole > 450 && tally.fitting > 200 && tally.near > 10, "{tally:?}");
     }
+}
+
+/// Whatever is asked, a search looks at no more than it may; what it finds is right, and says that it is not all.
+#[test]
+fn a_search_costs_at_most_its_budget() {
+    const WORK: u64 = 300;
+    let files = Files::mixed(SHARES, 1_500, 9);
+    let all_words = |word: &str| [word; 64].join(" ");
+    let hostile = ["a", "e", "te", "e s", "-a e", "type:file", "-type:link", "size:>0", "path:a", "-ext:q", "name:e -hash:0"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([all_words("e"), all_words("te"), "x".repeat(250), "ab".repeat(60), "e ".repeat(20) + "size:>1"]);
+    let cut = runtime().block_on(async {
+        let (_dir, store) = filled(&files, SearchSettings { work: WORK, ..SMALL }).await;
+        let oracle = Oracle::new(&files, vec![true; SHARES]);
+        let mut random = Random(9);
+        let mut cut = 0;
+        for text in hostile.chain((0..400).map(|_| any_query(&mut random, &files))) {
+            let Ok(query) = parse(&text) else { continue };
+            let asker = Asker { peer: peer(0), groups: Vec::new() };
+            let question =
+                SearchQuestion { query: &query, limit: 1_000, cursor: None, away: false, now_ns: NOW_NS, exact: false };
+            let hits = store.search(&asker, question).await.unwrap();
+            let want = oracle.search(&query, false);
+            assert!(hits.examined <= WORK, "{text}: {} names", hits.examined);
+            for hit in hits.hits.iter().filter(|_| !want.near) {
+                assert!(want.hits.contains_key(&Line::of(hit, &want.uncounted)), "{text}: {hit:?} does not fit");
+            }
+            let whole = hits.hits.len() == want.hits.len();
+            assert!(whole || want.near || !hits.exact, "{text}: {} of {}", hits.hits.len(), want.hits.len());
+            cut += usize::from(!whole);
+        }
+        cut
+    });
+    assert!(cut > 50, "{cut} searches came to their budget");
 }
 
 /// Postings of one or two letters lead to names without them too: the file of such a name counts once, whichever word is

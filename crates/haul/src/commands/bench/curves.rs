@@ -71,10 +71,20 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     if low > high { (1.0, 10.0) } else { (low / 1.5, high * 1.5) }
 }
 
+/// The part of the height that a legend takes, above all curves.
+fn legend_part(lines: usize) -> f64 {
+    const LINE: f64 = 21.0;
+    const FRAME: f64 = 16.0;
+    const PLOT: f64 = 420.0;
+    ((lines as f64 * LINE + FRAME) / PLOT).min(0.5)
+}
+
 /// The picture as SVG text.
 pub(crate) fn draw(curves: &Curves) -> Result<String, Box<dyn Error>> {
     let points = || curves.lines.iter().flat_map(|line| line.points.iter().copied());
-    let ((x_low, x_high), (y_low, y_high)) = (range(points().map(|(x, _)| x)), range(points().map(|(_, y)| y)));
+    let ((x_low, x_high), (y_low, y_top)) = (range(points().map(|(x, _)| x)), range(points().map(|(_, y)| y)));
+    let legend = legend_part(curves.lines.len());
+    let y_high = y_top * (y_top / y_low).powf(legend / (1.0 - legend));
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
