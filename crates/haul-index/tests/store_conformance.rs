@@ -32,7 +32,8 @@ impl Embedded {
 
     /// With segments so small that a story has many, and so few candidates in one pass that every search walks.
     fn small() -> Self {
-        let search = SearchSettings { tail_names: 2, fan: 2, one_pass: 0, stale_permille: 0, ..SearchSettings::default() };
+        let search =
+            SearchSettings { tail_names: 2, fan: 2, one_pass: 0, stale_permille: 0, ..SearchSettings::default() };
         Self { search, ..Self::new() }
     }
 }

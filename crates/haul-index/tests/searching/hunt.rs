@@ -235,10 +235,11 @@ fn a_search_costs_at_most_its_budget() {
     const WORK: u64 = 300;
     let files = Files::mixed(SHARES, 1_500, 9);
     let all_words = |word: &str| [word; 64].join(" ");
-    let hostile = ["a", "e", "te", "e s", "-a e", "type:file", "-type:link", "size:>0", "path:a", "-ext:q", "name:e -hash:0"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain([all_words("e"), all_words("te"), "x".repeat(250), "ab".repeat(60), "e ".repeat(20) + "size:>1"]);
+    let hostile =
+        ["a", "e", "te", "e s", "-a e", "type:file", "-type:link", "size:>0", "path:a", "-ext:q", "name:e -hash:0"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([all_words("e"), all_words("te"), "x".repeat(250), "ab".repeat(60), "e ".repeat(20) + "size:>1"]);
     let cut = runtime().block_on(async {
         let (_dir, store) = filled(&files, SearchSettings { work: WORK, ..SMALL }).await;
         let oracle = Oracle::new(&files, vec![true; SHARES]);
