@@ -35,7 +35,6 @@ pub(super) async fn run(
     let server = load.server_pid.context("memory is read from the server: --server-pid PID")?;
     outcome.parameter("turnovers", turnovers);
     let members = setting.peers.enter_all(0, load.peers).await.context("connecting")?;
-    let asker = setting.askers.enter(0).await?;
     let _renewals = Renewals::start(&members);
     let entries = setting.population.entries() as f64;
     let empty = Memory::of(server).context("the server's memory cannot be read")?.anonymous as f64;
@@ -63,6 +62,8 @@ pub(super) async fn run(
     outcome.samples("memory_after_each_turnover_bytes_per_entry", steady);
     outcome.samples("memory_anonymous_bytes_every_100_ms", samples);
     let last = setting.after(turnovers)?;
+    // Only now: nobody renewed its lease meanwhile.
+    let asker = setting.askers.enter(0).await?;
     register::check_all(&last, &asker, CHECKS, outcome).await
 }
 
