@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 const SCALE: &str = "binary(e2e) + binary(store_scale)";
 
 /// The targets of `fuzz/`, and how long each runs.
-const FUZZED: [&str; 3] = ["query", "page", "near"];
+const FUZZED: [&str; 2] = ["query", "page"];
 const FUZZ_SECONDS: u32 = 600;
 
 /// All tests: the suite as it is built while working, then the ones that only mean something at scale, optimized.
