@@ -63,6 +63,11 @@ impl BlobGeometry {
         };
         bytes / LEAF_BYTES
     }
+
+    /// Number of pieces; the last one may be short.
+    pub fn pieces(self) -> u64 {
+        self.leaves().div_ceil(self.piece_leaves())
+    }
 }
 
 /// A set of leaves of one blob, with a count.
@@ -120,6 +125,11 @@ impl LeafSet {
     /// Whether `leaf` is in the set; false beyond the end.
     pub fn contains(&self, leaf: u64) -> bool {
         leaf < self.len && self.words.get((leaf / 64) as usize).is_some_and(|word| word >> (leaf % 64) & 1 == 1)
+    }
+
+    /// The leaves from `first` up to the next multiple of 64, lowest bit first.
+    pub fn bits(&self, first: u64) -> u64 {
+        self.words.get((first / 64) as usize).map_or(0, |word| word >> (first % 64))
     }
 
     /// Adds a leaf; returns whether it was new. Beyond the end nothing happens.
@@ -209,6 +219,7 @@ mod tests {
             }
             prop_assert_eq!(set.count(), model.len() as u64);
             for from in 0..leaves {
+                prop_assert_eq!(set.bits(from) & 1 == 1, model.contains(&from));
                 prop_assert_eq!(set.next_missing(from), (from..leaves).find(|leaf| !model.contains(leaf)));
             }
             prop_assert_eq!(LeafSet::from_bytes(leaves, &set.to_bytes()), Some(set));

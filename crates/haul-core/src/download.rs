@@ -7,6 +7,7 @@
 
 mod assign;
 mod provider;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,7 @@ use core::time::Duration;
 
 use crate::blob::{BlobGeometry, LeafSet};
 use crate::ids::PeerId;
-use crate::limits::SHEET_LEAVES;
+use crate::limits::{LEAF_WAIT, SHEET_LEAVES};
 use crate::time::Moment;
 use crate::wire::peer::LeafRange;
 use provider::{Provider, ProviderState};
@@ -70,6 +71,8 @@ pub enum Action {
         provider: PeerId,
         /// Which leaves, in the order wanted.
         ranges: Vec<LeafRange>,
+        /// The provider is still getting them: they follow as it does.
+        wait: bool,
     },
     /// Read these leaves from the part file, verify them, report by [`Download::handle_local`].
     CheckLocal {
@@ -167,6 +170,8 @@ struct Request {
     wanted: Wanted,
     asked: Moment,
     answered: bool,
+    /// The provider may not hold the leaves yet.
+    waits: bool,
 }
 
 /// Who works on a leaf that is not verified yet.
@@ -190,6 +195,10 @@ pub struct Download {
     local_low: u64,
     /// Leaves from here on are not asked for yet (but for the last one).
     horizon: u64,
+    /// Pieces are taken in an order that spreads copies.
+    spread: bool,
+    plan: Option<spread::Plan>,
+    holders: Option<spread::Holders>,
     root_ready: bool,
     sheets: LeafSet,
     sheets_asked: BTreeMap<Option<u64>, RequestId>,
@@ -228,6 +237,9 @@ impl Download {
             low: 0,
             local_low: 0,
             horizon: leaves,
+            spread: false,
+            plan: None,
+            holders: None,
             root_ready: geometry.sheets() <= 1,
             sheets: LeafSet::new(geometry.sheets()),
             sheets_asked: BTreeMap::new(),
@@ -294,7 +306,7 @@ impl Download {
             _ => None,
         });
         let late = (!self.claims.is_empty() && self.somebody_is_idle()).then(|| self.now.after(LATE_CHECK));
-        stalls.chain(late).min()
+        stalls.chain(late).chain(self.plan_moment()).min()
     }
 
     /// Leaves from `horizon` on are not asked for, except the last one: bounds what an in-order reader has to keep.
@@ -355,7 +367,7 @@ impl Download {
     /// A leaf arrived; the answer says what to do with it.
     pub fn handle_arrival(&mut self, now: Moment, request: RequestId, leaf: u64) -> Arrival {
         self.now = now;
-        let Some(Request { provider, wanted: Wanted::Leaves(wanted), asked, answered }) =
+        let Some(Request { provider, wanted: Wanted::Leaves(wanted), asked, answered, waits }) =
             self.requests.get_mut(&request)
         else {
             self.discarded += 1;
@@ -367,7 +379,8 @@ impl Download {
             return Arrival::Discard;
         };
         wanted.remove(place);
-        let first = !core::mem::replace(answered, true);
+        // What the provider itself waited for says nothing about the way to it.
+        let first = !core::mem::replace(answered, true) && !*waits;
         let (provider, asked) = (*provider, *asked);
         let bytes = self.geometry.leaf_bytes(leaf) as u64;
         if let Some(known) = self.providers.get_mut(&provider) {
@@ -434,14 +447,14 @@ impl Download {
     pub fn handle_end(&mut self, now: Moment, request: RequestId, end: RequestEnd) {
         self.now = now;
         let Some(ended) = self.requests.get(&request) else { return };
-        let provider = ended.provider;
+        let (provider, waited) = (ended.provider, ended.waits);
         let incomplete = match &ended.wanted {
             Wanted::Sheet(_) => true,
             Wanted::Leaves(leaves) => !leaves.is_empty(),
         };
         self.forget_request(request);
         match end {
-            RequestEnd::Served if !incomplete => {}
+            RequestEnd::Served if !incomplete || waited => {}
             RequestEnd::Served | RequestEnd::Failed | RequestEnd::Busy => self.back_off(provider),
             RequestEnd::NotHeld | RequestEnd::Changed | RequestEnd::OtherSize => {
                 self.drop_provider(provider, ProviderState::Lost);
@@ -475,7 +488,10 @@ impl Download {
 
     fn stall_moment(&self, id: &PeerId, provider: &Provider) -> Moment {
         let unknown = if self.prover == Some(*id) { STALL_PROVER } else { STALL_UNKNOWN };
-        provider.stall_moment(unknown)
+        let waits = provider.requests.iter().all(|id| self.requests.get(id).is_some_and(|request| request.waits));
+        let moment = provider.stall_moment(unknown);
+        // It waits itself, and says so in time if nothing comes.
+        if waits { moment.max(provider.progress().after(LEAF_WAIT + STALL_PROVER)) } else { moment }
     }
 
     fn ban(&mut self, provider: PeerId, offence: Offence) {
@@ -598,6 +614,10 @@ impl Download {
 
     fn sheet_of(leaf: u64) -> u64 {
         leaf / SHEET_LEAVES
+    }
+
+    fn can_verify(&self, leaf: u64) -> bool {
+        self.geometry.sheets() == 0 || self.sheets.contains(Self::sheet_of(leaf))
     }
 
     fn somebody_is_idle(&self) -> bool {

@@ -126,6 +126,21 @@ pub const MATCHES_REMEMBERED: usize = 2_000;
 pub const SMALL_BLOBS: usize = 1_000;
 /// Ranges of leaves in one request for pieces.
 pub const PIECE_RANGES: usize = 64;
+/// Runs of pieces that one message tells of; further ones go into the next.
+pub const HAVE_RANGES: usize = 1_024;
+/// Runs of pieces that a plan wants of one source.
+pub const PLAN_RANGES: usize = 64;
+/// Peers that one member of a swarm gets from, and is told of: more connections bring nothing, as a few dozen of
+/// neighbours already make a well connected graph.
+pub const SWARM_SOURCES: usize = 64;
+/// Smallest blob for which a swarm is worth its messages.
+pub const SWARM_BYTES: u64 = 16 * 1024 * 1024;
+/// Swarms that one member takes part in: what it downloads at once, and what it has downloaded and goes on serving.
+pub const SWARMS_PER_MEMBER: usize = 1_000;
+/// How long a request for leaves that are still on their way waits for the next of them.
+pub const LEAF_WAIT: Duration = Duration::from_secs(10);
+/// How long a question for more leaves waits for one.
+pub const BITFIELD_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a peer counts as online without a renewal.
 pub const LEASE: Duration = Duration::from_secs(90);

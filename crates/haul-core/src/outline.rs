@@ -191,6 +191,15 @@ impl OutlineCheck {
         fits
     }
 
+    /// The values of a checked sheet, or of the checked root sheet; none while it is not known.
+    pub fn values(&self, sheet: Option<u64>) -> Option<&[ChainingValue]> {
+        let known = match sheet {
+            None => &self.root_sheet,
+            Some(sheet) => self.sheets.get(usize::try_from(sheet).ok()?)?.as_ref()?,
+        };
+        (!known.is_empty()).then_some(known)
+    }
+
     /// The complete outline, once every sheet is known.
     pub fn outline(&self) -> Option<Outline> {
         let sheets: Option<Vec<&[ChainingValue]>> = self.sheets.iter().map(Option::as_deref).collect();

@@ -16,8 +16,9 @@ use haul_core::path::SharePath;
 use haul_core::time::Timestamp;
 use haul_core::trust::Role;
 use haul_core::wire::index::{
-    BlobPlaces, Hello, Hit, HitKind, Hits, IndexAnswer, IndexPush, IndexRequest, Listing, Located, LocatedBlob,
-    LookupKeys, Membership, PeerCard, Place, Providers, Refusal, Renewed, Stats, Welcome,
+    BlobPlaces, Hello, Hit, HitKind, Hits, IndexAnswer, IndexPush, IndexRequest, Joined, Listing, Located, LocatedBlob,
+    LookupKeys, Membership, PeerCard, PieceRange, Place, PlannedSource, Providers, Received, Refusal, Renewed, Stats,
+    SwarmPeer, Welcome,
 };
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
 use haul_core::wire::{ByteString, Label, List, decode, encode, encode_to};
@@ -103,6 +104,13 @@ fn index_requests() -> Vec<IndexRequest> {
         IndexRequest::Unwatch { watch: 300 },
         IndexRequest::Locate { blobs: List::new(vec![blob()]), max: 64, away: true },
         IndexRequest::Cards { numbers: List::new(vec![0, 300]) },
+        IndexRequest::Join { blob: blob(), size: 1 << 28, pieces: List::new(vec![PieceRange { first: 3, count: 1 }]) },
+        IndexRequest::Have {
+            blob: blob(),
+            pieces: List::new(vec![PieceRange { first: 0, count: 300 }]),
+            received: List::new(vec![Received { from: key(2), bytes: 70_000, busy_ms: 150 }]),
+        },
+        IndexRequest::Depart { blob: blob() },
     ]
 }
 
@@ -229,6 +237,9 @@ fn index_answers() -> Vec<IndexAnswer> {
         coverage_permille: 999,
     }));
     answers.push(IndexAnswer::Cards { cards: vec![Some(card()), None] });
+    let peers = vec![SwarmPeer { card: card(), complete: true }];
+    answers.push(IndexAnswer::Joined(Joined { groups: groups(), peers }));
+    answers.extend([IndexAnswer::Noted, IndexAnswer::Departed]);
     answers
 }
 
@@ -237,6 +248,15 @@ fn index_pushes() -> Vec<IndexPush> {
         IndexPush::Revoked { time: Timestamp(3), revoked: vec![(key(9), 4)] },
         IndexPush::Match { watch: 300, hits: hits().hits, missed: false },
         IndexPush::Match { watch: 300, hits: vec![], missed: true },
+        IndexPush::Providers { blob: blob(), peers: vec![SwarmPeer { card: card(), complete: false }] },
+        IndexPush::Plan {
+            blob: blob(),
+            lease_ms: 5_000,
+            sources: List::new(vec![PlannedSource {
+                from: key(2),
+                pieces: List::new(vec![PieceRange { first: 300, count: 2 }]),
+            }]),
+        },
     ]
 }
 
@@ -244,9 +264,9 @@ fn peer_requests() -> Vec<PeerRequest> {
     vec![
         PeerRequest::Grant { grant: bytes("grant"), index_certificate: bytes("index") },
         PeerRequest::Outline { blob: blob(), sheet: Some(1) },
-        PeerRequest::Pieces { blob: blob(), ranges: List::new(vec![LeafRange { first: 0, count: 300 }]) },
+        PeerRequest::Pieces { blob: blob(), ranges: List::new(vec![LeafRange { first: 0, count: 300 }]), wait: true },
         PeerRequest::Blobs { blobs: List::new(vec![blob()]) },
-        PeerRequest::Bitfield { blob: blob() },
+        PeerRequest::Bitfield { blob: blob(), beyond: Some(300) },
         PeerRequest::List { share: label("docs"), path: path("a"), recursive: false, cursor: Some(bytes("c")) },
     ]
 }

@@ -11,6 +11,7 @@
 //! | [`presence`] | who is online, from where |
 //! | [`admission`] | what one peer may take at the expense of others |
 //! | [`watches`] | standing searches: who is told of which new entries |
+//! | [`swarms`] | who downloads what, so that they find each other |
 //! | [`store`] | what an index keeps, in domain verbs, and its embedded implementation |
 //! | [`members`] | who belongs to the network: members, names, tickets, removals |
 //! | [`authority`] | the keys of network and index, and what they sign |
@@ -25,6 +26,7 @@ pub mod server;
 pub mod session;
 pub mod state;
 pub mod store;
+pub mod swarms;
 pub mod watches;
 pub mod web;
 

@@ -9,6 +9,7 @@ mod answers;
 mod at_once;
 mod greeting;
 mod registration;
+mod swarming;
 mod watching;
 
 use std::collections::{HashMap, VecDeque};
@@ -35,6 +36,7 @@ use crate::state::IndexState;
 use crate::store::{Asker, IndexStore};
 use at_once::AtOnce;
 use registration::Registration;
+use swarming::Swarming;
 use watching::Watching;
 
 /// A connection whose handshake is done.
@@ -123,6 +125,7 @@ pub(crate) struct Session<S> {
     connection: Connection,
     registration: Registration,
     watching: Watching,
+    swarming: Swarming,
     /// For questions whose answers may be large: no more of these are made than can wait to be written.
     large_answers: Semaphore,
 }
@@ -205,6 +208,11 @@ impl<S: IndexStore> Work<S> {
             self.answer(inbound, answer);
             return;
         }
+        if swarming::is_about_swarms(&request)
+            && let Some(delivery) = swarming::delivery(&self.session)
+        {
+            self.jobs.push(delivery);
+        }
         match self.session.registration.lane(&request) {
             None => {
                 let session = Arc::clone(&self.session);
@@ -256,6 +264,7 @@ impl<S: IndexStore> Work<S> {
     async fn finish(mut self, stop: &CancellationToken, opened_as: &OpenedAs) {
         self.lanes.clear();
         self.session.watching.end();
+        self.session.swarming.end();
         let session = Arc::clone(&self.session);
         let id = opened_as.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let leave = async {

@@ -18,6 +18,7 @@ use crate::authority::Authority;
 use crate::members::Members;
 use crate::presence::{Arrival, Presence};
 use crate::store::{IndexStore, StoreError};
+use crate::swarms::Swarms;
 use crate::watches::Watches;
 
 /// Peers whose presence may change at the same moment; others wait for each other by chance of their keys.
@@ -54,6 +55,8 @@ pub struct IndexState<S> {
     pub admission: Arc<Admission>,
     /// Standing searches.
     pub watches: Arc<Watches>,
+    /// Who downloads what.
+    pub swarms: Arc<Swarms>,
     /// Counts since the start.
     pub counters: Counters,
     /// When it started.
@@ -67,9 +70,9 @@ impl<S: IndexStore> IndexState<S> {
     pub fn new(authority: Arc<Authority>, members: Members, store: S, presence: Presence) -> Self {
         let presence_locks = (0..PRESENCE_LOCKS).map(|_| Mutex::new(())).collect();
         let started = clock::boot_now();
-        let (watches, counters) = (Arc::default(), Counters::default());
+        let (watches, swarms, counters) = (Arc::default(), Arc::default(), Counters::default());
         let admission = Arc::default();
-        Self { authority, members, store, presence, admission, watches, counters, started, presence_locks }
+        Self { authority, members, store, presence, admission, watches, swarms, counters, started, presence_locks }
     }
 
     /// A member's session opens: it is present from now on, and its older connection ends.

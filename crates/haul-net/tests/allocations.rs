@@ -105,9 +105,9 @@ fn peer_requests() -> Vec<Vec<u8>> {
     [
         PeerRequest::Grant { grant: text(1_000), index_certificate: text(1_000) },
         PeerRequest::Outline { blob, sheet: Some(1) },
-        PeerRequest::Pieces { blob, ranges: List::new(vec![range; limits::PIECE_RANGES]) },
+        PeerRequest::Pieces { blob, ranges: List::new(vec![range; limits::PIECE_RANGES]), wait: true },
         PeerRequest::Blobs { blobs: List::new(vec![blob; limits::SMALL_BLOBS]) },
-        PeerRequest::Bitfield { blob },
+        PeerRequest::Bitfield { blob, beyond: None },
         PeerRequest::List { share: label(), path, recursive: true, cursor: Some(text(100)) },
     ]
     .iter()

@@ -1,6 +1,7 @@
 //! A peer: shares folders, serves ranges of files, downloads from many peers at once, and keeps a session with the index.
 //!
-//! Modules point down this list: daemon -> api, web -> link, fetch, serve, register -> share, files -> config.
+//! Modules point down this list: daemon -> api, web -> link, fetch, serve, register -> share, files ->
+//! partial, swarm, config.
 
 pub mod api;
 pub mod config;
@@ -8,9 +9,11 @@ pub mod daemon;
 pub mod fetch;
 pub mod files;
 pub mod link;
+pub mod partial;
 pub mod register;
 pub mod serve;
 pub mod share;
+pub mod swarm;
 pub mod text;
 pub mod transfers;
 pub mod web;

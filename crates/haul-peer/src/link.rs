@@ -14,6 +14,7 @@ mod hold;
 pub mod membership;
 pub mod session;
 pub mod standing;
+mod swarms;
 mod watches;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use haul_core::ids::{BlobId, NetworkId, PeerId};
 use haul_core::time::Timestamp;
 use haul_core::trust::Ticket;
-use haul_core::wire::index::{IndexAnswer, IndexRequest, PeerCard, Refusal};
+use haul_core::wire::index::{IndexAnswer, IndexRequest, PeerCard, PieceRange, Refusal, SwarmPeer};
 use haul_core::wire::{Label, List};
 use haul_net::identity::SecretKey;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -31,6 +32,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::share::Shares;
+use crate::swarm::{Seat, SwarmNews};
 pub use membership::{Membership, MembershipError};
 pub use session::{AttemptError, MemoryIndex, Session, refusal_words};
 pub use standing::Standing;
@@ -153,6 +155,7 @@ struct Shared {
     nudge: Notify,
     index_addresses: Vec<String>,
     watches: Arc<watches::Watches>,
+    swarms: Arc<swarms::Swarms>,
     /// The last time that the index asked to wait for.
     waits: watch::Sender<Duration>,
 }
@@ -192,6 +195,7 @@ pub fn start(
         waits: watch::Sender::default(),
         index_addresses: settings.index_addresses.clone(),
         watches: Arc::default(),
+        swarms: Arc::default(),
     });
     let task = tokio::spawn(hold::Keeper::new(settings, shared.clone(), receiver, shutdown).run());
     Ok((IndexLink { shared }, task))
@@ -272,6 +276,21 @@ impl IndexLink {
     pub async fn start_watch(&self, query: String) -> Result<WatchStream, LinkError> {
         self.session().await?;
         Ok(self.shared.watches.start(query))
+    }
+
+    /// A place in the swarm of a blob of this size, of which these pieces are here; none if another download has it. It
+    /// needs no session: it is taken as soon as there is one.
+    pub fn join_swarm(&self, blob: BlobId, size: u64, pieces: &[PieceRange]) -> Option<Seat> {
+        self.shared.swarms.join(blob, size, pieces)
+    }
+
+    /// Who takes part in the swarm of a blob; none if it cannot be known now.
+    pub async fn swarm_of(&self, blob: BlobId, size: u64) -> Option<Vec<SwarmPeer>> {
+        let mut seat = self.join_swarm(blob, size, &[])?;
+        match tokio::time::timeout(PATIENCE, seat.news.recv()).await.ok()?? {
+            SwarmNews::Peers(peers) => Some(peers),
+            SwarmNews::Joined { .. } | SwarmNews::Alone | SwarmNews::Plan { .. } => None,
+        }
     }
 
     /// The open session, or why there is none.

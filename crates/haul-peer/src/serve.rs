@@ -150,7 +150,13 @@ impl Server {
         let streamed = matches!(asked, PeerRequest::Pieces { .. } | PeerRequest::Blobs { .. });
         let _room = if streamed { streams.acquire().await.ok() } else { None };
         match asked {
-            PeerRequest::Pieces { blob, ranges } => pieces::send(&self.shares, blob, &ranges, groups, request).await,
+            PeerRequest::Pieces { blob, ranges, wait } => {
+                pieces::send(&self.shares, blob, &ranges, wait, groups, request).await;
+            }
+            PeerRequest::Bitfield { blob, beyond } => {
+                let answer = answers::bitfield(&self.shares, &blob, beyond, groups).await;
+                let _ = request.answer(&answer).await;
+            }
             PeerRequest::Blobs { blobs } => pieces::send_small(&self.shares, &blobs, groups, request).await,
             other => {
                 let answer = answers::answer(&self.shares, other, groups).await;

@@ -33,6 +33,8 @@ use haul_core::wire::index::Listing;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::partial::{Partials, visible};
+use crate::swarm::SwarmSeat;
 use cache::HashCache;
 pub(crate) use folder::{Folder, Overview};
 pub(crate) use manifest::Key as ManifestKey;
@@ -308,10 +310,27 @@ impl LocalFile {
 const OUTLINES_KEPT: usize = 32;
 
 /// A finished download, served from its place.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Offer {
     file: LocalFile,
     outline: Arc<Outline>,
+    /// Who may have it; none keeps it for this machine.
+    groups: Option<Vec<Label>>,
+    /// Kept for as long as it is served.
+    _seat: Option<Box<dyn SwarmSeat>>,
+}
+
+/// A finished download to serve on.
+#[derive(Debug)]
+pub struct Download {
+    /// What it is.
+    pub blob: BlobId,
+    /// Its outline; empty for a blob of one leaf.
+    pub outline: Outline,
+    /// Who may have it, as the index says: no groups mean everyone. Without its word the file is for this machine only.
+    pub groups: Option<Vec<Label>>,
+    /// Its place in the swarm, if it has one.
+    pub seat: Option<Box<dyn SwarmSeat>>,
 }
 
 /// Everything that this peer shares.
@@ -323,6 +342,7 @@ pub struct Shares {
     /// Held while the list of shares changes.
     listing: Mutex<()>,
     offers: RwLock<HashMap<BlobId, Offer>>,
+    partials: Arc<Partials>,
     outlines: Mutex<VecDeque<(BlobId, Arc<Outline>)>>,
     agenda: Agenda,
     changed: watch::Sender<u64>,
@@ -380,6 +400,7 @@ impl Shares {
             folders: RwLock::new(folders),
             listing: Mutex::new(()),
             offers: RwLock::default(),
+            partials: Arc::default(),
             outlines: Mutex::default(),
             agenda: Agenda::default(),
             changed,
@@ -450,12 +471,14 @@ impl Shares {
         self.named(name).map(|folder| folder.skipped()).unwrap_or_default()
     }
 
-    /// A file here with this content, in a share that everyone sees.
+    /// A file here with this content, for this machine's own use: a finished download, or one in a share that everyone
+    /// sees.
     pub fn locate(&self, blob: &BlobId) -> Option<LocalFile> {
-        self.locate_for(blob, &[])
+        let downloaded = || self.offers.read().expect("no panic while held").get(blob).map(|offer| offer.file.clone());
+        self.locate_for(blob, &[]).or_else(downloaded)
     }
 
-    /// A file here with this content, in a share that a member of these groups sees.
+    /// A file here with this content that a member of these groups may have.
     pub fn locate_for(&self, blob: &BlobId, groups: &[Label]) -> Option<LocalFile> {
         let shared = self.folders().into_iter().find_map(|folder| {
             if !visible(&folder.record.groups, groups) {
@@ -470,7 +493,8 @@ impl Shares {
         });
         shared.or_else(|| {
             let offers = self.offers.read().expect("no panic while held");
-            offers.get(blob).map(|offer| offer.file.clone()).filter(|file| visible(&file.groups, groups))
+            let offer = offers.get(blob)?;
+            offer.groups.as_ref().is_some_and(|shared_with| visible(shared_with, groups)).then(|| offer.file.clone())
         })
     }
 
@@ -610,8 +634,9 @@ impl Shares {
 
     /// Serves a finished download from its place until this process ends or the file changes. The hash is remembered
     /// too, so that a share which holds the file need not read it again.
-    pub fn offer_download(&self, path: &Path, blob: BlobId, outline: Outline) -> Result<(), OpenError> {
+    pub fn offer_download(&self, path: &Path, download: Download) -> Result<(), OpenError> {
         use std::os::unix::ffi::OsStrExt;
+        let Download { blob, outline, groups, seat } = download;
         let path = std::fs::canonicalize(path).map_err(|_| OpenError::Gone)?;
         let (Some(root), Some(name)) = (path.parent(), path.file_name()) else { return Err(OpenError::Gone) };
         let name = SharePath::new(name.as_bytes()).map_err(|_| OpenError::Gone)?;
@@ -633,9 +658,14 @@ impl Shares {
         let executable = stat.st_mode & 0o100 != 0;
         let root = root.to_path_buf();
         let file = LocalFile { blob, share: None, groups: Vec::new(), root, path: name, executable, stamp };
-        let offer = Offer { file, outline: Arc::new(outline) };
+        let offer = Offer { file, outline: Arc::new(outline), groups, _seat: seat };
         self.offers.write().expect("no panic while held").insert(blob, offer);
         Ok(())
+    }
+
+    /// Blobs on their way here.
+    pub(crate) fn partials(&self) -> &Arc<Partials> {
+        &self.partials
     }
 
     /// Counts up whenever a share was added, removed or changed.
@@ -673,11 +703,6 @@ impl Shares {
     fn seed(&self) -> u64 {
         getrandom::u64().unwrap_or_else(|_| (self.clock)() as u64)
     }
-}
-
-/// Whether somebody in these groups sees something for those groups; none means everyone.
-fn visible(shared_with: &[Label], groups: &[Label]) -> bool {
-    shared_with.is_empty() || shared_with.iter().any(|group| groups.contains(group))
 }
 
 fn local_file(folder: &Folder, key: &Key, file: &FileItem, blob: BlobId) -> Option<LocalFile> {

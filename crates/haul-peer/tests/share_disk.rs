@@ -14,7 +14,7 @@ use haul_core::ids::BlobId;
 use haul_core::manifest::{Change, EntryKind, Page};
 use haul_core::path::SharePath;
 use haul_core::wire::Label;
-use haul_peer::share::{AddError, ListError, NewShare, OpenError, Risk, ShareSettings, ShareState, Shares};
+use haul_peer::share::{AddError, Download, ListError, NewShare, OpenError, Risk, ShareSettings, ShareState, Shares};
 use tempfile::TempDir;
 
 const LEAF: usize = 64 * 1024;
@@ -489,9 +489,11 @@ fn a_finished_download_is_served_from_its_place() {
     let mut builder = haul_core::outline::OutlineBuilder::new();
     bytes.chunks(LEAF).for_each(|leaf| builder.push(leaf));
     let (blob, outline) = builder.finish();
-    shares.offer_download(&file, blob, outline.clone()).unwrap();
+    let download = Download { blob, outline: outline.clone(), groups: None, seat: None };
+    shares.offer_download(&file, download).unwrap();
     let located = shares.locate(&blob).unwrap();
     assert_eq!(located.share, None);
+    assert_eq!(shares.locate_for(&blob, &[]), None, "nobody has said who may have it");
     shares.open_file(&located).unwrap();
     assert_eq!(*shares.outline(&blob).unwrap(), outline);
     // A share that holds it need not read it.

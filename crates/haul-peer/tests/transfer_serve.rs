@@ -123,7 +123,8 @@ async fn nothing_is_told_without_a_grant() {
     let bytes = content(100);
     let served = serve(&[("a", bytes.clone())]);
     let connection = served.connect();
-    let answer: PeerAnswer = connection.request(&PeerRequest::Bitfield { blob: blob_of(&bytes).0 }).await.unwrap();
+    let answer: PeerAnswer =
+        connection.request(&PeerRequest::Bitfield { blob: blob_of(&bytes).0, beyond: None }).await.unwrap();
     assert!(matches!(answer, PeerAnswer::NotGranted { .. }), "{answer:?}");
     connection.closed().await;
 }
@@ -143,7 +144,9 @@ async fn a_share_of_a_group_is_neither_listed_nor_served_to_others() {
     let list = PeerRequest::List { share, path: SharePath::default(), recursive: true, cursor: None };
     let blob = blob_of(&bytes).0;
     let others = served.granted().await;
-    for request in [list.clone(), PeerRequest::Bitfield { blob }, PeerRequest::Outline { blob, sheet: None }] {
+    for request in
+        [list.clone(), PeerRequest::Bitfield { blob, beyond: None }, PeerRequest::Outline { blob, sheet: None }]
+    {
         assert_eq!(others.request::<_, PeerAnswer>(&request).await.unwrap(), PeerAnswer::NotHeld, "{request:?}");
     }
     let member = served.connect();
@@ -151,7 +154,7 @@ async fn a_share_of_a_group_is_neither_listed_nor_served_to_others() {
     assert_eq!(show(&member, paper).await, PeerAnswer::Granted);
     let PeerAnswer::Listing(listing) = member.request(&list).await.unwrap() else { panic!("no listing") };
     assert!(!listing.page.is_empty());
-    let answer: PeerAnswer = member.request(&PeerRequest::Bitfield { blob }).await.unwrap();
+    let answer: PeerAnswer = member.request(&PeerRequest::Bitfield { blob, beyond: None }).await.unwrap();
     assert_eq!(answer, PeerAnswer::Bitfield { size: 100, leaves: None });
 }
 
@@ -163,7 +166,7 @@ async fn a_member_that_takes_nothing_holds_a_few_streams_only() {
     let connections = [served.granted().await, served.granted().await];
     let count = bytes.len().div_ceil(LEAF_BYTES as usize) as u64;
     let ranges = List::new(vec![LeafRange { first: 0, count }]);
-    let request = PeerRequest::Pieces { blob: blob_of(&bytes).0, ranges };
+    let request = PeerRequest::Pieces { blob: blob_of(&bytes).0, ranges, wait: false };
     let mut held = Vec::new();
     for number in 0..STREAMS_PER_MEMBER {
         let mut stream = connections[number % 2].open_stream(&request).await.unwrap();
@@ -173,7 +176,7 @@ async fn a_member_that_takes_nothing_holds_a_few_streams_only() {
     let mut next = connections[0].open_stream(&request).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(300), next.next()).await.is_err(), "one more was served");
     // Questions are answered all the same, and the end of one stream lets the next begin.
-    let bitfield = PeerRequest::Bitfield { blob: blob_of(&bytes).0 };
+    let bitfield = PeerRequest::Bitfield { blob: blob_of(&bytes).0, beyond: None };
     assert!(matches!(connections[1].request(&bitfield).await.unwrap(), PeerAnswer::Bitfield { .. }));
     held.pop();
     assert!(matches!(next.next().await.unwrap(), StreamItem::Data { index: 0, .. }));
@@ -184,7 +187,7 @@ async fn a_grant_that_is_revoked_ends_the_connection() {
     let bytes = content(100);
     let served = serve(&[("a", bytes.clone())]);
     let connection = served.granted().await;
-    let request = PeerRequest::Bitfield { blob: blob_of(&bytes).0 };
+    let request = PeerRequest::Bitfield { blob: blob_of(&bytes).0, beyond: None };
     assert_eq!(
         connection.request::<_, PeerAnswer>(&request).await.unwrap(),
         PeerAnswer::Bitfield { size: 100, leaves: None }
@@ -228,7 +231,7 @@ async fn answers_what_is_there_and_nothing_else() {
     assert_eq!((size, values.0), (large.len() as u64, outline.to_bytes()));
     let beyond = ask(PeerRequest::Outline { blob, sheet: Some(1) }).await;
     assert!(matches!(beyond, PeerAnswer::Outline { values, .. } if values.is_empty()));
-    assert_eq!(ask(PeerRequest::Bitfield { blob: BlobId::new([7; 32]) }).await, PeerAnswer::NotHeld);
+    assert_eq!(ask(PeerRequest::Bitfield { blob: BlobId::new([7; 32]), beyond: None }).await, PeerAnswer::NotHeld);
     let list = |share: &str, path: &[u8]| PeerRequest::List {
         share: Label::new(share).unwrap(),
         path: SharePath::new(path).unwrap(),
@@ -238,7 +241,7 @@ async fn answers_what_is_there_and_nothing_else() {
     assert_eq!(ask(list("other", b"")).await, PeerAnswer::NotHeld);
     assert!(matches!(ask(list("lab", b"")).await, PeerAnswer::Listing(_)));
 
-    let pieces = |ranges: Vec<LeafRange>| PeerRequest::Pieces { blob, ranges: List::new(ranges) };
+    let pieces = |ranges: Vec<LeafRange>| PeerRequest::Pieces { blob, ranges: List::new(ranges), wait: false };
     for bad in [
         LeafRange { first: 0, count: 0 },
         LeafRange { first: 4, count: 1 },
@@ -274,7 +277,7 @@ async fn a_file_that_changes_is_never_mixed() {
     let connection = served.granted().await;
     let (blob, _) = blob_of(&bytes);
     let ranges = List::new(vec![LeafRange { first: 0, count: 200 }]);
-    let mut stream = connection.open_stream(&PeerRequest::Pieces { blob, ranges }).await.unwrap();
+    let mut stream = connection.open_stream(&PeerRequest::Pieces { blob, ranges, wait: false }).await.unwrap();
     let mut got = 0;
     let end = loop {
         match stream.next().await.unwrap() {
@@ -294,7 +297,11 @@ async fn a_file_that_changes_is_never_mixed() {
     assert!(got < 200);
     assert!(served.shares.locate(&blob).is_none(), "withdrawn at once");
     let mut stream = connection
-        .open_stream(&PeerRequest::Pieces { blob, ranges: List::new(vec![LeafRange { first: 0, count: 1 }]) })
+        .open_stream(&PeerRequest::Pieces {
+            blob,
+            ranges: List::new(vec![LeafRange { first: 0, count: 1 }]),
+            wait: false,
+        })
         .await
         .unwrap();
     assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)));

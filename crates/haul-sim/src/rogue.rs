@@ -209,8 +209,8 @@ impl Content {
                 };
                 PeerAnswer::Outline { size, values: ByteString(values) }
             }
-            PeerRequest::Bitfield { blob } if blob == self.id => PeerAnswer::Bitfield { size, leaves: None },
-            PeerRequest::Pieces { blob, ranges } if blob == self.id => {
+            PeerRequest::Bitfield { blob, .. } if blob == self.id => PeerAnswer::Bitfield { size, leaves: None },
+            PeerRequest::Pieces { blob, ranges, .. } if blob == self.id => {
                 let stream = request.into_stream();
                 for leaf in ranges.iter().flat_map(|range| range.first..range.first.saturating_add(range.count)) {
                     stream.send(leaf, self.leaf(leaf).await?).await.ok()?;

@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::provider::{Provider, ProviderState};
-use super::{Action, Download, Request, RequestId, Starvation, Wanted, ranges};
+use super::spread::WAITING_LEAVES;
+use super::{Action, Download, Have, Request, RequestId, Starvation, Wanted, ranges};
 use crate::ids::PeerId;
 use crate::limits::{PIECE_RANGES, SHEET_LEAVES};
 
@@ -46,6 +47,7 @@ impl Download {
         for id in ready.iter().cycle().skip(first).take(ready.len()) {
             while self.assign_one(*id) {}
         }
+        self.note_plan_done();
         self.note_starvation();
     }
 
@@ -69,7 +71,7 @@ impl Download {
         self.prover = able.get(chosen).copied();
     }
 
-    fn random_below(&mut self, count: usize) -> usize {
+    pub(super) fn random_below(&mut self, count: usize) -> usize {
         // xorshift64: ties need no better randomness.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -87,18 +89,42 @@ impl Download {
             self.request_sheet(id, sheet);
             return true;
         }
+        if self.size_is_proven() && !self.acts_alone() {
+            return self.assign_planned(id);
+        }
+        let Some(provider) = self.providers.get(&id) else { return false };
         if provider.open_leaves >= provider.window {
             return false;
         }
         let unit = self.unit(provider);
-        let mut leaves = self.free_leaves(provider, unit);
+        // The last leaf proves the size, so it comes first in any order.
+        let mut leaves = if self.spread && self.size_is_proven() {
+            self.rarest_leaves(id, unit)
+        } else {
+            self.free_leaves(provider, unit)
+        };
+        let Some(provider) = self.providers.get(&id) else { return false };
         if leaves.is_empty() && !provider.is_busy() {
             leaves = self.late_leaves(id, provider, unit);
         }
         if leaves.is_empty() {
             return false;
         }
-        self.request_leaves(id, leaves);
+        self.request_leaves(id, leaves, false);
+        true
+    }
+
+    /// Makes one request that the plan wants of this provider.
+    fn assign_planned(&mut self, id: PeerId) -> bool {
+        let Some(provider) = self.providers.get(&id) else { return false };
+        let waits = provider.have != Have::All;
+        let window = if waits { WAITING_LEAVES } else { provider.window };
+        let room = window.saturating_sub(provider.open_leaves);
+        let leaves = self.planned_leaves(id, room.min(window.div_ceil(2)));
+        if leaves.is_empty() {
+            return false;
+        }
+        self.request_leaves(id, leaves, waits);
         true
     }
 
@@ -120,7 +146,7 @@ impl Download {
 
     /// The sheet that is wanted next, if this provider could help with it; the inner none is the root sheet.
     #[allow(clippy::option_option, reason = "the wire names the root sheet so")]
-    fn next_sheet(&self, have: &super::Have) -> Option<Option<u64>> {
+    fn next_sheet(&self, have: &Have) -> Option<Option<u64>> {
         if self.geometry.sheets() == 0 {
             return None;
         }
@@ -137,7 +163,8 @@ impl Download {
             let mut leaves = self.geometry.sheet_leaves(*sheet);
             !known && leaves.any(|leaf| have.contains(leaf) && !self.verified.contains(leaf))
         };
-        (first..=last.min(first + SHEETS_AHEAD)).find(wanted).map(Some)
+        let ahead = if self.spread { self.geometry.sheets() } else { SHEETS_AHEAD };
+        (first..=last.min(first + ahead)).find(wanted).map(Some)
     }
 
     /// The sheet of the first leaf that is not verified and below the horizon.
@@ -151,8 +178,7 @@ impl Download {
         let mut leaves = Vec::new();
         let mut runs = 0;
         let last = self.geometry.leaves() - 1;
-        let can_verify = |leaf| self.geometry.sheets() == 0 || self.sheets.contains(Self::sheet_of(leaf));
-        if !self.taken.contains(last) && can_verify(last) && provider.have.contains(last) {
+        if !self.taken.contains(last) && self.can_verify(last) && provider.have.contains(last) {
             leaves.push(last);
             runs = 1;
         }
@@ -164,7 +190,7 @@ impl Download {
                 break;
             }
             from = leaf + 1;
-            if !can_verify(leaf) {
+            if !self.can_verify(leaf) {
                 from = (Self::sheet_of(leaf) + 1) * SHEET_LEAVES;
                 continue;
             }
@@ -222,7 +248,7 @@ impl Download {
         if let Some(known) = self.providers.get_mut(&provider) {
             known.request_made(self.now, id, leaves);
         }
-        self.requests.insert(id, Request { provider, wanted, asked: self.now, answered: false });
+        self.requests.insert(id, Request { provider, wanted, asked: self.now, answered: false, waits: false });
         id
     }
 
@@ -232,22 +258,22 @@ impl Download {
         self.actions.push_back(Action::RequestSheet { request, provider, sheet });
     }
 
-    fn request_leaves(&mut self, provider: PeerId, leaves: Vec<u64>) {
+    fn request_leaves(&mut self, provider: PeerId, leaves: Vec<u64>, wait: bool) {
         let runs = ranges(&leaves);
         let request = self.new_request(provider, Wanted::Leaves(VecDeque::from(leaves.clone())));
+        if let Some(request) = self.requests.get_mut(&request) {
+            request.waits = wait;
+        }
         for leaf in leaves {
             self.taken.insert(leaf);
             self.claims.entry(leaf).or_default().requests.push(request);
         }
-        self.actions.push_back(Action::RequestLeaves { request, provider, ranges: runs });
+        self.actions.push_back(Action::RequestLeaves { request, provider, ranges: runs, wait });
     }
 
     fn note_starvation(&mut self) {
-        let starved = if self.finished || !self.requests.is_empty() || !self.claims.is_empty() {
-            None
-        } else {
-            self.starvation()
-        };
+        let busy = !self.requests.is_empty() || !self.claims.is_empty();
+        let starved = if self.finished || busy || !self.acts_alone() { None } else { self.starvation() };
         if starved != self.starved
             && let Some(reason) = starved
         {

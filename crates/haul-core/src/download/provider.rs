@@ -153,6 +153,11 @@ impl Provider {
         self.delay.unwrap_or_default() + Duration::from_millis(transfer)
     }
 
+    /// When something came last, or was asked for after idle time.
+    pub(super) fn progress(&self) -> Moment {
+        self.progress
+    }
+
     /// Time since anything came.
     pub(super) fn silence(&self, now: Moment) -> Duration {
         now.since(self.progress)

@@ -98,7 +98,7 @@ impl World {
         while let Some(action) = self.machine.poll_action() {
             match action {
                 Action::RequestSheet { request, provider, .. } => self.ask(request, provider, &[]),
-                Action::RequestLeaves { request, provider, ranges } => {
+                Action::RequestLeaves { request, provider, ranges, .. } => {
                     assert!(!ranges.is_empty() && ranges.len() <= crate::limits::PIECE_RANGES, "seed {}", self.seed);
                     let leaves: Vec<u64> =
                         ranges.iter().flat_map(|range| range.first..range.first + range.count).collect();
@@ -468,7 +468,7 @@ fn the_last_leaf_is_asked_for_first_and_only_of_the_prover() {
     let Some(Action::RequestSheet { request, provider, sheet: Some(0) }) = machine.poll_action() else { panic!() };
     assert_eq!(machine.poll_action(), None);
     machine.handle_sheet(Moment(2), request, true);
-    let Some(Action::RequestLeaves { request, provider: same, ranges }) = machine.poll_action() else { panic!() };
+    let Some(Action::RequestLeaves { request, provider: same, ranges, .. }) = machine.poll_action() else { panic!() };
     assert_eq!((same, ranges[0].first), (provider, 39));
     while let Some(action) = machine.poll_action() {
         assert!(matches!(action, Action::RequestLeaves { provider: other, .. } if other == provider), "{action:?}");
@@ -495,4 +495,114 @@ fn a_reader_in_order_bounds_what_is_asked_for() {
         asked.extend(ranges.iter().flat_map(|range| range.first..range.first + range.count));
     }
     assert_eq!(asked, (0..8).chain([999]).collect());
+}
+
+/// A machine past its proof, with a provider of everything that was asked for the sheet.
+fn proven(leaves: u64, seed: u64) -> (Download, RequestId) {
+    let geometry = BlobGeometry::new(leaves * LEAF_BYTES).unwrap();
+    let mut verified = LeafSet::new(leaves);
+    verified.insert(leaves - 1);
+    let mut machine = Download::new(geometry, verified, &LeafSet::new(leaves), seed);
+    machine.set_spread(Moment(0), true);
+    machine.handle_provider(Moment(0), peer(1), Have::All);
+    let sheet = core::iter::from_fn(|| machine.poll_action()).find_map(|action| match action {
+        Action::RequestSheet { request, .. } => Some(request),
+        _ => None,
+    });
+    (machine, sheet.unwrap())
+}
+
+fn held(leaves: u64, runs: &[core::ops::Range<u64>]) -> Have {
+    let mut set = LeafSet::new(leaves);
+    for leaf in runs.iter().cloned().flatten() {
+        set.insert(leaf);
+    }
+    Have::Leaves(set)
+}
+
+/// What is asked of whom: provider, leaves, whether it waits.
+fn asked(machine: &mut Download) -> Vec<(RequestId, PeerId, Vec<u64>, bool)> {
+    let mut all = Vec::new();
+    while let Some(action) = machine.poll_action() {
+        if let Action::RequestLeaves { request, provider, ranges, wait } = action {
+            let leaves = ranges.iter().flat_map(|range| range.first..range.first + range.count).collect();
+            all.push((request, provider, leaves, wait));
+        }
+    }
+    all
+}
+
+#[test]
+fn in_a_swarm_the_rarest_pieces_go_first() {
+    for seed in 0..20 {
+        // Pieces of 4 leaves; another peer holds the first three.
+        let (mut machine, sheet) = proven(64, seed);
+        machine.handle_provider(Moment(0), peer(2), held(64, &[0..6, 6..12]));
+        // Holders are counted anew by then.
+        machine.handle_sheet(Moment(200), sheet, true);
+        let (of_all, of_some): (Vec<_>, Vec<_>) =
+            asked(&mut machine).into_iter().partition(|(_, provider, ..)| *provider == peer(1));
+        assert!(!of_all.is_empty() && !of_some.is_empty());
+        for (_, _, leaves, wait) in of_all {
+            assert!(!wait && leaves.iter().all(|leaf| *leaf >= 12), "seed {seed}: {leaves:?} are not the rarest");
+        }
+        assert!(of_some.iter().all(|(_, _, leaves, _)| leaves.iter().all(|leaf| *leaf < 12)));
+    }
+}
+
+#[test]
+fn downloaders_of_one_swarm_begin_at_different_pieces() {
+    let first = |seed| {
+        let (mut machine, sheet) = proven(960, seed);
+        machine.handle_sheet(Moment(1), sheet, true);
+        // The last piece is begun and goes first.
+        asked(&mut machine)[0].2.iter().copied().find(|leaf| *leaf < 956).unwrap()
+    };
+    let firsts: BTreeSet<u64> = (1..40).map(|seed| first(seed * 7_919)).collect();
+    assert!(firsts.len() > 10, "{firsts:?}");
+}
+
+#[test]
+fn a_plan_is_followed_while_it_is_in_date() {
+    let (mut machine, sheet) = proven(64, 5);
+    let plan = alloc::vec![(peer(1), alloc::vec![8..12]), (peer(2), alloc::vec![20..28])];
+    machine.handle_plan(Moment(1), Moment(5_000), plan);
+    machine.handle_sheet(Moment(2), sheet, true);
+    assert_eq!(machine.strangers_in_plan().collect::<Vec<_>>(), [peer(2)]);
+    let from_first = asked(&mut machine);
+    assert_eq!(from_first.len(), 1);
+    assert_eq!((from_first[0].1, &from_first[0].2, from_first[0].3), (peer(1), &(8..12).collect(), false));
+    // It is asked for what it does not have yet.
+    machine.handle_provider(Moment(4), peer(2), held(64, &[]));
+    let from_second = asked(&mut machine);
+    assert_eq!((from_second[0].1, &from_second[0].2, from_second[0].3), (peer(2), &(20..28).collect(), true));
+    // Who waits itself and has got nothing is not to blame.
+    machine.handle_end(Moment(1_100), from_second[0].0, RequestEnd::Served);
+    let again = asked(&mut machine);
+    assert_eq!((again.len(), again[0].1, again[0].3), (1, peer(2), true));
+    // Another plan takes back what has brought nothing yet.
+    machine.handle_plan(Moment(1_200), Moment(6_000), alloc::vec![(peer(1), alloc::vec![20..24])]);
+    let cancelled: Vec<RequestId> = core::iter::from_fn(|| machine.poll_action())
+        .filter_map(|action| match action {
+            Action::Cancel { request } => Some(request),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(cancelled, [from_first[0].0, again[0].0]);
+    // Once it has ended, this downloader acts alone: whoever has everything is asked for the rest.
+    machine.handle_timeout(Moment(6_001));
+    assert!(asked(&mut machine).iter().any(|(_, provider, leaves, _)| *provider == peer(1) && leaves[0] != 20));
+}
+
+#[test]
+fn a_plan_that_is_done_with_does_not_stop_the_download() {
+    let (mut machine, sheet) = proven(64, 5);
+    // Nobody of this plan is there.
+    machine.handle_plan(Moment(1), Moment(60_000), alloc::vec![(peer(9), alloc::vec![8..12])]);
+    machine.handle_sheet(Moment(2), sheet, true);
+    assert_eq!(asked(&mut machine), [], "the next plan may be on its way");
+    let late = machine.next_timeout().unwrap();
+    assert!(late < Moment(2_000), "{late:?}");
+    machine.handle_timeout(late);
+    assert!(!asked(&mut machine).is_empty());
 }

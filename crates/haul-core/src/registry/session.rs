@@ -92,7 +92,10 @@ fn least_role(request: &IndexRequest) -> Role {
         | IndexRequest::Begin { .. }
         | IndexRequest::Page { .. }
         | IndexRequest::Commit { .. }
-        | IndexRequest::Close { .. } => Role::Member,
+        | IndexRequest::Close { .. }
+        | IndexRequest::Join { .. }
+        | IndexRequest::Have { .. }
+        | IndexRequest::Depart { .. } => Role::Member,
         IndexRequest::Invite { .. } | IndexRequest::Remove { .. } => Role::Admin,
     }
 }
@@ -100,7 +103,7 @@ fn least_role(request: &IndexRequest) -> Role {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{PeerId, PublicKey, ShareId};
+    use crate::ids::{BlobId, PeerId, PublicKey, ShareId};
     use crate::manifest::ShareState;
     use crate::path::SharePath;
     use crate::wire::index::{Hello, LookupKeys, Membership};
@@ -119,6 +122,7 @@ mod tests {
         let share = ShareId([1; 16]);
         let name = Label::from_lossy("x");
         let peer: PeerId = key(2);
+        let blob = BlobId::new([3; 32]);
         let hello = Hello {
             version: 1,
             features: 0,
@@ -155,6 +159,9 @@ mod tests {
             ("Unwatch", IndexRequest::Unwatch { watch: 1 }),
             ("Locate", IndexRequest::Locate { blobs: List::default(), max: 1, away: false }),
             ("Cards", IndexRequest::Cards { numbers: List::default() }),
+            ("Join", IndexRequest::Join { blob, size: 0, pieces: List::default() }),
+            ("Have", IndexRequest::Have { blob, pieces: List::default(), received: List::default() }),
+            ("Depart", IndexRequest::Depart { blob }),
         ]
     }
 
@@ -204,6 +211,7 @@ mod tests {
         );
         expected.extend(["Invite", "Remove"].map(|n| format!("{n} | {stranger} | {admin}")));
         expected.extend(["Leave", "Watch", "Unwatch", "Locate", "Cards"].map(|n| format!("{n} | {stranger} | {all}")));
+        expected.extend(["Join", "Have", "Depart"].map(|n| format!("{n} | {stranger} | {member}")));
         assert_eq!(table, expected);
     }
 

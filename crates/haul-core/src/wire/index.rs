@@ -191,6 +191,70 @@ pub enum IndexRequest {
         /// Their numbers.
         numbers: List<u32, { limits::CARDS }>,
     },
+    /// Takes part in the swarm of a blob: whoever else downloads it learns of this peer, and this peer of them, by
+    /// [`IndexPush::Providers`]. A Join of a blob that was joined before on this session starts anew.
+    Join {
+        /// The blob.
+        blob: BlobId,
+        /// Its bytes, as far as the peer knows.
+        size: u64,
+        /// The pieces that the peer holds, as in Have.
+        pieces: List<PieceRange, { limits::HAVE_RANGES }>,
+    },
+    /// Pieces of a joined blob that are verified now, besides those told before.
+    Have {
+        /// The blob.
+        blob: BlobId,
+        /// The pieces.
+        pieces: List<PieceRange, { limits::HAVE_RANGES }>,
+        /// What came from whom since the last Have.
+        received: List<Received, { limits::SWARM_SOURCES }>,
+    },
+    /// Ends a Join.
+    Depart {
+        /// The blob.
+        blob: BlobId,
+    },
+}
+
+/// A run of pieces; see [`crate::blob::BlobGeometry::piece_leaves`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PieceRange {
+    /// The first piece.
+    pub first: u32,
+    /// How many; at least one.
+    pub count: u32,
+}
+
+/// What one peer gave lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// The peer.
+    pub from: PeerId,
+    /// Verified bytes.
+    pub bytes: u64,
+    /// Milliseconds during which something was wanted of it.
+    pub busy_ms: u32,
+}
+
+/// Somebody in a swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmPeer {
+    /// Who, and where.
+    pub card: PeerCard,
+    /// Whether it holds all of the blob; else it is asked for its bitfield.
+    pub complete: bool,
+}
+
+/// The answer to Join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Groups through which the index knows the peer to see the blob; empty means everyone. It may pass the blob on to
+    /// whoever is in one of them.
+    pub groups: List<Label, { limits::GROUPS }>,
+    /// Who takes part already, as many as a peer needs.
+    #[serde(deserialize_with = "super::arriving")]
+    pub peers: Vec<SwarmPeer>,
 }
 
 /// What the index answers.
@@ -270,6 +334,12 @@ pub enum IndexAnswer {
         #[serde(deserialize_with = "super::arriving")]
         cards: Vec<Option<PeerCard>>,
     },
+    /// To Join.
+    Joined(Joined),
+    /// To Have.
+    Noted,
+    /// To Depart, also of a blob that was not joined.
+    Departed,
 }
 
 /// What an index says on its own, on an open session. A list of revocations may be lost: it also comes with an answer.
@@ -295,6 +365,32 @@ pub enum IndexPush {
         /// Further matches are lost: there were more than could be kept for this watch. A search finds them.
         missed: bool,
     },
+    /// Others that hold all or parts of a blob that this peer has joined: new ones, and those that are complete now.
+    Providers {
+        /// The blob.
+        blob: BlobId,
+        /// The others.
+        #[serde(deserialize_with = "super::arriving")]
+        peers: Vec<SwarmPeer>,
+    },
+    /// Which pieces of a joined blob to ask of whom. Replaces the plan that came before.
+    Plan {
+        /// The blob.
+        blob: BlobId,
+        /// After so many milliseconds the peer acts alone again, unless another plan has come.
+        lease_ms: u32,
+        /// Each peer with its pieces, in the order in which to ask for them.
+        sources: List<PlannedSource, { limits::SWARM_SOURCES }>,
+    },
+}
+
+/// What a plan wants of one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedSource {
+    /// The source. It may not hold all of these pieces yet: whoever asks lets it wait for them.
+    pub from: PeerId,
+    /// The pieces.
+    pub pieces: List<PieceRange, { limits::PLAN_RANGES }>,
 }
 
 /// Why an index does not do what it was asked.

@@ -42,6 +42,9 @@ pub enum PeerRequest {
         blob: BlobId,
         /// Which leaves, in the order wanted.
         ranges: List<LeafRange, { limits::PIECE_RANGES }>,
+        /// The other side is downloading the blob too: each leaf follows as soon as it is verified there, whichever
+        /// comes first. Without, or after [`limits::LEAF_WAIT`] without one, what is missing is left out.
+        wait: bool,
     },
     /// Whole blobs of at most one leaf. Answered by data frames (index = position in this list) and an end; those that
     /// the other side cannot give are left out.
@@ -53,6 +56,9 @@ pub enum PeerRequest {
     Bitfield {
         /// The blob.
         blob: BlobId,
+        /// Leaves that the asker knows it to have: the answer waits until there are more, up to
+        /// [`limits::BITFIELD_WAIT`]. None is answered at once.
+        beyond: Option<u64>,
     },
     /// Lists a directory of a share as it is on disk now.
     List {

@@ -20,7 +20,7 @@ use haul_core::wire::{ByteString, Label};
 use haul_net::clock;
 use haul_net::connection::InboundRequest;
 
-use super::{Done, Session, Visitor, greeting};
+use super::{Done, Session, Visitor, greeting, swarming};
 use crate::config::Invitation;
 use crate::state::{Counters, blocking, busy, refusal};
 use crate::store::{BrowseQuestion, Found, IndexStore, SearchQuestion};
@@ -68,7 +68,11 @@ pub(super) async fn answer<S: IndexStore>(
     if is_large && session.connection.close_reason().is_some() {
         return Done::Nothing;
     }
-    let outcome = find(&session, request).await;
+    let outcome = if swarming::is_about_swarms(&request) {
+        swarming::answer(&session, request).await
+    } else {
+        find(&session, request).await
+    };
     let ends = if outcome.as_ref().is_err_and(ends_session) { Some("the session is over") } else { ends };
     let _ = inbound.answer(&outcome.unwrap_or_else(IndexAnswer::Refused)).await;
     ends.map_or(Done::Nothing, Done::End)
@@ -344,17 +348,17 @@ async fn remove<S: IndexStore>(visitor: &Visitor<S>, peer: PeerId) -> Result<Ind
 
 impl<S: IndexStore> Visitor<S> {
     /// Refuses a question of a peer that has asked too much lately.
-    fn ask(&self) -> Result<(), Refusal> {
+    pub(super) fn ask(&self) -> Result<(), Refusal> {
         self.allowance.ask(clock::boot_now()).map_err(busy)
     }
 
     /// Notes what a question has cost.
-    fn pay(&self, units: usize) {
+    pub(super) fn pay(&self, units: usize) {
         self.allowance.pay(units as u64);
     }
 
     /// A peer as this visitor may see it. `name` if it is known already.
-    fn card(&self, peer: PeerId, name: Option<Label>) -> PeerCard {
+    pub(super) fn card(&self, peer: PeerId, name: Option<Label>) -> PeerCard {
         let standing = self.state.presence.standing(&peer, self.source, self.reached);
         let name = name.or_else(|| self.state.members.find(&peer).map(|member| member.name));
         PeerCard {

@@ -13,6 +13,7 @@ use haul_net::connection::{Inbound, InboundRequest};
 use tokio::time::{Instant, timeout_at};
 
 use super::registration::Registration;
+use super::swarming::Swarming;
 use super::watching::Watching;
 use super::{Caller, OpenedAs, Session, Visitor, answers};
 use crate::members::{self, Member};
@@ -125,6 +126,7 @@ async fn open<S: IndexStore>(
         connection: caller.connection.clone(),
         registration: Registration::new(was_present),
         watching: Watching::new(Arc::clone(&state.watches), id),
+        swarming: Swarming::new(Arc::clone(&state.swarms), id, peer),
         large_answers: tokio::sync::Semaphore::new(answers::LARGE_ANSWERS),
     };
     Ok(((session, member.role), welcome))

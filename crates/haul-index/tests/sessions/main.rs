@@ -9,4 +9,5 @@ mod presence;
 mod registering;
 mod strangers;
 mod support;
+mod swarming;
 mod watching;

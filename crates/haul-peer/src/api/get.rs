@@ -207,9 +207,27 @@ async fn of_blob(context: &Context, blob: BlobId, what: &str, from: &[String], w
             let kind = JobKind::Blob { blob, size: None, executable: false, mtime_ns: None };
             return Ok(Meaning { kind, name: None, providers: Vec::new(), only_these: false });
         }
-        return Err(nobody(context, what, wait).await);
+        return match of_absent(context, what).await? {
+            Some(meaning) if from.is_empty() => Ok(meaning),
+            _ => Err(nobody(context, what, wait).await),
+        };
     };
     blob_meaning(context, blob, places, &providers, from).await
+}
+
+/// A content whose owners are all away, if others are downloading it or have downloaded it from them.
+async fn of_absent(context: &Context, what: &str) -> Result<Option<Meaning>, Problem> {
+    let away = providers_of(context, what, limits::LOOKUP_PROVIDERS as u32, true).await?;
+    let contents: Vec<&BlobPlaces> = away.answers.iter().flatten().collect();
+    let [only] = contents.as_slice() else { return Ok(None) };
+    let Some(blob) = only.blob.filter(|_| only.size >= limits::SWARM_BYTES) else { return Ok(None) };
+    let Some(peers) = context.link.swarm_of(blob, only.size).await.filter(|peers| !peers.is_empty()) else {
+        return Ok(None);
+    };
+    let mut meaning = blob_meaning(context, blob, only, &away, &[]).await?;
+    // Those that have parts are told of by the index, with what they have.
+    meaning.providers = peers.into_iter().filter(|peer| peer.complete).map(|peer| peer.card).collect();
+    Ok(Some(meaning))
 }
 
 async fn blob_meaning(
@@ -276,7 +294,10 @@ async fn of_name(context: &Context, what: &str, from: &[String]) -> Result<Meani
             Err(Problem::new(ErrorCode::NotFound, format!("{} does not share {what}", from.join(", ")))
                 .next(format!("see who does: haul lookup {what}")))
         }
-        [] => Err(nobody(context, what, false).await),
+        [] => match of_absent(context, what).await? {
+            Some(meaning) if from.is_empty() => Ok(meaning),
+            _ => Err(nobody(context, what, false).await),
+        },
         [only] => match only.blob {
             Some(blob) => blob_meaning(context, blob, only, &providers, from).await,
             None => Err(hashing(what)),

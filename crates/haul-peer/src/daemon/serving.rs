@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use haul_core::ids::{BlobId, NetworkId, PeerId};
-use haul_core::wire::index::PeerCard;
+use haul_core::wire::index::{PeerCard, PieceRange};
 use haul_net::connection::{Connection, ConnectionSettings};
 use haul_net::dialer::dial;
 use haul_net::identity::SecretKey;
@@ -22,6 +22,7 @@ use crate::fetch::{FindProviders, Found};
 use crate::link::IndexLink;
 use crate::serve::{GrantCheck, Server};
 use crate::share::Shares;
+use crate::swarm::Seat;
 
 /// Providers asked for at once. More are found by asking again while a download runs.
 const PROVIDERS: u32 = 64;
@@ -58,6 +59,13 @@ pub(super) struct Finder {
     pub(super) known: Arc<Known>,
 }
 
+impl Finder {
+    async fn size_of_absent(&self, blob: BlobId) -> Option<u64> {
+        let located = self.link.locate(&[blob], 1, true).await.ok()?;
+        located.first()?.size
+    }
+}
+
 impl FindProviders for Finder {
     fn find(&self, blob: BlobId) -> BoxFuture<'_, Result<Found, String>> {
         Box::pin(async move {
@@ -75,12 +83,21 @@ impl FindProviders for Finder {
                 },
             };
             providers.retain(|card| card.id != self.link.me());
+            let size = match size {
+                // Its owners are away, but others may have downloaded it from them.
+                None => self.size_of_absent(blob).await,
+                known => known,
+            };
             Ok(Found { size, providers })
         })
     }
 
     fn unreachable(&self, peer: PeerId) {
         self.link.forget_card(&peer);
+    }
+
+    fn join(&self, blob: BlobId, size: u64, pieces: Vec<PieceRange>) -> Option<Seat> {
+        self.link.join_swarm(blob, size, &pieces)
     }
 }
 

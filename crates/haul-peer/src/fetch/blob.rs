@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use haul_core::blob::{BlobGeometry, LeafSet};
 use haul_core::ids::BlobId;
-use haul_core::limits::LEAF_BYTES;
+use haul_core::limits::{LEAF_BYTES, SWARM_BYTES};
 use haul_core::outline::Outline;
 use haul_core::time::Moment;
 use haul_core::wire::index::PeerCard;
@@ -18,12 +18,13 @@ use haul_net::clock::boot_now;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Checker, Output, Reader};
+use super::output::{Output, Reader};
+use super::passing::Passed;
 use super::providers::Search;
-use super::transfer::{Outcome, Start, Tally, Transfer};
+use super::transfer::{Ended, Outcome, Start, Tally, Transfer};
 use super::{Downloader, FetchDone, FetchError, FetchProgress, FetchRequest, StreamRequest};
 use crate::files::{self, Existing, FileError, FileTraits, PartFile, Place, Resumed};
-use crate::share::Shares;
+use crate::share::{Download, Shares};
 
 /// What is asked of the network for one blob, whatever becomes of it.
 struct Wanted<'a> {
@@ -140,7 +141,8 @@ impl<'a> Wanted<'a> {
                 };
                 match found {
                     Ok(found) => {
-                        size = found.size.filter(|_| !found.providers.is_empty());
+                        // Of a large blob others may have parts whose owners are away.
+                        size = found.size.filter(|size| !found.providers.is_empty() || *size >= SWARM_BYTES);
                         search.fresh = true;
                         let new = found
                             .providers
@@ -179,7 +181,7 @@ impl<'a> Wanted<'a> {
         geometry: BlobGeometry,
         resumed: Resumed,
         output: Output,
-    ) -> Result<(Outcome, Tally, Arc<Checker>), FetchError> {
+    ) -> Result<Ended, FetchError> {
         let transfer = Transfer::new(Start {
             downloader: self.downloader,
             blob: self.blob,
@@ -191,8 +193,7 @@ impl<'a> Wanted<'a> {
             progress: self.progress,
             cancel: self.cancel,
         });
-        let (outcome, tally, checker) = transfer.run().await;
-        Ok((outcome?, tally, checker))
+        transfer.run().await
     }
 
     fn done(&self, path: &Path, bytes: u64, resumed_from: u64, tally: Tally) -> FetchDone {
@@ -218,7 +219,11 @@ async fn ask_size(downloader: &Downloader, blob: BlobId, cards: &[PeerCard]) -> 
     let mut trouble = String::new();
     for card in cards {
         let answer = match downloader.pool.connect(card).await {
-            Ok(lease) => lease.connection().request(&PeerRequest::Bitfield { blob }).await.map_err(|e| e.to_string()),
+            Ok(lease) => lease
+                .connection()
+                .request(&PeerRequest::Bitfield { blob, beyond: None })
+                .await
+                .map_err(|e| e.to_string()),
             Err(error) => {
                 downloader.finder.unreachable(card.id);
                 Err(error.to_string())
@@ -361,7 +366,7 @@ async fn small(
 ) -> Result<Attempt, FetchError> {
     let (to, mut from) = mpsc::channel(1);
     let output = Output::Reader(Reader::new(to, 0..geometry.size().max(1)));
-    let (outcome, tally, _) = wanted.transfer(geometry, nothing(geometry), output).await?;
+    let Ended { outcome, tally, .. } = wanted.transfer(geometry, nothing(geometry), output).await?;
     if let Outcome::OtherSizes(sizes) = outcome {
         return Ok(Attempt::OtherSizes(sizes, tally));
     }
@@ -370,7 +375,7 @@ async fn small(
     let shares = wanted.downloader.shares.clone().filter(|_| offer);
     blocking(move || -> Result<(), FileError> {
         files::create_small(&at, &bytes, traits, force, true)?;
-        serve_on(shares.as_deref(), &at, blob, Some(Outline::default()));
+        serve_on(shares.as_deref(), &at, blob, Some(Outline::default()), None);
         Ok(())
     })
     .await??;
@@ -391,7 +396,7 @@ async fn large(
     let part = Arc::new(part);
     let before = super::transfer::bytes_of(geometry, &resumed.verified);
     let output = Output::File(Arc::clone(&part));
-    let (outcome, tally, checker) = wanted.transfer(geometry, resumed, output).await?;
+    let Ended { outcome, tally, checker, passed } = wanted.transfer(geometry, resumed, output).await?;
     let part = Arc::into_inner(part).expect("the transfer and its workers have ended");
     if let Outcome::OtherSizes(sizes) = outcome {
         blocking(move || part.discard()).await??;
@@ -401,20 +406,25 @@ async fn large(
     let shares = wanted.downloader.shares.clone().filter(|_| offer);
     blocking(move || -> Result<(), FileError> {
         part.finish(traits, force)?;
-        serve_on(shares.as_deref(), &at, blob, checker.outline());
+        serve_on(shares.as_deref(), &at, blob, checker.outline(), passed);
         Ok(())
     })
     .await??;
     Ok(Attempt::Done(wanted.done(place.path(), geometry.size(), before + tally.local, tally)))
 }
 
-/// A finished download is served from its place.
-fn serve_on(shares: Option<&Shares>, place: &Place, blob: BlobId, outline: Option<Outline>) {
-    if let (Some(shares), Some(outline)) = (shares, outline)
-        && let Err(error) = shares.offer_download(place.path(), blob, outline)
-    {
+/// A finished download is served from its place, to those whom the index named.
+fn serve_on(shares: Option<&Shares>, place: &Place, blob: BlobId, outline: Option<Outline>, passed: Option<Passed>) {
+    let (Some(shares), Some(outline)) = (shares, outline) else { return };
+    let (groups, seat, offered) = match passed {
+        Some(Passed { groups, seat, offered }) => (Some(groups), Some(seat), offered),
+        None => (None, None, None),
+    };
+    if let Err(error) = shares.offer_download(place.path(), Download { blob, outline, groups, seat }) {
         tracing::debug!(%error, path = %place.path().display(), "a finished download is not served on");
     }
+    // Until now it was served from the part file.
+    drop(offered);
 }
 
 fn nothing(geometry: BlobGeometry) -> Resumed {
@@ -438,7 +448,7 @@ pub(super) async fn stream(
         let range = range.start.min(size)..range.end.min(size).max(range.start.min(size));
         let output = Output::Reader(Reader::new(to.clone(), range.clone()));
         let resumed = Resumed { verified: not_wanted(geometry, &range), local: LeafSet::new(geometry.leaves()) };
-        let (outcome, tally, _) = wanted.transfer(geometry, resumed, output).await?;
+        let Ended { outcome, tally, .. } = wanted.transfer(geometry, resumed, output).await?;
         match outcome {
             Outcome::Complete => {
                 return Ok(wanted.done(Path::new(""), range.end - range.start, 0, tally));

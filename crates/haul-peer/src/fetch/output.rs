@@ -2,66 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use haul_core::blob::BlobGeometry;
 use haul_core::download::Verdict;
-use haul_core::ids::BlobId;
 use haul_core::limits::LEAF_BYTES;
-use haul_core::outline::{ChainingValue, OutlineCheck};
 use haul_core::wire::peer::LeafRange;
 use tokio::sync::mpsc;
 
 use crate::files::{FileError, PartFile};
+use crate::partial::Checker;
 
 /// Leaves that an in-order reader may have waiting: 16 MiB.
 const HELD_LEAVES: u64 = 256;
-
-/// The sheets known so far, and how often they were forgotten.
-#[derive(Debug)]
-pub(super) struct Checker {
-    blob: BlobId,
-    geometry: BlobGeometry,
-    state: RwLock<(u64, OutlineCheck)>,
-}
-
-impl Checker {
-    pub(super) fn new(blob: BlobId, geometry: BlobGeometry) -> Arc<Self> {
-        let state = RwLock::new((0, OutlineCheck::new(blob, geometry)));
-        Arc::new(Self { blob, geometry, state })
-    }
-
-    pub(super) fn accept(&self, sheet: Option<u64>, values: &[ChainingValue]) -> bool {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        match sheet {
-            None => state.1.accept_root_sheet(values),
-            Some(sheet) => state.1.accept_sheet(sheet, values),
-        }
-    }
-
-    pub(super) fn forget(&self) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        *state = (state.0 + 1, OutlineCheck::new(self.blob, self.geometry));
-    }
-
-    /// Names the sheets that leaves arriving now belong to.
-    pub(super) fn epoch(&self) -> u64 {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    pub(super) fn verify(&self, epoch: u64, leaf: u64, bytes: &[u8]) -> Verdict {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        if state.0 != epoch || !state.1.can_verify(leaf) {
-            return Verdict::Unknown;
-        }
-        if state.1.verify(leaf, bytes) { Verdict::Good } else { Verdict::Bad }
-    }
-
-    pub(super) fn outline(&self) -> Option<haul_core::outline::Outline> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).1.outline()
-    }
-}
 
 /// Where leaves go.
 pub(super) enum Output {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use haul_core::download::Starvation;
 use haul_core::ids::PeerId;
 use haul_core::time::Moment;
-use haul_core::wire::index::PeerCard;
+use haul_core::wire::index::{PeerCard, SwarmPeer};
 
 use super::pool::{ConnectError, Lease};
 use super::{CHANGED, Found};
@@ -15,6 +15,8 @@ use super::{CHANGED, Found};
 const NOT_HELD: &str = "does not have it any more";
 /// Providers connected at once for one blob; more wait until one fails. Sixteen fill any link that one disk can feed.
 const CONNECTED: usize = 16;
+/// The same of providers that are downloading themselves: the index names that many, chosen by chance.
+const NEIGHBOURS: usize = 32;
 /// Attempts to connect to one provider without anything gained.
 const ATTEMPTS: u32 = 5;
 /// First wait before a provider is called again; doubles.
@@ -23,6 +25,9 @@ const RECALL: Duration = Duration::from_millis(500);
 const LOOKUP_FIRST: Duration = Duration::from_secs(1);
 /// Between look-ups while all goes well: new providers may have come.
 const LOOKUP_REGULAR: Duration = Duration::from_secs(30);
+
+/// Time for the index to tell who is in the swarm, before nobody counts as there.
+const SWARM_ANSWER: Duration = Duration::from_secs(3);
 
 /// Where a download looks for providers.
 #[derive(Clone, Debug)]
@@ -46,6 +51,8 @@ struct Known {
     next_attempt: Moment,
     trouble: Option<String>,
     banned: bool,
+    /// It is downloading the blob itself.
+    partial: bool,
 }
 
 #[allow(clippy::struct_excessive_bools, reason = "each is one fact; their combinations are all possible")]
@@ -62,6 +69,8 @@ pub(super) struct Providers {
     ever_connected: bool,
     /// Connected providers that the machine should hear of again.
     again: Vec<PeerId>,
+    /// Until then the index may tell who is in the swarm.
+    swarm_until: Option<Moment>,
 }
 
 impl Providers {
@@ -78,15 +87,31 @@ impl Providers {
             lookup_failure: None,
             ever_connected: false,
             again: Vec::new(),
+            swarm_until: None,
             search,
         };
         let cards = providers.search.cards.clone();
-        providers.learn(cards, now);
+        providers.learn(whole(cards), now);
         providers
     }
 
-    fn learn(&mut self, cards: Vec<PeerCard>, now: Moment) {
-        for card in cards {
+    /// The index was asked who is in the swarm.
+    pub(super) fn expect_swarm(&mut self, now: Moment) {
+        self.swarm_until = Some(now.after(SWARM_ANSWER));
+    }
+
+    /// It has answered.
+    pub(super) fn swarm_is_known(&mut self) {
+        self.swarm_until = None;
+    }
+
+    /// The index tells of others in the swarm.
+    pub(super) fn told_of(&mut self, peers: Vec<SwarmPeer>, now: Moment) {
+        self.learn(peers, now);
+    }
+
+    fn learn(&mut self, peers: Vec<SwarmPeer>, now: Moment) {
+        for SwarmPeer { card, complete } in peers {
             if card.addresses.is_empty() && !card.online {
                 continue;
             }
@@ -98,7 +123,10 @@ impl Providers {
                 next_attempt: now,
                 trouble: None,
                 banned: false,
+                partial: !complete,
             });
+            // Whoever had everything once is not asked for its bitfield again.
+            known.partial &= !complete;
             known.card = card;
             if known.lease.is_some() && !known.banned {
                 self.again.push(known.card.id);
@@ -116,6 +144,7 @@ impl Providers {
 
     /// Whether to look up now, if so the look-up counts as begun.
     pub(super) fn lookup_due(&mut self, starved: Option<Starvation>, now: Moment) -> bool {
+        self.swarm_until.take_if(|until| *until <= now);
         self.starved = starved.is_some();
         // Only a good leaf ends a drought: asking those that have nothing once more does not.
         if self.starved && self.starved_since.is_none() {
@@ -144,7 +173,7 @@ impl Providers {
         match found {
             Ok(found) => {
                 self.lookup_failure = None;
-                self.learn(found.providers, now);
+                self.learn(whole(found.providers), now);
             }
             Err(reason) => self.lookup_failure = Some(reason),
         }
@@ -152,23 +181,30 @@ impl Providers {
 
     /// Providers to call now; the calls count as begun.
     pub(super) fn connections_due(&mut self, now: Moment) -> Vec<PeerCard> {
-        let mut room = CONNECTED.saturating_sub(self.in_use());
         let mut due = Vec::new();
-        for known in self.known.values_mut() {
-            if room == 0 {
-                break;
-            }
-            if known.may_be_called() && known.next_attempt <= now {
-                known.connecting = true;
-                due.push(known.card.clone());
-                room -= 1;
+        for partial in [false, true] {
+            let mut room = self.room(partial);
+            for known in self.known.values_mut().filter(|known| known.partial == partial) {
+                if room > 0 && known.may_be_called() && known.next_attempt <= now {
+                    known.connecting = true;
+                    due.push(known.card.clone());
+                    room -= 1;
+                }
             }
         }
         due
     }
 
-    fn in_use(&self) -> usize {
-        self.known.values().filter(|known| known.lease.is_some() || known.connecting).count()
+    /// How many more providers of a kind may be connected.
+    fn room(&self, partial: bool) -> usize {
+        let in_use = |known: &&Known| known.partial == partial && (known.lease.is_some() || known.connecting);
+        let most = if partial { NEIGHBOURS } else { CONNECTED };
+        most.saturating_sub(self.known.values().filter(in_use).count())
+    }
+
+    /// Whether a provider is downloading the blob itself.
+    pub(super) fn is_partial(&self, provider: &PeerId) -> bool {
+        self.known.get(provider).is_some_and(|known| known.partial)
     }
 
     /// The outcome of a call; whether the provider can be asked now.
@@ -244,7 +280,8 @@ impl Providers {
     /// Whether to give up: nobody can help, and it is not worth waiting longer.
     pub(super) fn is_hopeless(&self, starved: Option<Starvation>, now: Moment) -> bool {
         let Some(since) = self.starved_since else { return false };
-        let busy = self.lookup_running || self.known.values().any(|known| known.connecting);
+        let busy =
+            self.swarm_until.is_some() || self.lookup_running || self.known.values().any(|known| known.connecting);
         let uncalled = self.known.values().any(|known| known.may_be_called() && known.attempts == 0);
         if starved.is_none() || busy || !self.looked_up_since || uncalled || self.search.patience == Duration::MAX {
             return false;
@@ -255,11 +292,13 @@ impl Providers {
 
     /// When something is due next.
     pub(super) fn next_due(&self) -> Option<Moment> {
-        let calls = self.known.values().filter(|known| known.may_be_called()).map(|known| known.next_attempt).min();
-        let calls = calls.filter(|_| self.in_use() < CONNECTED);
+        let room = [self.room(false), self.room(true)];
+        let has_room = |known: &&Known| if known.partial { room[1] > 0 } else { room[0] > 0 };
+        let waiting = self.known.values().filter(|known| known.may_be_called()).filter(has_room);
+        let calls = waiting.map(|known| known.next_attempt).min();
         let lookup = (!self.lookup_running).then_some(self.next_lookup);
         let end = self.starved_since.map(|since| since.after(self.search.patience));
-        [calls, lookup, end].into_iter().flatten().min()
+        [calls, lookup, end, self.swarm_until].into_iter().flatten().min()
     }
 
     /// What is known about those that were tried.
@@ -293,6 +332,11 @@ impl Providers {
     pub(super) fn told(&self, gave: &BTreeMap<PeerId, u64>) -> impl Iterator<Item = (PeerId, u64, Option<String>)> {
         self.known.iter().map(|(peer, known)| (*peer, gave.get(peer).copied().unwrap_or(0), known.trouble.clone()))
     }
+}
+
+/// Cards of peers that hold everything.
+fn whole(cards: Vec<PeerCard>) -> Vec<SwarmPeer> {
+    cards.into_iter().map(|card| SwarmPeer { card, complete: true }).collect()
 }
 
 impl Known {

@@ -1,10 +1,12 @@
 //! The requests of a download, each a task that reports what came.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use haul_core::download::{RequestEnd, RequestId};
+use haul_core::blob::{BlobGeometry, LeafSet};
+use haul_core::download::{Have, RequestEnd, RequestId};
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits::LEAF_BYTES;
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
@@ -17,6 +19,13 @@ use super::transfer::Event;
 
 /// Leaves that are verified and written together: 1 MiB keeps a worker busy for half a millisecond.
 pub(super) const BATCH: usize = 16;
+
+/// Between two questions for what a provider of parts holds: what comes meanwhile goes together …
+const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
+/// … and the longer the answers, the rarer: 64 KiB/s at most.
+const FOLLOW_MICROS_PER_BYTE: u64 = 16;
+/// Until a provider that has nothing yet is asked again.
+const FOLLOW_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a sheet request brought.
 #[derive(Debug)]
@@ -53,8 +62,8 @@ pub(super) async fn ask_sheet(asking: Asking, sheet: Option<u64>) {
 }
 
 /// Asks for leaves; they are reported in batches, each with a permit that bounds what waits for verification.
-pub(super) async fn ask_leaves(asking: Asking, ranges: Vec<LeafRange>, permits: Arc<Semaphore>) {
-    let end = stream_leaves(&asking, ranges, &permits).await.unwrap_or(RequestEnd::Failed);
+pub(super) async fn ask_leaves(asking: Asking, ranges: Vec<LeafRange>, wait: bool, permits: Arc<Semaphore>) {
+    let end = stream_leaves(&asking, ranges, wait, &permits).await.unwrap_or(RequestEnd::Failed);
     let event = Event::Ended { request: asking.request, provider: asking.provider, end };
     let _ = asking.events.send(event).await;
 }
@@ -62,9 +71,10 @@ pub(super) async fn ask_leaves(asking: Asking, ranges: Vec<LeafRange>, permits: 
 async fn stream_leaves(
     asking: &Asking,
     ranges: Vec<LeafRange>,
+    wait: bool,
     permits: &Arc<Semaphore>,
 ) -> Result<RequestEnd, RequestError> {
-    let request = PeerRequest::Pieces { blob: asking.blob, ranges: List::new(ranges) };
+    let request = PeerRequest::Pieces { blob: asking.blob, ranges: List::new(ranges), wait };
     let mut stream = asking.lease.connection().open_stream(&request).await?;
     let mut leaves: Vec<(u64, Bytes)> = Vec::new();
     loop {
@@ -87,6 +97,47 @@ async fn stream_leaves(
         // What came before a connection broke counts too.
         send(asking, leaves, permits).await;
         return end;
+    }
+}
+
+/// Whom to ask what it holds by now.
+pub(super) struct Following {
+    pub(super) provider: PeerId,
+    pub(super) blob: BlobId,
+    pub(super) geometry: BlobGeometry,
+    pub(super) lease: Lease,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// Asks a provider of parts again and again what it holds, until it holds everything or the connection ends.
+pub(super) async fn follow(following: Following) {
+    let Following { provider, blob, geometry, lease, events } = following;
+    let mut beyond = None;
+    loop {
+        let answer = lease.connection().request(&PeerRequest::Bitfield { blob, beyond }).await;
+        let (have, pause) = match answer {
+            Ok(PeerAnswer::Bitfield { size, leaves }) if size == geometry.size() => match leaves {
+                None => (Some(Have::All), None),
+                Some(bytes) => {
+                    let pause = FOLLOW_PAUSE + Duration::from_micros(FOLLOW_MICROS_PER_BYTE * bytes.len() as u64);
+                    let leaves = LeafSet::from_bytes(geometry.leaves(), &bytes);
+                    beyond = leaves.as_ref().map(LeafSet::count);
+                    (leaves.map(Have::Leaves), Some(pause))
+                }
+            },
+            // It has not begun yet, or has just ended.
+            Ok(_) => (None, Some(FOLLOW_AGAIN)),
+            Err(_) => return,
+        };
+        if let Some(have) = have
+            && events.send(Event::Holds { provider, have }).await.is_err()
+        {
+            return;
+        }
+        match pause {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return,
+        }
     }
 }
 

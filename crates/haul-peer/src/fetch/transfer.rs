@@ -10,18 +10,22 @@ use haul_core::download::{Action, Arrival, Download, Have, Offence, RequestEnd, 
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, LEAF_BYTES};
 use haul_core::time::Moment;
+use haul_core::wire::index::PlannedSource;
 use haul_core::wire::peer::{PeerAnswer, PeerRequest};
 use haul_net::clock::boot_now;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Checked, Checker, Output, verify_and_write, verify_local};
+use super::output::{Checked, Output, verify_and_write, verify_local};
+use super::passing::{Passed, Passing};
 use super::providers::{Providers, Search};
-use super::requests::{Asking, SheetAnswer, ask_leaves, ask_sheet};
+use super::requests::{Asking, Following, SheetAnswer, ask_leaves, ask_sheet, follow};
 use super::{CHANGED, Downloader, FetchError, FetchProgress, Found, ProviderProgress};
 use crate::fetch::pool::{ConnectError, Lease};
 use crate::files::FileError;
+use crate::partial::Checker;
+use crate::swarm::{SwarmNews, leaves_of};
 
 /// Events that wait for the loop; most hold a batch of leaves with a permit, so memory is bounded by those.
 const EVENTS: usize = 64;
@@ -45,6 +49,8 @@ pub(super) enum Event {
     Connected { provider: PeerId, result: Result<Lease, ConnectError> },
     Found(Result<Found, String>),
     Size { provider: PeerId, size: Option<u64> },
+    Swarm(SwarmNews),
+    Holds { provider: PeerId, have: Have },
 }
 
 /// How a transfer ended, if not by an error.
@@ -86,12 +92,24 @@ impl Tally {
     }
 }
 
+/// A transfer that has ended.
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    pub(super) tally: Tally,
+    pub(super) checker: Arc<Checker>,
+    /// Its part in the swarm, to serve on.
+    pub(super) passed: Option<Passed>,
+}
+
 pub(super) struct Transfer<'a> {
     start: Inputs<'a>,
     machine: Download,
     checker: Arc<Checker>,
     output: Output,
     providers: Providers,
+    passing: Passing,
+    /// What asks providers of parts for more of them.
+    followers: BTreeMap<PeerId, AbortHandle>,
     tally: Tally,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
@@ -143,15 +161,29 @@ impl<'a> Transfer<'a> {
             Output::Reader(reader) => reader.horizon(),
         };
         machine.set_horizon(now, horizon);
+        let (passing, news) = if search.only_these {
+            (Passing::alone(blob, geometry, now), None)
+        } else {
+            Passing::begin(downloader, blob, geometry, &output, machine.verified(), now)
+        };
+        let mut tasks = JoinSet::new();
+        let mut providers = Providers::new(search, now);
+        if let Some(news) = news {
+            machine.set_spread(now, true);
+            providers.expect_swarm(now);
+            tasks.spawn(forward(news, sender.clone()));
+        }
         Self {
             machine,
             checker: Checker::new(blob, geometry),
             output,
-            providers: Providers::new(search, now),
+            passing,
+            followers: BTreeMap::new(),
+            providers,
             tally: Tally::default(),
             events,
             sender,
-            tasks: JoinSet::new(),
+            tasks,
             workers: JoinSet::new(),
             requests: BTreeMap::new(),
             batches: Arc::new(Semaphore::new(BATCHES)),
@@ -165,7 +197,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Runs to the end. Whatever the end is, no task of the transfer is left, and a part file holds its progress.
-    pub(super) async fn run(mut self) -> (Result<Outcome, FetchError>, Tally, Arc<Checker>) {
+    pub(super) async fn run(mut self) -> Result<Ended, FetchError> {
         let result = self.work().await;
         self.requests.clear();
         self.tasks.shutdown().await;
@@ -176,7 +208,9 @@ impl<'a> Transfer<'a> {
             let _ = tokio::task::spawn_blocking(move || part.checkpoint(&verified, false)).await;
         }
         self.tell(true);
-        (result, self.tally, self.checker)
+        self.passing.report(self.machine.verified(), boot_now(), true);
+        let passed = if self.finished { self.passing.end() } else { None };
+        Ok(Ended { outcome: result?, tally: self.tally, checker: self.checker, passed })
     }
 
     /// Leaves that a worker has begun with are written, and count.
@@ -215,6 +249,7 @@ impl<'a> Transfer<'a> {
                 return outcome;
             }
             self.maybe_checkpoint();
+            self.pass_on();
             self.tell(false);
             let wake = self.next_wake();
             let reader = match &self.output {
@@ -239,6 +274,14 @@ impl<'a> Transfer<'a> {
                 self.machine.handle_timeout(now);
             }
         }
+    }
+
+    /// Serves what is verified to others, and tells the index of it.
+    fn pass_on(&mut self) {
+        if self.passing.may_offer() && self.machine.size_is_proven() {
+            self.passing.offer(self.start.downloader, &self.output, &self.checker, self.machine.verified());
+        }
+        self.passing.report(self.machine.verified(), boot_now(), false);
     }
 
     fn reader_is_done(&self) -> bool {
@@ -267,9 +310,9 @@ impl<'a> Transfer<'a> {
                         self.requests.insert(request, task);
                     }
                 }
-                Action::RequestLeaves { request, provider, ranges } => {
+                Action::RequestLeaves { request, provider, ranges, wait } => {
                     if let Some(asking) = self.asking(request, provider) {
-                        let task = self.tasks.spawn(ask_leaves(asking, ranges, Arc::clone(&self.batches)));
+                        let task = self.tasks.spawn(ask_leaves(asking, ranges, wait, Arc::clone(&self.batches)));
                         self.requests.insert(request, task);
                     }
                 }
@@ -306,6 +349,9 @@ impl<'a> Transfer<'a> {
         tracing::warn!(peer = %provider, blob = %self.start.blob, "banned for this content: it {what}");
         self.providers.trouble(provider, format!("banned: it {what}"));
         self.providers.ban(&provider);
+        if let Some(follower) = self.followers.remove(&provider) {
+            follower.abort();
+        }
         self.tally.banned.push((provider, what));
     }
 
@@ -333,6 +379,7 @@ impl<'a> Transfer<'a> {
                     if good {
                         let bytes = self.start.geometry.leaf_bytes(leaf) as u64;
                         self.tally.local += bytes;
+                        self.passing.add([leaf]);
                         self.note_bytes(bytes);
                     }
                     self.machine.handle_local(now, leaf, good);
@@ -344,18 +391,73 @@ impl<'a> Transfer<'a> {
             }
             Event::Connected { provider, result } => {
                 if self.providers.connected(provider, result, now) {
-                    self.machine.handle_provider(now, provider, Have::All);
+                    self.provider_is_there(provider);
+                }
+            }
+            Event::Swarm(news) => self.swarm(news),
+            Event::Holds { provider, have } => {
+                if self.providers.is_partial(&provider) {
+                    self.machine.handle_provider(now, provider, have);
                 }
             }
             Event::Size { provider, size } => self.judge_size(provider, size),
             Event::Found(found) => {
                 self.providers.found(found, now);
-                for provider in self.providers.named_again() {
-                    self.machine.handle_provider(now, provider, Have::All);
-                }
+                self.named_again();
             }
         }
         Ok(())
+    }
+
+    fn named_again(&mut self) {
+        for provider in self.providers.named_again() {
+            if !self.providers.is_partial(&provider) {
+                self.machine.handle_provider(boot_now(), provider, Have::All);
+            }
+        }
+    }
+
+    /// A provider is connected. What one that is downloading itself holds has to be asked for, again and again.
+    fn provider_is_there(&mut self, provider: PeerId) {
+        let now = boot_now();
+        if !self.providers.is_partial(&provider) {
+            return self.machine.handle_provider(now, provider, Have::All);
+        }
+        let nothing = Have::Leaves(LeafSet::new(self.start.geometry.leaves()));
+        self.machine.handle_provider(now, provider, nothing);
+        if let Some(lease) = self.providers.lease(&provider) {
+            let following = Following {
+                provider,
+                blob: self.start.blob,
+                geometry: self.start.geometry,
+                lease,
+                events: self.sender.clone(),
+            };
+            let task = self.tasks.spawn(follow(following));
+            if let Some(before) = self.followers.insert(provider, task) {
+                before.abort();
+            }
+        }
+    }
+
+    fn swarm(&mut self, news: SwarmNews) {
+        let now = boot_now();
+        match news {
+            SwarmNews::Joined { groups } => {
+                self.providers.swarm_is_known();
+                self.passing.joined(groups);
+            }
+            SwarmNews::Alone => self.providers.swarm_is_known(),
+            SwarmNews::Peers(peers) => {
+                self.providers.told_of(peers, now);
+                self.named_again();
+            }
+            SwarmNews::Plan { lease, sources } => {
+                let leaves = |source: &PlannedSource| (source.from, leaves_of(self.start.geometry, &source.pieces));
+                let sources = sources.iter().map(leaves).collect();
+                self.machine.handle_plan(now, now.after(lease), sources);
+            }
+        }
     }
 
     fn sheet(&mut self, request: RequestId, provider: PeerId, sheet: Option<u64>, answer: SheetAnswer) {
@@ -414,6 +516,8 @@ impl<'a> Transfer<'a> {
             }
             if verdict == Verdict::Good {
                 let size = self.start.geometry.leaf_bytes(leaf) as u64;
+                self.passing.add([leaf]);
+                self.passing.gave(provider, size);
                 *self.tally.gave.entry(provider).or_default() += size;
                 self.providers.gave(provider);
                 self.note_bytes(size);
@@ -429,7 +533,7 @@ impl<'a> Transfer<'a> {
         let Some(lease) = self.providers.lease(&provider) else { return self.judge_size(provider, None) };
         let (sender, blob) = (self.sender.clone(), self.start.blob);
         self.tasks.spawn(async move {
-            let size = match lease.connection().request(&PeerRequest::Bitfield { blob }).await {
+            let size = match lease.connection().request(&PeerRequest::Bitfield { blob, beyond: None }).await {
                 Ok(PeerAnswer::Bitfield { size, .. }) => Some(size),
                 _ => None,
             };
@@ -578,6 +682,15 @@ impl<'a> Transfer<'a> {
             providers: providers.collect(),
             reason: self.machine.starved().map(|starved| self.providers.waiting_for(starved)),
         });
+    }
+}
+
+/// News of the swarm as events.
+async fn forward(mut news: mpsc::UnboundedReceiver<SwarmNews>, events: mpsc::Sender<Event>) {
+    while let Some(news) = news.recv().await {
+        if events.send(Event::Swarm(news)).await.is_err() {
+            break;
+        }
     }
 }
 

@@ -230,6 +230,12 @@ impl PartFile {
         &self.file
     }
 
+    /// The part file, opened once more to read from. It does not hold the lock, so whoever keeps it stops no later
+    /// download of the target.
+    pub(crate) fn reader(&self) -> io::Result<File> {
+        Ok(self.part.open(OFlags::RDONLY)?)
+    }
+
     /// The target, for messages.
     pub fn target(&self) -> &Place {
         &self.target

@@ -7,9 +7,10 @@ use haul_core::limits;
 use haul_core::registry::leases::renew_after;
 use haul_core::time::Timestamp;
 use haul_core::trust::Ticket;
-use haul_core::wire::index::{IndexAnswer, IndexRequest, Refusal};
+use haul_core::wire;
+use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Refusal};
 use haul_net::clock;
-use haul_net::connection::Inbox;
+use haul_net::connection::{Inbound, Inbox};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -248,7 +249,7 @@ impl Keeper {
     async fn hold(&mut self, session: &Arc<Session>, inbox: Inbox) -> Ending {
         let registering = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.shared.watches.clone().follow(session.clone(), inbox));
+        tasks.spawn(follow(self.shared.clone(), session.clone(), inbox));
         if let Some(shares) = self.settings.shares.clone() {
             let (session, token) = (session.clone(), registering.clone());
             tasks.spawn(async move { register::run(shares, session, token).await.0 });
@@ -357,6 +358,30 @@ impl Keeper {
             _ => Ok(()),
         }
     }
+}
+
+/// Serves one session: what stands at the index is placed there, and what it pushes is handed out. Returns why it ended.
+async fn follow(shared: Arc<Shared>, session: Arc<Session>, mut inbox: Inbox) -> String {
+    let (watches, swarms) = (&shared.watches, &shared.swarms);
+    watches.begin_session();
+    swarms.begin_session();
+    let reading = async {
+        while let Some(inbound) = inbox.next().await {
+            // An index asks nothing of a peer; revocations come with every renewal, too.
+            let Inbound::Push(bytes) = inbound else { continue };
+            match wire::decode(&bytes) {
+                Ok(IndexPush::Match { watch, hits, missed }) => watches.deliver(watch, hits, missed),
+                Ok(push) => swarms.deliver(push),
+                Err(error) => debug!(%error, "a push of the index is not understood"),
+            }
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = watches.carry_out_orders(&session) => {}
+        () = swarms.carry_out_orders(&session) => {}
+    }
+    session.connection.closed().await.to_string()
 }
 
 /// Replies; one who asked and went away needs no answer.

@@ -7,9 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haul_core::limits;
-use haul_core::wire;
-use haul_core::wire::index::{Hit, IndexAnswer, IndexPush, IndexRequest};
-use haul_net::connection::{Inbound, Inbox, RequestError};
+use haul_core::wire::index::{Hit, IndexAnswer, IndexRequest};
+use haul_net::connection::RequestError;
 use tokio::sync::Notify;
 
 use super::LinkError;
@@ -164,39 +163,23 @@ impl Watches {
         }
     }
 
-    /// Serves one session: places watches, reads what the index pushes. Returns why it ended.
-    pub(super) async fn follow(self: Arc<Self>, session: Arc<Session>, mut inbox: Inbox) -> String {
-        {
-            let mut inner = self.lock();
-            inner.ended.clear();
-            inner.watches.values_mut().for_each(|watch| watch.asked = false);
-        }
-        let reading = async {
-            while let Some(inbound) = inbox.next().await {
-                // An index asks nothing of a peer; revocations come with every renewal, too.
-                if let Inbound::Push(bytes) = inbound
-                    && let Ok(IndexPush::Match { watch, hits, missed }) = wire::decode(&bytes)
-                {
-                    self.deliver(watch, hits, missed);
-                }
-            }
-        };
-        tokio::select! {
-            () = reading => {}
-            () = self.carry_out_orders(&session) => {}
-        }
-        session.connection.closed().await.to_string()
+    /// A new session: all watches are placed anew.
+    pub(super) fn begin_session(&self) {
+        let mut inner = self.lock();
+        inner.ended.clear();
+        inner.watches.values_mut().for_each(|watch| watch.asked = false);
     }
 
-    fn deliver(&self, number: u64, hits: Vec<Hit>, missed: bool) {
+    /// Hands matches to whoever asked.
+    pub(super) fn deliver(&self, number: u64, hits: Vec<Hit>, missed: bool) {
         let stream = self.lock().watches.get(&number).map(|watch| Arc::clone(&watch.stream));
         if let Some(stream) = stream {
             stream.deliver(hits, missed);
         }
     }
 
-    /// Does not end by itself.
-    async fn carry_out_orders(&self, session: &Session) {
+    /// Tells the index what is to be told. Does not end by itself.
+    pub(super) async fn carry_out_orders(&self, session: &Session) {
         loop {
             let Some(order) = self.next_order() else {
                 self.orders.notified().await;

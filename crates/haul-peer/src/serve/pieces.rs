@@ -6,16 +6,19 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::BlobId;
-use haul_core::limits::LEAF_BYTES;
+use haul_core::limits::{LEAF_BYTES, LEAF_WAIT};
 use haul_core::wire::Label;
 use haul_core::wire::peer::{LeafRange, PeerAnswer};
 use haul_net::connection::{InboundRequest, StreamSender};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::partial::Partial;
 use crate::share::{LocalFile, OpenError, Shares};
 
 /// Leaves read at once: 1 MiB.
@@ -25,6 +28,11 @@ const READ_SMALL: usize = 16;
 /// Copies of a blob that are tried, if files turn out to have changed.
 const COPIES: usize = 4;
 
+/// Leaves of a blob on its way here that one request can ask for; who wants more asks again.
+const PARTIAL_LEAVES: usize = 4_096;
+/// How soon it is noticed that nobody waits for a leaf any more.
+const NOTICE: Duration = Duration::from_millis(500);
+
 /// What one read gave: leaf number or place in the list, and the bytes.
 type Batch = Vec<(u64, Bytes)>;
 
@@ -33,6 +41,7 @@ pub(super) async fn send(
     shares: &Arc<Shares>,
     blob: BlobId,
     ranges: &[LeafRange],
+    wait: bool,
     groups: &Arc<[Label]>,
     request: InboundRequest,
 ) {
@@ -43,7 +52,10 @@ pub(super) async fn send(
     };
     let end = match opened {
         Ok(Ok(file)) => send_leaves(shares, Arc::new(file), ranges, &stream).await,
-        Ok(Err(answer)) => answer,
+        Ok(Err(answer)) => match shares.partials().find(&blob, groups) {
+            Some(partial) => send_partial(partial, ranges, wait, &stream).await,
+            None => answer,
+        },
         Err(_) => PeerAnswer::NotHeld,
     };
     // A connection that ended needs no end of stream.
@@ -85,11 +97,8 @@ async fn send_leaves(
     ranges: &[LeafRange],
     stream: &StreamSender,
 ) -> PeerAnswer {
-    let leaves = open.geometry.leaves();
-    let fits =
-        |range: &LeafRange| range.count > 0 && range.first.checked_add(range.count).is_some_and(|end| end <= leaves);
-    if !ranges.iter().all(fits) {
-        return PeerAnswer::Bad { reason: format!("leaves outside of a blob of {leaves} leaves") };
+    if let Err(bad) = check(ranges, open.geometry) {
+        return bad;
     }
     let mut runs = ranges.iter().flat_map(|range| {
         let end = range.first + range.count;
@@ -116,6 +125,58 @@ async fn send_leaves(
         }
     }
     PeerAnswer::Served
+}
+
+fn check(ranges: &[LeafRange], geometry: BlobGeometry) -> Result<(), PeerAnswer> {
+    let leaves = geometry.leaves();
+    let fits =
+        |range: &LeafRange| range.count > 0 && range.first.checked_add(range.count).is_some_and(|end| end <= leaves);
+    if ranges.iter().all(fits) {
+        Ok(())
+    } else {
+        Err(PeerAnswer::Bad { reason: format!("leaves outside of a blob of {leaves} leaves") })
+    }
+}
+
+/// Sends leaves of a blob that is on its way here: those that are there, then, if the asker waits, each of the others as
+/// soon as it is verified.
+async fn send_partial(partial: Arc<Partial>, ranges: &[LeafRange], wait: bool, stream: &StreamSender) -> PeerAnswer {
+    if let Err(bad) = check(ranges, partial.geometry()) {
+        return bad;
+    }
+    let leaves = ranges.iter().flat_map(|range| range.first..range.first + range.count);
+    let mut wanted: Vec<u64> = leaves.take(PARTIAL_LEAVES).collect();
+    let mut growth = partial.growth();
+    let mut patience = Instant::now() + LEAF_WAIT;
+    while !wanted.is_empty() && !stream.is_cancelled() {
+        let ended = growth.borrow_and_update().is_none();
+        let ready = partial.ready(&wanted, READ_LEAVES as usize);
+        if ready.is_empty() {
+            if !wait || ended || Instant::now() >= patience {
+                break;
+            }
+            // A moment at most, so that a cancelled stream is noticed.
+            let _ = tokio::time::timeout(NOTICE, growth.changed()).await;
+            continue;
+        }
+        wanted.retain(|leaf| !ready.contains(leaf));
+        let reading = {
+            let partial = Arc::clone(&partial);
+            tokio::task::spawn_blocking(move || read_partial(&partial, &ready))
+        };
+        let Ok(Ok(batch)) = reading.await else { break };
+        for (leaf, bytes) in batch {
+            if stream.send(leaf, bytes).await.is_err() {
+                return PeerAnswer::Served;
+            }
+        }
+        patience = Instant::now() + LEAF_WAIT;
+    }
+    PeerAnswer::Served
+}
+
+fn read_partial(partial: &Partial, leaves: &[u64]) -> io::Result<Batch> {
+    leaves.iter().map(|leaf| Ok((*leaf, Bytes::from(partial.read(*leaf)?)))).collect()
 }
 
 /// Reads a run of leaves; an error also if the file is not what was hashed any more.

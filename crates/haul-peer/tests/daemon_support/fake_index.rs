@@ -175,6 +175,9 @@ impl FakeIndex {
                 IndexAnswer::Committed { state }
             }
             IndexRequest::Close { .. } => IndexAnswer::Closed,
+            IndexRequest::Join { .. } => IndexAnswer::Refused(Refusal::NotFound),
+            IndexRequest::Have { .. } => IndexAnswer::Refused(Refusal::NotOpen),
+            IndexRequest::Depart { .. } => IndexAnswer::Departed,
             IndexRequest::Lookup { .. } => {
                 count("lookup");
                 IndexAnswer::Providers(script.providers.clone())

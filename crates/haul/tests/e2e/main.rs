@@ -11,5 +11,6 @@ mod returning;
 mod roles;
 mod scale;
 mod support;
+mod swarm;
 mod walkthrough;
 mod watching;

@@ -1,0 +1,175 @@
+//! A session's places in swarms: joining, telling what it holds, and being told of others.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use haul_core::ids::{BlobId, PeerId};
+use haul_core::registry::leases::ConnectionId;
+use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, Refusal, SwarmPeer};
+use haul_core::wire::{Label, List};
+use haul_net::connection::SendError;
+use tokio::time::sleep;
+
+use super::{Done, Job, Session, Visitor};
+use crate::state::refusal;
+use crate::store::{Asker, IndexStore};
+use crate::swarms::{Joiner, Mailbox, Swarms};
+
+/// Between two pushes of one session: what comes meanwhile goes together.
+const PUSH_GAP: Duration = Duration::from_millis(20);
+/// When so much is unwritten that a push was refused, until it is tried again.
+const PUSH_RETRY: Duration = Duration::from_millis(100);
+/// Work units of a join: a handful of lookups and cards.
+const JOIN_COST: usize = 200;
+/// Work units of a have.
+const HAVE_COST: usize = 10;
+
+/// The places of one session; they end with it.
+#[derive(Debug)]
+pub(super) struct Swarming {
+    swarms: Arc<Swarms>,
+    session: ConnectionId,
+    peer: PeerId,
+    /// From the first join on: most sessions have none.
+    mailbox: OnceLock<Arc<Mailbox>>,
+    /// Whether the job that pushes runs.
+    delivering: AtomicBool,
+}
+
+impl Swarming {
+    pub(super) fn new(swarms: Arc<Swarms>, session: ConnectionId, peer: PeerId) -> Self {
+        Self { swarms, session, peer, mailbox: OnceLock::new(), delivering: AtomicBool::new(false) }
+    }
+
+    /// Departs from all swarms, and ends the job that pushes.
+    pub(super) fn end(&self) {
+        if let Some(mailbox) = self.mailbox.get() {
+            mailbox.close();
+            self.swarms.end_session(self.session, &self.peer);
+        }
+    }
+}
+
+impl Drop for Swarming {
+    fn drop(&mut self) {
+        // A session that failed unexpectedly did not come to its own end.
+        self.end();
+    }
+}
+
+/// Whether a request is answered by [`answer`].
+pub(super) fn is_about_swarms(request: &IndexRequest) -> bool {
+    matches!(request, IndexRequest::Join { .. } | IndexRequest::Have { .. } | IndexRequest::Depart { .. })
+}
+
+/// The answer to Join, Have and Depart.
+pub(super) async fn answer<S: IndexStore>(session: &Session<S>, request: IndexRequest) -> Result<IndexAnswer, Refusal> {
+    let swarming = &session.swarming;
+    match request {
+        IndexRequest::Join { blob, size, pieces } => {
+            session.ask()?;
+            session.pay(JOIN_COST);
+            join(session, blob, size, &pieces).await.map(IndexAnswer::Joined)
+        }
+        IndexRequest::Have { blob, pieces, .. } => {
+            session.pay(HAVE_COST);
+            swarming.swarms.have(swarming.session, &swarming.peer, &blob, &pieces)?;
+            Ok(IndexAnswer::Noted)
+        }
+        IndexRequest::Depart { blob } => {
+            swarming.swarms.depart(swarming.session, &swarming.peer, &blob);
+            Ok(IndexAnswer::Departed)
+        }
+        _ => Err(Refusal::NotAllowed),
+    }
+}
+
+async fn join<S: IndexStore>(
+    session: &Session<S>,
+    blob: BlobId,
+    size: u64,
+    pieces: &[PieceRange],
+) -> Result<Joined, Refusal> {
+    let passes_to = groups_that_see(session, blob, size).await?;
+    let swarming = &session.swarming;
+    let joiner = Joiner {
+        session: swarming.session,
+        peer: swarming.peer,
+        groups: session.asker.groups.clone(),
+        passes_to: passes_to.clone(),
+        mailbox: Arc::clone(swarming.mailbox.get_or_init(Arc::default)),
+    };
+    let others = swarming.swarms.join(joiner, blob, size, pieces)?;
+    Ok(Joined { groups: List::new(passes_to), peers: cards(session, others) })
+}
+
+/// Through which of the asker's groups a blob is visible, there or away; none means that everyone sees it.
+async fn groups_that_see<S: IndexStore>(visitor: &Visitor<S>, blob: BlobId, size: u64) -> Result<Vec<Label>, Refusal> {
+    if is_seen_by(visitor, Vec::new(), blob, size).await? {
+        return Ok(Vec::new());
+    }
+    let mut groups = Vec::new();
+    for group in &visitor.asker.groups {
+        if is_seen_by(visitor, vec![group.clone()], blob, size).await? {
+            groups.push(group.clone());
+        }
+    }
+    if groups.is_empty() { Err(Refusal::NotFound) } else { Ok(groups) }
+}
+
+/// Whether a member of just these groups sees the blob. It must have the size that its owners say: otherwise whoever
+/// joins first with another one would keep them all out.
+async fn is_seen_by<S: IndexStore>(
+    visitor: &Visitor<S>,
+    groups: Vec<Label>,
+    blob: BlobId,
+    size: u64,
+) -> Result<bool, Refusal> {
+    let asker = Asker { peer: visitor.peer, groups };
+    let located = visitor.state.store.locate(&asker, &[blob], 1, true).await.map_err(refusal)?;
+    match located.blobs.first() {
+        Some(found) if found.total > 0 && found.size != size => Err(Refusal::StateMismatch),
+        Some(found) => Ok(found.total > 0),
+        None => Ok(false),
+    }
+}
+
+/// Cards of those that can be asked.
+fn cards<S: IndexStore>(visitor: &Visitor<S>, peers: impl IntoIterator<Item = (PeerId, bool)>) -> Vec<SwarmPeer> {
+    let card = |(peer, complete)| SwarmPeer { card: visitor.card(peer, None), complete };
+    peers.into_iter().map(card).filter(|peer| !peer.card.addresses.is_empty()).collect()
+}
+
+/// The job that pushes, once.
+pub(super) fn delivery<S: IndexStore>(session: &Arc<Session<S>>) -> Option<Job> {
+    let swarming = &session.swarming;
+    swarming.mailbox.get_or_init(Arc::default);
+    if swarming.delivering.swap(true, Ordering::Relaxed) {
+        return None;
+    }
+    Some(deliver(Arc::clone(session)).boxed())
+}
+
+async fn deliver<S: IndexStore>(session: Arc<Session<S>>) -> Done {
+    let mailbox = Arc::clone(session.swarming.mailbox.get_or_init(Arc::default));
+    while let Some((blob, others)) = mailbox.next().await {
+        let peers = cards(&session, others.iter().map(|(peer, complete)| (*peer, *complete)));
+        if peers.is_empty() {
+            continue;
+        }
+        match session.connection.push(&IndexPush::Providers { blob, peers }) {
+            Ok(()) => sleep(PUSH_GAP).await,
+            Err(SendError::Full) => {
+                mailbox.put_back((blob, others));
+                sleep(PUSH_RETRY).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "news of a swarm were not pushed");
+                break;
+            }
+        }
+    }
+    Done::Nothing
+}

@@ -1,0 +1,153 @@
+//! Passing on what a download has verified so far, and telling the index of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use haul_core::blob::{BlobGeometry, LeafSet};
+use haul_core::ids::{BlobId, PeerId};
+use haul_core::limits::SWARM_BYTES;
+use haul_core::time::Moment;
+use haul_core::wire::Label;
+use haul_core::wire::index::{PieceRange, Received};
+use tokio::sync::mpsc;
+
+use super::Downloader;
+use super::output::Output;
+use crate::partial::{Checker, Offered, Partial};
+use crate::swarm::{Ledger, Seat, SwarmNews, SwarmSeat, whole_pieces};
+
+/// Least time between two reports to the index: what comes meanwhile goes together.
+const REPORT: Duration = Duration::from_millis(100);
+
+/// A download's part in the swarm of its blob. Without a seat it does nothing.
+pub(super) struct Passing {
+    blob: BlobId,
+    geometry: BlobGeometry,
+    seat: Option<Box<dyn SwarmSeat>>,
+    /// Who may have it, once the index has said so.
+    groups: Option<Vec<Label>>,
+    offered: Option<Offered>,
+    /// Pieces that the index was told of.
+    told: LeafSet,
+    told_at: Moment,
+    ledger: Ledger,
+}
+
+/// What is left of it after the last leaf: to serve on.
+pub(super) struct Passed {
+    pub(super) groups: Vec<Label>,
+    pub(super) seat: Box<dyn SwarmSeat>,
+    /// Serves until the file has its final name.
+    pub(super) offered: Option<Offered>,
+}
+
+impl Passing {
+    /// Joins the swarm of a blob that is worth it, if the download can pass it on.
+    pub(super) fn begin(
+        downloader: &Downloader,
+        blob: BlobId,
+        geometry: BlobGeometry,
+        output: &Output,
+        verified: &LeafSet,
+        now: Moment,
+    ) -> (Self, Option<mpsc::UnboundedReceiver<SwarmNews>>) {
+        let able = matches!(output, Output::File(_)) && downloader.shares.is_some() && geometry.size() >= SWARM_BYTES;
+        let mut passing = Self::alone(blob, geometry, now);
+        let pieces = whole_pieces(geometry, verified);
+        let seat = able.then(|| downloader.finder.join(blob, geometry.size(), pieces.clone())).flatten();
+        let Some(Seat { seat, news }) = seat else { return (passing, None) };
+        passing.told = told_after(&passing.told, &pieces);
+        passing.seat = Some(seat);
+        (passing, Some(news))
+    }
+
+    /// A download that takes part in no swarm.
+    pub(super) fn alone(blob: BlobId, geometry: BlobGeometry, now: Moment) -> Self {
+        let told = LeafSet::new(geometry.pieces());
+        let ledger = Ledger::default();
+        Self { blob, geometry, seat: None, groups: None, offered: None, told, told_at: now, ledger }
+    }
+
+    /// The index has taken this peer in.
+    pub(super) fn joined(&mut self, groups: Vec<Label>) {
+        self.groups.get_or_insert(groups);
+    }
+
+    /// Begins to serve what is verified, once it is known that it is the blob and who may have it.
+    pub(super) fn offer(&mut self, downloader: &Downloader, output: &Output, checker: &Arc<Checker>, held: &LeafSet) {
+        let (None, Some(groups), Some(shares), Output::File(part)) =
+            (&self.offered, &self.groups, &downloader.shares, output)
+        else {
+            return;
+        };
+        // If it cannot be opened once more it is not passed on; the download itself goes on.
+        if let Ok(file) = part.reader() {
+            let partial = Partial::new(Arc::clone(checker), file, held.clone(), groups.clone());
+            self.offered = Some(shares.partials().offer(self.blob, partial));
+        }
+    }
+
+    /// Whether [`Self::offer`] still has something to do.
+    pub(super) fn may_offer(&self) -> bool {
+        self.offered.is_none() && self.groups.is_some()
+    }
+
+    /// These leaves are written.
+    pub(super) fn add(&self, leaves: impl IntoIterator<Item = u64>) {
+        if let Some(offered) = &self.offered {
+            offered.add(leaves);
+        }
+    }
+
+    /// A provider gave verified bytes.
+    pub(super) fn gave(&mut self, provider: PeerId, bytes: u64) {
+        if self.seat.is_some() {
+            self.ledger.note(provider, bytes);
+        }
+    }
+
+    /// Tells the index what is new, if it is time.
+    pub(super) fn report(&mut self, verified: &LeafSet, now: Moment, at_once: bool) {
+        let elapsed = now.since(self.told_at);
+        let Some(seat) = self.seat.as_ref().filter(|_| at_once || elapsed >= REPORT) else { return };
+        let whole = whole_pieces(self.geometry, verified);
+        let new: Vec<PieceRange> = new_runs(&self.told, &whole);
+        let received: Vec<Received> = self.ledger.take(elapsed);
+        self.told_at = now;
+        if !new.is_empty() || !received.is_empty() {
+            self.told = told_after(&self.told, &new);
+            seat.have(&new, &received);
+        }
+    }
+
+    /// The blob is complete.
+    pub(super) fn end(self) -> Option<Passed> {
+        Some(Passed { groups: self.groups?, seat: self.seat?, offered: self.offered })
+    }
+}
+
+fn told_after(told: &LeafSet, pieces: &[PieceRange]) -> LeafSet {
+    let mut told = told.clone();
+    for run in pieces {
+        for piece in run.first..run.first + run.count {
+            told.insert(piece.into());
+        }
+    }
+    told
+}
+
+/// The pieces of these runs that were not told yet.
+fn new_runs(told: &LeafSet, whole: &[PieceRange]) -> Vec<PieceRange> {
+    let mut runs: Vec<PieceRange> = Vec::new();
+    for piece in whole.iter().flat_map(|run| run.first..run.first + run.count) {
+        if told.contains(piece.into()) {
+            continue;
+        }
+        match runs.last_mut() {
+            Some(run) if run.first + run.count == piece => run.count += 1,
+            _ => runs.push(PieceRange { first: piece, count: 1 }),
+        }
+    }
+    runs.truncate(haul_core::limits::HAVE_RANGES);
+    runs
+}

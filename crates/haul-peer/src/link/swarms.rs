@@ -1,0 +1,293 @@
+//! This peer's places in swarms: taken at the index on every session, kept up to date, given up when nobody needs them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use haul_core::ids::{BlobId, PeerId};
+use haul_core::limits;
+use haul_core::wire::List;
+use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, Received};
+use haul_net::connection::RequestError;
+use tokio::sync::{Notify, mpsc};
+
+use super::session::Session;
+use crate::swarm::{Seat, SwarmNews, SwarmSeat};
+
+/// All places of this peer.
+#[derive(Debug, Default)]
+pub(super) struct Swarms {
+    inner: Mutex<Inner>,
+    /// Something is to be told to the index.
+    orders: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    last: u64,
+    places: BTreeMap<BlobId, Place>,
+    /// Given up here, and still taken at the index.
+    ended: Vec<BlobId>,
+}
+
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    size: u64,
+    standing: Standing,
+    held: BTreeSet<u32>,
+    /// Of those, what the index does not know yet.
+    untold: BTreeSet<u32>,
+    received: BTreeMap<PeerId, Received>,
+    news: mpsc::UnboundedSender<SwarmNews>,
+}
+
+/// How a place stands on this session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    New,
+    Asked,
+    Taken,
+    Refused,
+}
+
+/// One place; dropping it gives it up.
+#[derive(Debug)]
+struct LinkSeat {
+    blob: BlobId,
+    number: u64,
+    swarms: Arc<Swarms>,
+}
+
+impl SwarmSeat for LinkSeat {
+    fn have(&self, pieces: &[PieceRange], received: &[Received]) {
+        {
+            let mut inner = self.swarms.lock();
+            let Some(place) = inner.places.get_mut(&self.blob).filter(|place| place.number == self.number) else {
+                return;
+            };
+            for piece in pieces.iter().flat_map(|run| run.first..run.first + run.count) {
+                if place.held.insert(piece) {
+                    place.untold.insert(piece);
+                }
+            }
+            for new in received {
+                let sum = place.received.entry(new.from).or_insert(Received { bytes: 0, busy_ms: 0, ..*new });
+                sum.bytes += new.bytes;
+                sum.busy_ms = sum.busy_ms.saturating_add(new.busy_ms);
+            }
+        }
+        self.swarms.orders.notify_one();
+    }
+}
+
+impl Drop for LinkSeat {
+    fn drop(&mut self) {
+        let mut inner = self.swarms.lock();
+        if inner.places.get(&self.blob).is_some_and(|place| place.number == self.number)
+            && inner.places.remove(&self.blob).is_some_and(|place| place.standing != Standing::New)
+        {
+            inner.ended.push(self.blob);
+            drop(inner);
+            self.swarms.orders.notify_one();
+        }
+    }
+}
+
+/// What the index is to be told.
+enum Order {
+    Join(BlobId, IndexRequest),
+    Have(BlobId, IndexRequest),
+    Depart(IndexRequest),
+}
+
+impl Swarms {
+    /// Takes a place, unless another download of the blob has it.
+    pub(super) fn join(self: &Arc<Self>, blob: BlobId, size: u64, pieces: &[PieceRange]) -> Option<Seat> {
+        let (sender, news) = mpsc::unbounded_channel();
+        let mut inner = self.lock();
+        if inner.places.contains_key(&blob) || inner.places.len() >= limits::SWARMS_PER_MEMBER {
+            return None;
+        }
+        inner.last += 1;
+        let number = inner.last;
+        let place = Place {
+            number,
+            size,
+            standing: Standing::New,
+            held: pieces.iter().flat_map(|run| run.first..run.first + run.count).collect(),
+            untold: BTreeSet::new(),
+            received: BTreeMap::new(),
+            news: sender,
+        };
+        inner.places.insert(blob, place);
+        drop(inner);
+        self.orders.notify_one();
+        Some(Seat { seat: Box::new(LinkSeat { blob, number, swarms: Arc::clone(self) }), news })
+    }
+
+    /// A new session: all places are taken anew.
+    pub(super) fn begin_session(&self) {
+        let mut inner = self.lock();
+        inner.ended.clear();
+        for place in inner.places.values_mut() {
+            place.standing = Standing::New;
+        }
+    }
+
+    /// What the index says of a swarm; what concerns no place here is forgotten.
+    pub(super) fn deliver(&self, push: IndexPush) {
+        let (blob, news) = match push {
+            IndexPush::Providers { blob, peers } => (blob, SwarmNews::Peers(peers)),
+            IndexPush::Plan { blob, lease_ms, sources } => {
+                let lease = Duration::from_millis(lease_ms.into());
+                (blob, SwarmNews::Plan { lease, sources: sources.into_vec() })
+            }
+            IndexPush::Revoked { .. } | IndexPush::Match { .. } => return,
+        };
+        self.tell(blob, news);
+    }
+
+    /// Tells the index what is to be told. Does not end by itself.
+    pub(super) async fn carry_out_orders(&self, session: &Session) {
+        loop {
+            let Some(order) = self.next_order() else {
+                self.orders.notified().await;
+                continue;
+            };
+            let (Order::Join(_, request) | Order::Have(_, request) | Order::Depart(request)) = &order;
+            let answer = session.connection.request::<_, IndexAnswer>(request).await;
+            if matches!(answer, Err(RequestError::Closed(_))) {
+                // Whoever reads learns it, too.
+                return std::future::pending().await;
+            }
+            match (order, answer) {
+                (Order::Join(blob, _), Ok(IndexAnswer::Joined(joined))) => self.joined(blob, joined),
+                (Order::Join(blob, _), answer) => {
+                    tracing::debug!(?answer, %blob, "the index keeps no swarm for this content");
+                    self.stand(blob, Standing::Refused);
+                    self.tell(blob, SwarmNews::Alone);
+                }
+                // It has forgotten the place: taken anew.
+                (Order::Have(blob, _), Ok(IndexAnswer::Refused(_))) => self.stand(blob, Standing::New),
+                (Order::Have(..) | Order::Depart(_), _) => {}
+            }
+        }
+    }
+
+    fn next_order(&self) -> Option<Order> {
+        let mut inner = self.lock();
+        if let Some(blob) = inner.ended.pop() {
+            // Somebody may have taken the place again meanwhile.
+            if !inner.places.contains_key(&blob) {
+                return Some(Order::Depart(IndexRequest::Depart { blob }));
+            }
+        }
+        inner.places.iter_mut().find_map(|(blob, place)| place.order(*blob))
+    }
+
+    fn joined(&self, blob: BlobId, joined: Joined) {
+        self.stand(blob, Standing::Taken);
+        self.tell(blob, SwarmNews::Peers(joined.peers));
+        self.tell(blob, SwarmNews::Joined { groups: joined.groups.into_vec() });
+    }
+
+    fn stand(&self, blob: BlobId, standing: Standing) {
+        if let Some(place) = self.lock().places.get_mut(&blob) {
+            place.standing = standing;
+        }
+    }
+
+    fn tell(&self, blob: BlobId, news: SwarmNews) {
+        if let Some(place) = self.lock().places.get(&blob) {
+            // Nobody listens once the download is complete.
+            let _ = place.news.send(news);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    fn order(&mut self, blob: BlobId) -> Option<Order> {
+        match self.standing {
+            Standing::New => {
+                self.standing = Standing::Asked;
+                self.received.clear();
+                let mut untold = self.held.clone();
+                let pieces = List::new(take_runs(&mut untold));
+                self.untold = untold;
+                Some(Order::Join(blob, IndexRequest::Join { blob, size: self.size, pieces }))
+            }
+            Standing::Taken if !self.untold.is_empty() || !self.received.is_empty() => {
+                let pieces = List::new(take_runs(&mut self.untold));
+                let received = List::new(std::mem::take(&mut self.received).into_values().collect());
+                Some(Order::Have(blob, IndexRequest::Have { blob, pieces, received }))
+            }
+            Standing::Asked | Standing::Taken | Standing::Refused => None,
+        }
+    }
+}
+
+/// Takes as many runs as a message holds off the set.
+fn take_runs(pieces: &mut BTreeSet<u32>) -> Vec<PieceRange> {
+    let mut runs: Vec<PieceRange> = Vec::new();
+    while let Some(piece) = pieces.first().copied() {
+        let full = runs.len() == limits::HAVE_RANGES;
+        match runs.last_mut() {
+            Some(run) if run.first + run.count == piece => run.count += 1,
+            Some(_) if full => break,
+            _ => runs.push(PieceRange { first: piece, count: 1 }),
+        }
+        pieces.pop_first();
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn run(first: u32, count: u32) -> PieceRange {
+        PieceRange { first, count }
+    }
+
+    fn request(order: Option<Order>) -> Option<IndexRequest> {
+        order.map(|(Order::Join(_, request) | Order::Have(_, request) | Order::Depart(request))| request)
+    }
+
+    #[test]
+    fn a_place_is_taken_told_of_and_taken_again_on_the_next_session() {
+        let swarms = Arc::<Swarms>::default();
+        let blob = BlobId::new([1; 32]);
+        let mut seat = swarms.join(blob, 100, &[run(2, 1)]).unwrap();
+        assert!(swarms.join(blob, 100, &[]).is_none(), "one download of a blob has the place");
+        let join = |pieces| Some(IndexRequest::Join { blob, size: 100, pieces: List::new(pieces) });
+        assert_eq!(request(swarms.next_order()), join(vec![run(2, 1)]));
+        seat.seat.have(&[run(3, 2)], &[]);
+        assert_eq!(request(swarms.next_order()), None, "the index has not answered yet");
+        let groups = List::new(Vec::new());
+        swarms.joined(blob, Joined { groups, peers: Vec::new() });
+        assert_eq!(seat.news.try_recv().unwrap(), SwarmNews::Peers(Vec::new()));
+        assert_eq!(seat.news.try_recv().unwrap(), SwarmNews::Joined { groups: Vec::new() });
+        let have = IndexRequest::Have { blob, pieces: List::new(vec![run(3, 2)]), received: List::default() };
+        assert_eq!(request(swarms.next_order()), Some(have));
+        assert_eq!(request(swarms.next_order()), None);
+        swarms.begin_session();
+        assert_eq!(request(swarms.next_order()), join(vec![run(2, 3)]));
+        drop(seat);
+        assert_eq!(request(swarms.next_order()), Some(IndexRequest::Depart { blob }));
+        assert_eq!(request(swarms.next_order()), None);
+    }
+
+    #[test]
+    fn a_message_holds_so_many_runs_and_the_rest_follows() {
+        let every_other: BTreeSet<u32> = (0..2 * limits::HAVE_RANGES as u32 + 4).step_by(2).collect();
+        let mut left = every_other.clone();
+        assert_eq!(take_runs(&mut left).len(), limits::HAVE_RANGES);
+        assert_eq!(left.len(), 2);
+    }
+}

@@ -1,0 +1,189 @@
+//! Blobs on their way here, as far as they can be passed on already: verified leaves, read back from the part file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use haul_core::blob::{BlobGeometry, LeafSet};
+use haul_core::download::Verdict;
+use haul_core::ids::BlobId;
+use haul_core::limits::LEAF_BYTES;
+use haul_core::outline::{ChainingValue, Outline, OutlineCheck};
+use haul_core::wire::Label;
+use tokio::sync::watch;
+
+/// The sheets known so far, and how often they were forgotten.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    blob: BlobId,
+    geometry: BlobGeometry,
+    state: RwLock<(u64, OutlineCheck)>,
+}
+
+impl Checker {
+    pub(crate) fn new(blob: BlobId, geometry: BlobGeometry) -> Arc<Self> {
+        let state = RwLock::new((0, OutlineCheck::new(blob, geometry)));
+        Arc::new(Self { blob, geometry, state })
+    }
+
+    pub(crate) fn accept(&self, sheet: Option<u64>, values: &[ChainingValue]) -> bool {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match sheet {
+            None => state.1.accept_root_sheet(values),
+            Some(sheet) => state.1.accept_sheet(sheet, values),
+        }
+    }
+
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        *state = (state.0 + 1, OutlineCheck::new(self.blob, self.geometry));
+    }
+
+    /// Names the sheets that leaves arriving now belong to.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    pub(crate) fn verify(&self, epoch: u64, leaf: u64, bytes: &[u8]) -> Verdict {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        if state.0 != epoch || !state.1.can_verify(leaf) {
+            return Verdict::Unknown;
+        }
+        if state.1.verify(leaf, bytes) { Verdict::Good } else { Verdict::Bad }
+    }
+
+    pub(crate) fn geometry(&self) -> BlobGeometry {
+        self.geometry
+    }
+
+    /// The values of a sheet, or of the root sheet, once they are known.
+    pub(crate) fn values(&self, sheet: Option<u64>) -> Option<Vec<ChainingValue>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.1.values(sheet).map(<[ChainingValue]>::to_vec)
+    }
+
+    pub(crate) fn outline(&self) -> Option<Outline> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).1.outline()
+    }
+}
+
+/// One blob on its way here.
+#[derive(Debug)]
+pub struct Partial {
+    geometry: BlobGeometry,
+    groups: Vec<Label>,
+    file: File,
+    checker: Arc<Checker>,
+    held: RwLock<LeafSet>,
+    /// Leaves held; none once the download has ended and no more will come.
+    count: watch::Sender<Option<u64>>,
+}
+
+impl Partial {
+    /// A blob of which these leaves are in `file`, for members of `groups`; no groups mean everyone. Its size must be
+    /// proved.
+    pub(crate) fn new(checker: Arc<Checker>, file: File, held: LeafSet, groups: Vec<Label>) -> Self {
+        let count = watch::Sender::new(Some(held.count()));
+        Self { geometry: checker.geometry(), groups, file, checker, held: RwLock::new(held), count }
+    }
+
+    /// Its leaves.
+    pub(crate) fn geometry(&self) -> BlobGeometry {
+        self.geometry
+    }
+
+    /// Further leaves are verified and written.
+    pub(crate) fn add(&self, leaves: impl IntoIterator<Item = u64>) {
+        let count = {
+            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            for leaf in leaves {
+                held.insert(leaf);
+            }
+            held.count()
+        };
+        self.count.send_replace(Some(count));
+    }
+
+    /// The leaves held.
+    pub(crate) fn held(&self) -> LeafSet {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Of these leaves, up to `most` that are held, in their order.
+    pub(crate) fn ready(&self, wanted: &[u64], most: usize) -> Vec<u64> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        wanted.iter().copied().filter(|leaf| held.contains(*leaf)).take(most).collect()
+    }
+
+    /// Counts the leaves held; ends when the download does.
+    pub(crate) fn growth(&self) -> watch::Receiver<Option<u64>> {
+        self.count.subscribe()
+    }
+
+    /// The bytes of a leaf that is held. Blocks.
+    pub(crate) fn read(&self, leaf: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.geometry.leaf_bytes(leaf)];
+        self.file.read_exact_at(&mut bytes, leaf * LEAF_BYTES)?;
+        Ok(bytes)
+    }
+
+    /// A sheet of its outline, if it is known here.
+    pub(crate) fn values(&self, sheet: Option<u64>) -> Option<Vec<ChainingValue>> {
+        self.checker.values(sheet)
+    }
+}
+
+/// All blobs on their way here that may be passed on.
+#[derive(Debug, Default)]
+pub struct Partials {
+    blobs: RwLock<HashMap<BlobId, Arc<Partial>>>,
+}
+
+impl Partials {
+    /// What is here of a blob, for a member of these groups.
+    pub(crate) fn find(&self, blob: &BlobId, groups: &[Label]) -> Option<Arc<Partial>> {
+        let blobs = self.blobs.read().unwrap_or_else(PoisonError::into_inner);
+        blobs.get(blob).filter(|partial| visible(&partial.groups, groups)).cloned()
+    }
+
+    /// Passes a blob on until the guard is dropped.
+    pub(crate) fn offer(self: &Arc<Self>, blob: BlobId, partial: Partial) -> Offered {
+        let partial = Arc::new(partial);
+        self.blobs.write().unwrap_or_else(PoisonError::into_inner).insert(blob, Arc::clone(&partial));
+        Offered { blob, partial, partials: Arc::clone(self) }
+    }
+}
+
+/// A blob that is passed on while its download runs.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    blob: BlobId,
+    partial: Arc<Partial>,
+    partials: Arc<Partials>,
+}
+
+impl std::ops::Deref for Offered {
+    type Target = Partial;
+    fn deref(&self) -> &Partial {
+        &self.partial
+    }
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        let mut blobs = self.partials.blobs.write().unwrap_or_else(PoisonError::into_inner);
+        // Another download of the same blob may have taken the place.
+        if blobs.get(&self.blob).is_some_and(|known| Arc::ptr_eq(known, &self.partial)) {
+            blobs.remove(&self.blob);
+        }
+        drop(blobs);
+        self.partial.count.send_replace(None);
+    }
+}
+
+/// Whether somebody in these groups sees something for those groups; none means everyone.
+pub(crate) fn visible(shared_with: &[Label], groups: &[Label]) -> bool {
+    shared_with.is_empty() || shared_with.iter().any(|group| groups.contains(group))
+}
