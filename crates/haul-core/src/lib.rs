@@ -12,6 +12,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`download`] | which leaves to ask of whom, stalls, end game, bans: one machine per blob |
+//! | [`planner`] | who fetches which pieces from whom: one machine per swarm, at the index |
 //! | [`registry`] | leases and presence: who is online |
 //! | [`query`] | the query language: folding, parsing, ranking |
 //! | [`wire`] | frames and messages of both protocols |
@@ -40,6 +41,7 @@ pub mod limits;
 pub mod manifest;
 pub mod outline;
 pub mod path;
+pub mod planner;
 pub mod query;
 pub mod registry;
 pub mod text;

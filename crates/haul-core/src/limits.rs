@@ -182,6 +182,22 @@ pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 /// … or this long, whichever comes first.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the planner of a swarm runs at most: what is planned in one run is a few pieces per link, and two runs a
+/// round trip apart see the same reports.
+pub const PLAN_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a sink follows a plan without hearing of the next. Two renewals may be lost; a swarm whose index died goes on
+/// by itself within this time.
+pub const PLAN_LEASE: Duration = Duration::from_secs(5);
+/// Neighbours of one peer in a swarm: connections that plans use. With 32 a tree over 10,000 peers is three deep.
+pub const SWARM_NEIGHBOURS: usize = 32;
+/// Peers times pieces of one swarm: two bits each, so 256 MiB of sets at most. 10,000 peers with 100 GiB in pieces of
+/// 4 MiB are a quarter of it.
+pub const SWARM_CELLS: u64 = 1 << 30;
+/// Sources that failed one sink and that its plans avoid; the oldest are forgiven.
+pub const SOURCES_AVOIDED: usize = 8;
+/// Sinks that a source fails before its have-set is struck out: one may itself be at fault.
+pub const STRIKES: usize = 2;
+
 const _: () = {
     assert!(FRAME_BYTES_BEFORE_MEMBERSHIP < FRAME_BYTES);
     assert!(PAGE_BYTES + 64 < FRAME_BYTES);
@@ -200,5 +216,6 @@ const _: () = {
     assert!(SMALL_BLOBS * 32 < FRAME_BYTES);
     assert!(LEASE.as_secs() >= 3 * LEASE_RENEWAL.as_secs());
     assert!(AMEND_ENTRIES >= WALK_COMMIT_ENTRIES);
+    assert!(PLAN_LEASE.as_millis() >= 10 * PLAN_INTERVAL.as_millis());
     assert!(REVOKED_LISTED * (32 + 10) < FRAME_BYTES / 2);
 };

@@ -1,0 +1,379 @@
+//! The planner of one swarm: which downloader takes which pieces of a blob from whom.
+//!
+//! The index runs it, for one blob with two or more downloaders. It knows what each peer holds and how fast each link
+//! has been, a little late; it carries no bytes and speaks to nobody: its driver feeds it with reports and hands its
+//! plans to the sinks. Sinks pull. A plan may name a source that does not hold a piece yet, because it is to get it
+//! too: the source forwards every leaf as soon as it has verified it, so trees of peers receive and forward at once.
+//!
+//! Pieces that nobody but complete peers hold are dealt to eight stripes, and each goes once down the standing tree of
+//! its stripe (`release`, `stripes`). A peer is inside one of these trees, or several if it is fast, and a leaf of the
+//! others, as in `SplitStream` (Castro et al., SOSP 2003), so that every uplink carries its part evenly and nothing queues.
+//! Whatever is lacking after that, by late joiners, losses and slow links, sinks pull from their neighbours, rarest piece
+//! from least loaded source (`fill`); what was to come from a peer that is lost moves at once (`repair`). A load is open
+//! bytes over measured rate. The goal is the fluid bound of Kumar and Ross (`HotWeb` 2006),
+//! `max{F/u_s, F/d_min, N F/(u_s + sum u_i)}`; with equal uplinks it is near the optimum of Mundinger, Weber and Weiss
+//! (Journal of Scheduling 2008). docs/swarm.md has the whole story, with figures.
+
+// Slots and pieces are this module's own numbers: they are made here, and nothing from outside is one unchecked.
+#![allow(clippy::indexing_slicing)]
+
+mod fill;
+mod links;
+mod meter;
+mod peer;
+mod pieces;
+mod release;
+mod repair;
+mod reports;
+mod stripes;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::blob::BlobGeometry;
+use crate::ids::PeerId;
+use crate::limits::{PLAN_INTERVAL, PLAN_LEASE, SWARM_CELLS};
+use crate::time::Moment;
+use peer::{Give, Peer, Want};
+pub use pieces::{PieceRange, PieceSet, piece_bytes, pieces_of};
+use stripes::{STRIPES, Stripe};
+
+/// A peer's number inside this planner.
+type Slot = u32;
+
+/// How much is planned ahead on the uplink of a complete peer, in microseconds: with reports and plans half a second
+/// under way it still covers more than a second.
+const HORIZON_US: u64 = 3_000_000;
+/// The same for a peer that forwards: its work waits while the complete one in front of it sends everything within its
+/// own horizon by turns, and this must not look as if the link were busy.
+const RELAY_HORIZON_US: u64 = 8_000_000;
+/// The same for a downlink, where a piece waits for the slowest of all links above.
+const DOWN_HORIZON_US: u64 = 8_000_000;
+/// How often rates are measured, plans renewed and late deliveries looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// A plan that is this old is told again, changed or not. With a sweep more it is half a lease old.
+const RENEWAL: Duration = Duration::from_millis(1_500);
+/// The interval grows with the swarm, so that thousands of peers are told of several pieces in one message: half a
+/// second for 10,000 peers.
+const INTERVAL_PER_PEER: Duration = Duration::from_micros(50);
+
+/// What a peer can say about itself when it joins; nothing of it is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Bytes per second that its uplink gives at most, if it knows.
+    pub up: Option<u64>,
+    /// Bytes per second that its downlink takes at most, if it knows.
+    pub down: Option<u64>,
+    /// Peers with the same number are near each other, such as one network of 256 addresses; 0 is near nobody.
+    pub site: u32,
+}
+
+/// What the driver has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlannerAction {
+    /// Tell a sink its plan. It replaces the one before: requests for what is not in it any more are cancelled, and
+    /// until the lease ends the sink asks for nothing else. An empty plan says that pieces are on their way to others
+    /// first.
+    Plan {
+        /// The downloader.
+        sink: PeerId,
+        /// How long it follows this plan without hearing of the next; afterwards it acts alone.
+        lease: Duration,
+        /// Whom to ask for which pieces, in the order wanted. A source may not hold them yet.
+        sources: Vec<(PeerId, Vec<PieceRange>)>,
+    },
+    /// Two sinks failed to get from this peer what it said it holds: its have-set is struck out.
+    Strike {
+        /// The peer.
+        peer: PeerId,
+    },
+}
+
+/// How many peers have a piece, and how many need it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread {
+    /// Peers that hold it and count, but for the complete ones.
+    holders: u32,
+    /// Peers that are to fetch it.
+    coming: u32,
+    /// Peers that neither hold it nor are to fetch it.
+    lacking: u32,
+}
+
+impl Spread {
+    fn copies(self) -> u32 {
+        self.holders + self.coming
+    }
+}
+
+/// The machine; see the module.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    geometry: BlobGeometry,
+    piece_bytes: u64,
+    slots: BTreeMap<PeerId, Slot>,
+    peers: Vec<Peer>,
+    vacant: Vec<Slot>,
+    live: Vec<Slot>,
+    /// Live peers that hold everything.
+    complete: Vec<Slot>,
+    spread: Vec<Spread>,
+    stripes: Vec<Stripe>,
+    /// Where the next fresh piece goes.
+    next_stripe: usize,
+    /// Whether some piece is held by complete peers only and lacked: their uplinks are for such pieces then.
+    fresh_left: bool,
+    /// Something changed since the last run.
+    changed: bool,
+    last_run: Option<Moment>,
+    last_sweep: Moment,
+    last_tidy: Moment,
+    random: u64,
+    actions: VecDeque<PlannerAction>,
+    assigned: u64,
+    // Kept between runs only to spare allocations.
+    queue: Vec<Slot>,
+    /// Searches through all peers that this run may still make.
+    scans: usize,
+    open: Vec<u64>,
+}
+
+impl Planner {
+    /// A planner for a blob of this geometry, without peers. `seed` breaks ties: same seed and same calls, same plans.
+    pub fn new(geometry: BlobGeometry, seed: u64) -> Self {
+        let pieces = pieces_of(geometry) as usize;
+        Self {
+            geometry,
+            piece_bytes: piece_bytes(geometry),
+            slots: BTreeMap::new(),
+            peers: Vec::new(),
+            vacant: Vec::new(),
+            live: Vec::new(),
+            complete: Vec::new(),
+            spread: alloc::vec![Spread::default(); pieces],
+            fresh_left: false,
+            changed: false,
+            last_run: None,
+            last_sweep: Moment(0),
+            last_tidy: Moment(0),
+            random: seed,
+            actions: VecDeque::new(),
+            assigned: 0,
+            queue: Vec::new(),
+            scans: 0,
+            stripes: alloc::vec![Stripe::default(); STRIPES],
+            next_stripe: 0,
+            open: Vec::new(),
+        }
+    }
+
+    /// The geometry that pieces are numbered by.
+    pub fn geometry(&self) -> BlobGeometry {
+        self.geometry
+    }
+
+    /// Number of pieces of the blob.
+    pub fn pieces(&self) -> u32 {
+        self.spread.len() as u32
+    }
+
+    /// Peers in the swarm.
+    pub fn peers(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Peers that still lack something.
+    pub fn sinks(&self) -> usize {
+        self.live.len() - self.complete.len()
+    }
+
+    /// Deliveries of one piece to one sink that were planned so far, those planned anew included.
+    pub fn assigned(&self) -> u64 {
+        self.assigned
+    }
+
+    /// Peers that hold a piece and are expected to stay; 0 beyond the last piece.
+    pub fn copies(&self, piece: u32) -> usize {
+        let stay = self.complete.iter().filter(|slot| self.peers[**slot as usize].counts()).count();
+        self.spread.get(piece as usize).map_or(0, |spread| stay + spread.holders as usize)
+    }
+
+    /// Bytes per second that a peer's uplink and downlink are taken for; none for strangers.
+    pub fn rates(&self, peer: &PeerId) -> Option<(u64, u64)> {
+        let peer = &self.peers[*self.slots.get(peer)? as usize];
+        Some((peer.up.rate(), peer.down.rate()))
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<PlannerAction> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due; none while there is nobody to plan for.
+    pub fn next_timeout(&self) -> Option<Moment> {
+        if self.sinks() == 0 {
+            return None;
+        }
+        let Some(last) = self.last_run else { return Some(Moment(0)) };
+        let sweep = self.last_sweep.after(SWEEP);
+        Some(if self.changed { last.after(self.interval()).min(sweep) } else { sweep })
+    }
+
+    /// A peer joins the swarm, as a downloader or because it holds pieces; or states anew what it holds. False: it
+    /// cannot take part and acts alone, because its set ranges over another number of pieces or the swarm is too large
+    /// ([`SWARM_CELLS`]).
+    pub fn handle_join(&mut self, now: Moment, peer: PeerId, have: &PieceSet, hints: Hints) -> bool {
+        self.handle_depart(now, peer);
+        if have.pieces() != self.pieces() || (self.live.len() as u64 + 1) * u64::from(self.pieces()) > SWARM_CELLS {
+            return false;
+        }
+        let slot = self.admit(Peer::new(now, peer, have.clone(), hints, self.piece_bytes));
+        self.slots.insert(peer, slot);
+        if have.is_full() {
+            self.complete.push(slot);
+        }
+        for piece in 0..self.pieces() {
+            let spread = &mut self.spread[piece as usize];
+            if !have.contains(piece) {
+                spread.lacking += 1;
+            } else if !have.is_full() {
+                spread.holders += 1;
+            }
+        }
+        self.link_newcomer(slot);
+        self.changed = true;
+        true
+    }
+
+    /// A peer is gone. Who was to get something from it gets it elsewhere.
+    pub fn handle_depart(&mut self, _now: Moment, peer: PeerId) {
+        let Some(slot) = self.slots.remove(&peer) else { return };
+        self.remove(slot);
+        self.changed = true;
+    }
+
+    /// A peer will go soon: what it alone holds is copied first, and nothing more is brought to it.
+    pub fn handle_leaving(&mut self, _now: Moment, peer: PeerId) {
+        let Some(&slot) = self.slots.get(&peer) else { return };
+        if !self.peers[slot as usize].leaving {
+            self.discount(slot);
+            self.peers[slot as usize].leaving = true;
+            self.uproot(slot);
+            self.changed = true;
+        }
+    }
+
+    /// Time has passed. Plans if something changed and the last run is long enough ago.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        if self.next_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        if self.last_run.is_none() {
+            self.last_sweep = now;
+        } else if now >= self.last_sweep.after(SWEEP) {
+            self.sweep(now);
+        }
+        self.last_run = Some(now);
+        self.changed = false;
+        self.lay_out();
+        self.plant();
+        self.tidy(now);
+        self.plant();
+        self.release(now);
+        self.fill(now);
+        self.tell(now);
+    }
+
+    /// Time between two runs.
+    fn interval(&self) -> Duration {
+        PLAN_INTERVAL.max(INTERVAL_PER_PEER * self.live.len() as u32)
+    }
+
+    /// Plans a piece for a sink that lacks it.
+    fn assign(&mut self, now: Moment, sink: Slot, piece: u32, source: Slot) {
+        let peer = &mut self.peers[sink as usize];
+        assert!(peer.taken.insert(piece), "only what is lacking is planned");
+        peer.down.plan_piece();
+        let spread = &mut self.spread[piece as usize];
+        spread.lacking -= 1;
+        spread.coming += 1;
+        self.attach(now, sink, piece, source);
+    }
+
+    /// Takes a piece out of a sink's plan: it lacks it again.
+    fn unassign(&mut self, sink: Slot, piece: u32) {
+        self.detach(sink, piece);
+        let peer = &mut self.peers[sink as usize];
+        peer.taken.remove(piece);
+        peer.down.unplan_piece(peer.wants.len());
+        let spread = &mut self.spread[piece as usize];
+        spread.lacking += 1;
+        spread.coming -= 1;
+    }
+
+    /// Enters a delivery with both its ends.
+    fn attach(&mut self, now: Moment, sink: Slot, piece: u32, source: Slot) {
+        self.assigned += 1;
+        let peer = &mut self.peers[sink as usize];
+        peer.wants.push(Want { piece, source, since: now });
+        peer.changed = true;
+        let giver = &mut self.peers[source as usize];
+        giver.gives.push(Give { sink, piece, since: now });
+        giver.up.plan_piece();
+    }
+
+    /// Takes a delivery out at both its ends; what the sink has taken stays.
+    fn detach(&mut self, sink: Slot, piece: u32) {
+        let peer = &mut self.peers[sink as usize];
+        let Some(at) = peer.wants.iter().position(|want| want.piece == piece) else { return };
+        let source = peer.wants.remove(at).source;
+        peer.changed = true;
+        let giver = &mut self.peers[source as usize];
+        giver.forget_give(sink, piece);
+        giver.up.unplan_piece(giver.gives.len());
+    }
+
+    /// Tells every sink whose plan changed, and renews leases.
+    fn tell(&mut self, now: Moment) {
+        for at in 0..self.live.len() {
+            let slot = self.live[at];
+            let peer = &self.peers[slot as usize];
+            let due = peer.told.is_none_or(|told| now.since(told) >= RENEWAL);
+            if peer.is_sink() && (peer.changed || due) {
+                let plan = self.plan_of(slot);
+                self.actions.push_back(plan);
+                let peer = &mut self.peers[slot as usize];
+                peer.changed = false;
+                peer.told = Some(now);
+            }
+        }
+    }
+
+    fn plan_of(&self, slot: Slot) -> PlannerAction {
+        let peer = &self.peers[slot as usize];
+        let mut order: Vec<(Slot, Vec<PieceRange>)> = Vec::new();
+        for want in &peer.wants {
+            let at = order.iter().position(|(source, _)| *source == want.source).unwrap_or_else(|| {
+                order.push((want.source, Vec::new()));
+                order.len() - 1
+            });
+            PieceRange::push(&mut order[at].1, want.piece);
+        }
+        let sources = order.into_iter().map(|(source, runs)| (self.peers[source as usize].id, runs)).collect();
+        PlannerAction::Plan { sink: peer.id, lease: PLAN_LEASE, sources }
+    }
+
+    /// A number below `count`; 0 if that is 0.
+    fn random_below(&mut self, count: usize) -> usize {
+        // SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        if count == 0 { 0 } else { (mixed % count as u64) as usize }
+    }
+}

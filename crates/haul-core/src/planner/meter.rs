@@ -1,0 +1,180 @@
+//! How fast one direction of one peer's link is, and how long what is planned on it will take.
+
+use core::time::Duration;
+
+use crate::time::Moment;
+
+/// Bytes per second assumed of a link that has shown nothing yet: 50 Mbit/s. Ten times too much is noticed within two
+/// windows, too little doubles once a window.
+const GUESSED_RATE: u64 = 6_250_000;
+/// No link is taken for slower than this many bytes per second.
+const SLOWEST_RATE: u64 = 16_384;
+/// Length of a window in which a known rate is measured: several reports long, so that lumps even out.
+const WINDOW_SECONDS: u64 = 2;
+/// Length of the windows until the rate is known.
+const FIRST_WINDOW: Duration = Duration::from_secs(1);
+/// One direction of one link.
+#[derive(Clone, Debug)]
+pub(super) struct Meter {
+    /// Bytes per second.
+    rate: u64,
+    /// Whether `rate` was measured or told.
+    known: bool,
+    /// Bytes planned and not yet reported.
+    open: u64,
+    /// Bytes reported in the present window.
+    moved: u64,
+    window_from: Moment,
+    /// Whether anything was ever reported.
+    begun: bool,
+    /// Microseconds that the open bytes take at this rate.
+    queue_us: u64,
+    /// Microseconds of one piece.
+    piece_us: u64,
+    piece_bytes: u64,
+}
+
+impl Meter {
+    pub(super) fn new(now: Moment, piece_bytes: u64, told: Option<u64>) -> Self {
+        let mut meter = Self {
+            rate: 0,
+            known: told.is_some(),
+            open: 0,
+            moved: 0,
+            window_from: now,
+            begun: false,
+            queue_us: 0,
+            piece_us: 0,
+            piece_bytes,
+        };
+        meter.set_rate(told.unwrap_or(GUESSED_RATE));
+        meter
+    }
+
+    pub(super) fn rate(&self) -> u64 {
+        self.rate
+    }
+
+    /// Whether it is time for [`Self::end_window`].
+    pub(super) fn window_is_over(&self, now: Moment) -> bool {
+        let window = if self.known { Duration::from_secs(WINDOW_SECONDS) } else { FIRST_WINDOW };
+        self.begun && now.since(self.window_from) >= window
+    }
+
+    pub(super) fn queue_us(&self) -> u64 {
+        self.queue_us
+    }
+
+    pub(super) fn piece_us(&self) -> u64 {
+        self.piece_us
+    }
+
+    /// When a piece that is planned now would be through, in microseconds from now: the virtual finish time of the link.
+    pub(super) fn finish_us(&self) -> u64 {
+        self.queue_us + self.piece_us
+    }
+
+    /// A piece was planned.
+    pub(super) fn plan_piece(&mut self) {
+        self.open += self.piece_bytes;
+        self.refresh();
+    }
+
+    /// A piece will not come this way after all.
+    pub(super) fn unplan_piece(&mut self, left: usize) {
+        self.open = self.open.saturating_sub(self.piece_bytes);
+        self.bound(left);
+    }
+
+    /// These bytes were reported.
+    pub(super) fn note(&mut self, now: Moment, bytes: u64) {
+        self.open = self.open.saturating_sub(bytes);
+        if !self.begun {
+            // What the first report tells of began at an unknown time.
+            self.begun = true;
+            self.window_from = now;
+            self.refresh();
+            return;
+        }
+        self.moved = self.moved.saturating_add(bytes);
+        // A link that moves twice in part of a window what was expected of all of it is faster: no need to wait.
+        if self.moved > 2 * WINDOW_SECONDS * self.rate {
+            self.set_rate(self.moved / WINDOW_SECONDS);
+        }
+        self.refresh();
+    }
+
+    /// `left` pieces are open: the open bytes are no more than theirs. Keeps bytes that nobody planned from adding up.
+    pub(super) fn bound(&mut self, left: usize) {
+        self.open = self.open.min(left as u64 * self.piece_bytes);
+        self.refresh();
+    }
+
+    /// Ends a window. A link that was busy all through it shows its rate; another one shows a lower bound only. To
+    /// `probe` is to take such a link for half as fast again as what it showed, so that it gets more to do.
+    pub(super) fn end_window(&mut self, now: Moment, busy: bool, probe: bool) {
+        let elapsed = (now.since(self.window_from).as_millis() as u64).max(1);
+        let sample = self.moved.saturating_mul(1000) / elapsed;
+        self.moved = 0;
+        self.window_from = now;
+        // Reports come in lumps, and a link may have waited for another: what one window shows is believed in part.
+        if probe && !busy {
+            self.set_rate(u64::midpoint(self.rate, self.rate.max(sample + sample / 2)));
+        } else if busy && !self.known {
+            self.set_rate(u64::midpoint(self.rate, sample));
+        } else if busy || sample > self.rate {
+            self.set_rate((3 * self.rate + sample) / 4);
+        }
+        self.known |= busy;
+    }
+
+    fn set_rate(&mut self, rate: u64) {
+        self.rate = rate.max(SLOWEST_RATE);
+        self.piece_us = self.piece_bytes.saturating_mul(1_000_000) / self.rate;
+        self.refresh();
+    }
+
+    fn refresh(&mut self) {
+        self.queue_us = self.open.saturating_mul(1_000_000) / self.rate;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: u64 = 1 << 20;
+    #[test]
+    fn a_busy_link_shows_its_rate_and_an_idle_one_a_lower_bound() {
+        let mut meter = Meter::new(Moment(0), PIECE, None);
+        assert!(!meter.window_is_over(Moment(5000)), "nothing was reported yet");
+        meter.note(Moment(5000), 9_000_000);
+        meter.note(Moment(5500), 1_000_000);
+        assert!(meter.window_is_over(Moment(6000)));
+        meter.end_window(Moment(6000), false, false);
+        assert_eq!(meter.rate(), GUESSED_RATE);
+        meter.note(Moment(6500), 2_250_000);
+        meter.end_window(Moment(7000), true, false);
+        assert_eq!(meter.rate(), 4_250_000, "half of the way from a guess");
+        assert!(!meter.window_is_over(Moment(8000)), "a known rate is measured for longer");
+        meter.note(Moment(8500), 500_000);
+        meter.end_window(Moment(9000), true, false);
+        assert_eq!(meter.rate(), 3_250_000, "a quarter of the way");
+        meter.note(Moment(9500), 14_000_000);
+        assert_eq!(meter.rate(), 7_000_000, "twice what was expected is told before the window ends");
+        meter.end_window(Moment(11_000), false, false);
+        assert_eq!(meter.rate(), 7_000_000);
+    }
+
+    #[test]
+    fn the_queue_is_what_is_planned_over_the_rate() {
+        let mut meter = Meter::new(Moment(0), PIECE, Some(PIECE));
+        meter.plan_piece();
+        meter.plan_piece();
+        assert_eq!((meter.queue_us(), meter.finish_us()), (2_000_000, 3_000_000));
+        meter.note(Moment(1), PIECE / 2);
+        assert_eq!(meter.queue_us(), 1_500_000);
+        meter.unplan_piece(0);
+        assert_eq!(meter.queue_us(), 0);
+    }
+}

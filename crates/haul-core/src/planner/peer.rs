@@ -1,0 +1,127 @@
+//! What the planner knows of one peer: what it holds, what it is to fetch from whom, whom it is to serve, its links.
+
+use alloc::vec::Vec;
+
+use super::meter::Meter;
+use super::pieces::PieceSet;
+use super::stripes::{NOBODY, STRIPES};
+use super::{Hints, Slot};
+use crate::ids::PeerId;
+use crate::time::Moment;
+
+/// A piece that a sink is to fetch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    pub(super) piece: u32,
+    pub(super) source: Slot,
+    pub(super) since: Moment,
+}
+
+/// A piece that a source is to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Give {
+    pub(super) sink: Slot,
+    pub(super) piece: u32,
+    pub(super) since: Moment,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    pub(super) live: bool,
+    /// Two sinks could not get what it said it holds: never a source again until it joins anew.
+    pub(super) struck: bool,
+    /// Will go soon: still a source, but what it holds does not count as a copy.
+    pub(super) leaving: bool,
+    /// Holds everything, and its uplink is for pieces that only complete peers hold.
+    pub(super) spared: bool,
+    pub(super) site: u32,
+    pub(super) have: PieceSet,
+    /// What it holds and what it is to fetch.
+    pub(super) taken: PieceSet,
+    /// In the order in which it fetches.
+    pub(super) wants: Vec<Want>,
+    pub(super) gives: Vec<Give>,
+    /// Whom it takes each stripe from: a peer, `ROOT` or `NOBODY`.
+    pub(super) above: [Slot; STRIPES],
+    /// Who takes which stripe from it.
+    pub(super) below: Vec<(u8, Slot)>,
+    /// How many may.
+    pub(super) room: u32,
+    /// Bits of the stripes in whose trees it stands inside.
+    pub(super) homes: u32,
+    /// Peers that it has a connection with, or will have.
+    pub(super) neighbours: Vec<Slot>,
+    pub(super) up: Meter,
+    pub(super) down: Meter,
+    /// Sinks whose deliveries from this peer failed.
+    pub(super) failed_at: Vec<PeerId>,
+    /// Sources that failed this peer.
+    pub(super) avoided: Vec<PeerId>,
+    /// Its plan has changed since it was told.
+    pub(super) changed: bool,
+    pub(super) told: Option<Moment>,
+    /// Where it stands in the list of live peers.
+    pub(super) place: u32,
+}
+
+impl Peer {
+    pub(super) fn new(now: Moment, id: PeerId, have: PieceSet, hints: Hints, piece_bytes: u64) -> Self {
+        Self {
+            id,
+            live: true,
+            struck: false,
+            leaving: false,
+            spared: false,
+            site: hints.site,
+            taken: have.clone(),
+            have,
+            wants: Vec::new(),
+            gives: Vec::new(),
+            above: [NOBODY; STRIPES],
+            below: Vec::new(),
+            room: 0,
+            homes: 0,
+            neighbours: Vec::new(),
+            up: Meter::new(now, piece_bytes, hints.up),
+            down: Meter::new(now, piece_bytes, hints.down),
+            failed_at: Vec::new(),
+            avoided: Vec::new(),
+            changed: false,
+            told: None,
+            place: 0,
+        }
+    }
+
+    /// Whether it may be asked for what it holds or will hold.
+    pub(super) fn may_give(&self) -> bool {
+        self.live && !self.struck
+    }
+
+    /// Whether what it holds counts as a copy that stays.
+    pub(super) fn counts(&self) -> bool {
+        self.live && !self.struck && !self.leaving
+    }
+
+    /// Whether it still lacks something.
+    pub(super) fn is_sink(&self) -> bool {
+        self.live && !self.have.is_full()
+    }
+
+    /// Whom it is to get this piece from.
+    pub(super) fn source_of(&self, piece: u32) -> Option<Slot> {
+        self.wants.iter().find(|want| want.piece == piece).map(|want| want.source)
+    }
+
+    /// Pieces that it was to give before that moment, and could have: it holds them.
+    pub(super) fn ready_gives(&self, before: Moment) -> usize {
+        self.gives.iter().filter(|give| give.since < before && self.have.contains(give.piece)).count()
+    }
+
+    /// Takes a delivery out of what it is to give.
+    pub(super) fn forget_give(&mut self, sink: Slot, piece: u32) {
+        if let Some(at) = self.gives.iter().position(|give| give.sink == sink && give.piece == piece) {
+            self.gives.swap_remove(at);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Pieces that only complete peers hold: each is sent once, down the tree of its stripe.
+//!
+//! Pieces go to the stripes in turn. The root of a stripe's tree takes the piece from the least loaded complete peer, and
+//! everybody below takes it from the peer above, while that still receives it.
+
+use alloc::vec::Vec;
+
+use super::stripes::STRIPES;
+use super::{DOWN_HORIZON_US, HORIZON_US, Planner, RELAY_HORIZON_US, Slot};
+use crate::time::Moment;
+
+/// Pieces planned on an uplink whatever its rate: one for each stripe, and some more while reports are under way.
+const LEAST_PIECES: u64 = STRIPES as u64 + 2;
+/// Pieces planned on a downlink whatever its rate: several, for one source may be slow.
+const LEAST_PIECES_DOWN: u64 = STRIPES as u64 + 2;
+/// So many complete peers are always few.
+const FEW_COMPLETE: usize = 4;
+/// Fresh pieces that nobody can take now before the rest is left for the next run.
+const STUCK: usize = STRIPES;
+/// How far up a sink looks whose peer above cannot give it a piece.
+const UP: usize = 3;
+
+impl Planner {
+    /// Sends out as many fresh pieces as complete peers can give within the horizon. All fresh ones are equally rare, so
+    /// in their order.
+    pub(super) fn release(&mut self, now: Moment) {
+        self.fresh_left = false;
+        if !self.is_scarce() {
+            return;
+        }
+        let mut stuck = 0;
+        for piece in 0..self.pieces() {
+            if !self.is_fresh(piece) {
+                continue;
+            }
+            let Some(roots) = self.complete_with_room() else {
+                self.fresh_left = self.complete.iter().any(|slot| self.peers[*slot as usize].may_give());
+                return;
+            };
+            if !self.release_piece(now, piece, &roots) {
+                stuck += 1;
+                if stuck == STUCK {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether complete peers are few. Where they are many, everybody may just as well ask them.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.complete.len() <= FEW_COMPLETE.max(self.sinks() / 16)
+    }
+
+    /// Whether complete peers are all that hold a piece, or will.
+    fn is_fresh(&self, piece: u32) -> bool {
+        let spread = self.spread[piece as usize];
+        spread.lacking > 0 && spread.copies() == 0
+    }
+
+    /// Plans a piece down a tree; false if nobody can take it from these complete peers.
+    fn release_piece(&mut self, now: Moment, piece: u32, complete: &[Slot]) -> bool {
+        for _ in 0..STRIPES {
+            let stripe = self.next_stripe;
+            self.next_stripe = (stripe + 1) % STRIPES;
+            let Some(root) = self.root_of(stripe) else { continue };
+            // It may have the piece, and not count because it will go.
+            if self.peers[root as usize].taken.contains(piece) {
+                continue;
+            }
+            let reach = |planner: &mut Self, giver: Slot| {
+                planner.link(giver, root)
+                    || planner.make_link_room(giver) && planner.make_link_room(root) && planner.link(giver, root)
+            };
+            let giver = complete.iter().copied().find(|giver| self.may_take(root, *giver) && reach(self, *giver));
+            let Some(giver) = giver else { continue };
+            self.assign(now, root, piece, giver);
+            self.send_down(now, piece, stripe, root);
+            return true;
+        }
+        false
+    }
+
+    /// Plans a piece for everybody below a peer in a tree, those near the root first.
+    fn send_down(&mut self, now: Moment, piece: u32, stripe: usize, root: Slot) {
+        let mut queue = core::mem::take(&mut self.queue);
+        queue.clear();
+        queue.push(root);
+        let mut at = 0;
+        while let Some(&above) = queue.get(at) {
+            at += 1;
+            for index in 0..self.peers[above as usize].below.len() {
+                let (of, sink) = self.peers[above as usize].below[index];
+                if of as usize != stripe {
+                    continue;
+                }
+                queue.push(sink);
+                if !self.peers[sink as usize].taken.contains(piece)
+                    && let Some(source) = self.giver_above(piece, stripe, sink)
+                {
+                    self.assign(now, sink, piece, source);
+                }
+            }
+        }
+        self.queue = queue;
+    }
+
+    /// The first peer above a sink in a tree that has the piece or will have it, and room.
+    fn giver_above(&mut self, piece: u32, stripe: usize, sink: Slot) -> Option<Slot> {
+        let mut at = sink;
+        for _ in 0..UP {
+            at = self.above(at, stripe)?;
+            let fits =
+                self.peers[at as usize].taken.contains(piece) && self.has_relay_room(at) && self.may_take(sink, at);
+            if fits && self.link(sink, at) {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// The complete peers with room, least loaded first; none if there is none.
+    fn complete_with_room(&self) -> Option<Vec<Slot>> {
+        let mut complete: Vec<Slot> = self.complete.clone();
+        complete.retain(|slot| self.peers[*slot as usize].may_give() && self.has_up_room(*slot));
+        // Who leaves gives first what would be lost with it.
+        complete.sort_unstable_by_key(|slot| {
+            let peer = &self.peers[*slot as usize];
+            (!peer.leaving, peer.up.finish_us(), *slot)
+        });
+        (!complete.is_empty()).then_some(complete)
+    }
+
+    /// Whether more may be planned on a peer's uplink.
+    pub(super) fn has_up_room(&self, slot: Slot) -> bool {
+        let up = &self.peers[slot as usize].up;
+        up.finish_us() <= HORIZON_US.max(LEAST_PIECES * up.piece_us())
+    }
+
+    /// Whether a peer's uplink can carry its part of a tree.
+    fn has_relay_room(&self, slot: Slot) -> bool {
+        let peer = &self.peers[slot as usize];
+        peer.may_give() && peer.up.finish_us() <= RELAY_HORIZON_US.max(2 * LEAST_PIECES * peer.up.piece_us())
+    }
+
+    /// Whether more may be planned on a peer's downlink.
+    pub(super) fn has_down_room(&self, slot: Slot) -> bool {
+        let down = &self.peers[slot as usize].down;
+        down.finish_us() <= DOWN_HORIZON_US.max(LEAST_PIECES_DOWN * down.piece_us())
+    }
+
+    /// Whether a sink may be given more, and by this source.
+    pub(super) fn may_take(&self, sink: Slot, source: Slot) -> bool {
+        let peer = &self.peers[sink as usize];
+        peer.live
+            && !peer.leaving
+            && self.has_down_room(sink)
+            && !peer.avoided.contains(&self.peers[source as usize].id)
+    }
+}

@@ -1,0 +1,173 @@
+//! What peers report: pieces gained, bytes received, sources that failed; and what a sweep finds out from it.
+
+use core::time::Duration;
+
+use super::{HORIZON_US, PieceRange, Planner, PlannerAction, Slot, Want};
+use crate::ids::PeerId;
+use crate::limits::{SOURCES_AVOIDED, STRIKES};
+use crate::time::Moment;
+
+/// A delivery that is this old is looked at: another source may be better.
+const OVERDUE: Duration = Duration::from_secs(8);
+
+/// A link was busy all through a window if, at its end, it has left over so many pieces that could have been moved …
+const READY: usize = 2;
+/// … and were planned so long ago: the way of plans and reports takes half of that.
+const BUSY_AGE: Duration = Duration::from_secs(2);
+/// A downlink was busy if so many sources have something left over for it.
+const READY_SOURCES: usize = 4;
+
+impl Planner {
+    /// A peer gained these pieces, and received so many bytes from each of these sources since its last report, pieces
+    /// under way included. Unknown peers and pieces are passed over.
+    pub fn handle_have(&mut self, now: Moment, peer: PeerId, gained: &[PieceRange], received: &[(PeerId, u64)]) {
+        let Some(&slot) = self.slots.get(&peer) else { return };
+        for (source, bytes) in received {
+            self.peers[slot as usize].down.note(now, *bytes);
+            if let Some(&source) = self.slots.get(source) {
+                self.peers[source as usize].up.note(now, *bytes);
+            }
+        }
+        let end = self.pieces();
+        for piece in gained.iter().flat_map(|run| run.first..run.pieces().end.min(end)) {
+            self.gain(slot, piece);
+        }
+        self.changed = true;
+    }
+
+    /// A sink could not get from a source what was planned: it broke off, does not hold it, or lied. Other sinks
+    /// still may; after [`STRIKES`] different ones the source's have-set is struck out.
+    pub fn handle_failed(&mut self, _now: Moment, sink: PeerId, source: PeerId) {
+        let (Some(&sink_slot), Some(&slot)) = (self.slots.get(&sink), self.slots.get(&source)) else { return };
+        let peer = &mut self.peers[sink_slot as usize];
+        if !peer.avoided.contains(&source) {
+            if peer.avoided.len() == SOURCES_AVOIDED {
+                peer.avoided.remove(0);
+            }
+            peer.avoided.push(source);
+        }
+        let failed: alloc::vec::Vec<u32> =
+            peer.wants.iter().filter(|want| want.source == slot).map(|want| want.piece).collect();
+        for piece in failed {
+            self.repair(sink_slot, piece);
+        }
+        let giver = &mut self.peers[slot as usize];
+        if !giver.failed_at.contains(&sink) && giver.failed_at.len() < STRIKES {
+            giver.failed_at.push(sink);
+        }
+        if giver.failed_at.len() >= STRIKES && !giver.struck {
+            self.strike(slot);
+        }
+        self.changed = true;
+    }
+
+    fn strike(&mut self, slot: Slot) {
+        self.discount(slot);
+        self.peers[slot as usize].struck = true;
+        self.release_sinks_of(slot);
+        self.actions.push_back(PlannerAction::Strike { peer: self.peers[slot as usize].id });
+    }
+
+    /// A sink holds a piece, as planned or otherwise.
+    fn gain(&mut self, slot: Slot, piece: u32) {
+        let peer = &mut self.peers[slot as usize];
+        if !peer.have.insert(piece) {
+            return;
+        }
+        let spread = &mut self.spread[piece as usize];
+        if peer.taken.insert(piece) {
+            spread.lacking -= 1;
+        } else {
+            spread.coming -= 1;
+        }
+        if peer.counts() {
+            spread.holders += 1;
+        }
+        if peer.source_of(piece).is_some() {
+            let changed = peer.changed;
+            self.detach_done(slot, piece);
+            // The sink knows that it has the piece: that is no news to it.
+            self.peers[slot as usize].changed = changed;
+        }
+        let peer = &self.peers[slot as usize];
+        if peer.have.is_full() {
+            let counts = peer.counts();
+            if counts {
+                for spread in &mut self.spread {
+                    spread.holders -= 1;
+                }
+            }
+            self.complete.push(slot);
+            // It needs nothing more, and as the root of a tree it would keep pieces from those below.
+            self.uproot(slot);
+        }
+    }
+
+    /// A delivery is done: its bytes were reported already, so only what is left over is corrected.
+    fn detach_done(&mut self, slot: Slot, piece: u32) {
+        let Some(source) = self.peers[slot as usize].source_of(piece) else { return };
+        let peer = &mut self.peers[slot as usize];
+        peer.wants.retain(|want| want.piece != piece);
+        peer.down.bound(peer.wants.len());
+        let giver = &mut self.peers[source as usize];
+        giver.forget_give(slot, piece);
+        giver.up.bound(giver.gives.len());
+    }
+
+    /// Measures rates and moves deliveries that are long overdue.
+    pub(super) fn sweep(&mut self, now: Moment) {
+        self.last_sweep = now;
+        let probe = self.falls_behind();
+        for at in 0..self.live.len() {
+            let slot = self.live[at];
+            self.measure(now, slot, probe);
+            let overdue: alloc::vec::Vec<u32> = self.peers[slot as usize]
+                .wants
+                .iter()
+                .filter(|want| now.since(want.since) > OVERDUE)
+                .map(|want| want.piece)
+                .collect();
+            for piece in overdue {
+                self.hurry(now, slot, piece);
+            }
+        }
+    }
+
+    /// Whether sinks wait much longer for what is planned than complete peers take to send it: then it is worth finding
+    /// out who could carry more.
+    fn falls_behind(&self) -> bool {
+        let queues = self.live.iter().map(|slot| self.peers[*slot as usize].down.queue_us()).sum::<u64>();
+        queues / self.sinks().max(1) as u64 > HORIZON_US / 3 * 4
+    }
+
+    fn measure(&mut self, now: Moment, slot: Slot, probe: bool) {
+        let before = Moment(now.0.saturating_sub(BUSY_AGE.as_millis() as u64));
+        let peer = &self.peers[slot as usize];
+        if peer.up.window_is_over(now) {
+            let busy = peer.ready_gives(before) >= READY;
+            self.peers[slot as usize].up.end_window(now, busy, probe);
+        }
+        let peer = &self.peers[slot as usize];
+        if peer.down.window_is_over(now) {
+            // Several sources at once that could have given and did not: it is this link that is slow, not theirs.
+            let ready =
+                |want: &&Want| want.since < before && self.peers[want.source as usize].have.contains(want.piece);
+            let mut sources: alloc::vec::Vec<Slot> = peer.wants.iter().filter(ready).map(|want| want.source).collect();
+            sources.sort_unstable();
+            sources.dedup();
+            self.peers[slot as usize].down.end_window(now, sources.len() >= READY_SOURCES, false);
+        }
+    }
+
+    /// Moves an overdue delivery if there is another source; if not, it is given its time again.
+    fn hurry(&mut self, now: Moment, sink: Slot, piece: u32) {
+        let Some(before) = self.peers[sink as usize].source_of(piece) else { return };
+        if let Some(source) = self.other_source(sink, piece, before) {
+            self.detach(sink, piece);
+            self.attach(now, sink, piece, source);
+            self.changed = true;
+        } else if let Some(want) = self.peers[sink as usize].wants.iter_mut().find(|want| want.piece == piece) {
+            want.since = now;
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Trees that stand: pieces are dealt to stripes, and each stripe has a tree over all sinks.
+//!
+//! As in `SplitStream` (Castro et al., SOSP 2003), a peer is inside the tree of its home stripe, or of several if it is
+//! fast, and a leaf of the others. A stripe is an equal part of the stream, so children are dealt
+//! in proportion to rates: then each uplink is used in full and evenly, without a queue that its data would
+//! have to wait in, and pieces follow each other on the same connections. The trees stand as long as peers and rates
+//! stay; who loses the peer above it finds another.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::{Planner, RELAY_HORIZON_US, Slot};
+use crate::limits::SWARM_NEIGHBOURS;
+use crate::time::Moment;
+
+/// Number of stripes. A complete peer sends them side by side, so a leaf takes this many times its own time over each
+/// link, and a tree over 10,000 peers with children as many is five deep.
+pub(super) const STRIPES: usize = 8;
+/// Stands for "nobody above".
+pub(super) const NOBODY: Slot = Slot::MAX;
+/// Stands for "takes its pieces from complete peers".
+pub(super) const ROOT: Slot = Slot::MAX - 1;
+/// Children in one tree at most; with the peers above in all stripes they are within [`SWARM_NEIGHBOURS`].
+const CHILDREN: u64 = (SWARM_NEIGHBOURS - STRIPES) as u64 * 2 / 3;
+/// Peers inside a tree that are compared for a sink.
+const COMPARED: usize = 8;
+/// Tries at random among all peers when nobody inside a tree has room.
+const TRIES: usize = 8;
+/// Searches through all peers in one run.
+const SCANS: usize = 32;
+/// One in so many places astray is too many …
+const ASTRAY: usize = 16;
+/// … and so long must be between two layouts.
+const TIDY_PAUSE: Duration = Duration::from_secs(2);
+/// Longest way up a tree.
+const DEPTH: usize = 64;
+
+/// The tree of one stripe, but for what peers know of it themselves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stripe {
+    /// Takes the pieces of this stripe from complete peers.
+    root: Option<Slot>,
+    /// Peers at home here that may have room for children, those nearer to the root first.
+    open: VecDeque<Slot>,
+    /// Children that the peers at home here have room for.
+    room: u64,
+}
+
+impl Planner {
+    /// Lays out room for children in proportion to what each uplink carries, and takes children away where there is none
+    /// any more.
+    pub(super) fn lay_out(&mut self) {
+        // Everybody but the root needs somebody above in every tree.
+        let needed = (self.sinks().saturating_sub(1) * STRIPES) as u64;
+        let forwards = |planner: &Self, slot: Slot| {
+            let peer = &planner.peers[slot as usize];
+            peer.may_give() && !peer.leaving && !peer.have.is_full()
+        };
+        let carried = self.live.iter().filter(|slot| forwards(self, **slot));
+        let all = carried.map(|slot| self.peers[*slot as usize].up.rate()).sum::<u64>().max(1);
+        for stripe in &mut self.stripes {
+            stripe.room = 0;
+        }
+        for at in 0..self.live.len() {
+            let slot = self.live[at];
+            let gives = forwards(self, slot);
+            let peer = &mut self.peers[slot as usize];
+            // A part of more than a quarter counts as a child: else equal peers whose rates are measured a little
+            // differently would get different numbers.
+            let share = (peer.up.rate().saturating_mul(needed) + all / 4 * 3) / all;
+            peer.room = if gives { share.min(CHILDREN * STRIPES as u64) as u32 } else { 0 };
+            self.note_homes(slot);
+            self.cut_surplus(slot);
+        }
+        for at in 0..self.live.len() {
+            let slot = self.live[at];
+            let peer = &self.peers[slot as usize];
+            let (homes, wanted) = (u64::from(peer.homes.count_ones()), u64::from(peer.room).div_ceil(CHILDREN));
+            if homes < wanted {
+                self.add_home(slot);
+            } else if homes > wanted {
+                self.drop_home(slot);
+            }
+        }
+        self.settle_empty_stripes();
+    }
+
+    /// Lays out all trees anew if many stand below peers that are not at home in their stripe, or below nobody: so it
+    /// comes when a swarm grows one by one. Deliveries that are planned stay as they are.
+    pub(super) fn tidy(&mut self, now: Moment) {
+        let mut astray = 0;
+        for slot in &self.live {
+            let peer = &self.peers[*slot as usize];
+            astray += peer.below.iter().filter(|(stripe, _)| peer.homes >> stripe & 1 == 0).count();
+            astray += if peer.is_sink() { peer.above.iter().filter(|above| **above == NOBODY).count() } else { 0 };
+        }
+        if astray * ASTRAY <= self.sinks() * STRIPES || now.since(self.last_tidy) < TIDY_PAUSE {
+            return;
+        }
+        self.last_tidy = now;
+        for stripe in &mut self.stripes {
+            *stripe = Stripe::default();
+        }
+        for at in 0..self.live.len() {
+            let slot = self.live[at];
+            let peer = &mut self.peers[slot as usize];
+            (peer.above, peer.homes) = ([NOBODY; STRIPES], 0);
+            peer.below.clear();
+            self.drop_idle_links(slot);
+        }
+        self.lay_out();
+    }
+
+    /// Counts a peer's room with its home stripes, in equal parts.
+    fn note_homes(&mut self, slot: Slot) {
+        let peer = &self.peers[slot as usize];
+        let part = u64::from(peer.room) / u64::from(peer.homes.count_ones().max(1));
+        for stripe in 0..STRIPES {
+            if peer.homes >> stripe & 1 == 1 {
+                self.stripes[stripe].room += part;
+            }
+        }
+    }
+
+    /// Takes children away that a peer has no room for.
+    fn cut_surplus(&mut self, slot: Slot) {
+        let peer = &self.peers[slot as usize];
+        let tolerated = usize::from(peer.up.queue_us() < RELAY_HORIZON_US / 2);
+        let surplus = peer.below.len().saturating_sub(peer.room as usize + tolerated);
+        for _ in 0..surplus {
+            if let Some(&(stripe, child)) = self.peers[slot as usize].below.last() {
+                self.cut(child, stripe as usize);
+            }
+        }
+    }
+
+    /// Makes a peer at home in the stripe that has the least room so far.
+    fn add_home(&mut self, slot: Slot) {
+        let homes = self.peers[slot as usize].homes;
+        let free = (0..STRIPES).filter(|stripe| homes >> stripe & 1 == 0);
+        if let Some(stripe) = free.min_by_key(|stripe| self.stripes[*stripe].room) {
+            self.settle(slot, stripe);
+        }
+    }
+
+    /// A peer that was at home in several stripes when the swarm was smaller leaves one that has room enough without it.
+    fn drop_home(&mut self, slot: Slot) {
+        let peer = &self.peers[slot as usize];
+        let part = u64::from(peer.room) / u64::from(peer.homes.count_ones().max(1));
+        let enough = self.sinks() as u64 + part;
+        let spare = (0..STRIPES).find(|stripe| peer.homes >> stripe & 1 == 1 && self.stripes[*stripe].room >= enough);
+        if let Some(stripe) = spare {
+            self.peers[slot as usize].homes &= !(1 << stripe);
+            self.stripes[stripe].room -= part;
+            self.stripes[stripe].open.retain(|other| *other != slot);
+        }
+    }
+
+    fn settle(&mut self, slot: Slot, stripe: usize) {
+        let peer = &mut self.peers[slot as usize];
+        peer.homes |= 1 << stripe;
+        self.stripes[stripe].room += u64::from(peer.room) / u64::from(peer.homes.count_ones());
+        self.stripes[stripe].open.push_back(slot);
+    }
+
+    /// In a small swarm, some have several homes, so that every stripe has somebody at home.
+    fn settle_empty_stripes(&mut self) {
+        for stripe in 0..STRIPES {
+            if self.stripes[stripe].room > 0 {
+                continue;
+            }
+            let free = |slot: &Slot| {
+                let peer = &self.peers[*slot as usize];
+                u64::from(peer.room) / u64::from(peer.homes.count_ones() + 1)
+            };
+            if let Some(slot) = self.live.iter().copied().max_by_key(free)
+                && self.peers[slot as usize].room > 0
+            {
+                self.settle(slot, stripe);
+            }
+        }
+    }
+
+    /// Finds a place in every tree for everybody who lacks one: first those who are at home there, the ones with most
+    /// room first, then those who will be leaves.
+    pub(super) fn plant(&mut self) {
+        self.choose_roots();
+        let mut loose: Vec<Slot> = self.live.clone();
+        loose.retain(|slot| self.peers[*slot as usize].is_sink() && self.peers[*slot as usize].above.contains(&NOBODY));
+        if loose.is_empty() {
+            return;
+        }
+        self.scans = SCANS;
+        loose.sort_by_key(|slot| core::cmp::Reverse(self.peers[*slot as usize].room));
+        for stripe in 0..STRIPES {
+            for home in [true, false] {
+                for slot in &loose {
+                    let peer = &self.peers[*slot as usize];
+                    if peer.above[stripe] == NOBODY && (peer.homes >> stripe & 1 == 1) == home {
+                        self.find_place(*slot, stripe);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives every tree a root: who is at home there and has most room, wherever it stood. One that was chosen while there
+    /// was nobody better goes below the better one.
+    fn choose_roots(&mut self) {
+        for stripe in 0..STRIPES {
+            let merit = |planner: &Self, slot: Slot| {
+                let peer = &planner.peers[slot as usize];
+                let home = peer.homes >> stripe & 1;
+                (!peer.leaving && peer.may_give(), home, peer.room / peer.homes.count_ones().max(1))
+            };
+            let sinks = self.live.iter().copied().filter(|slot| self.peers[*slot as usize].is_sink());
+            let Some(best) = sinks.max_by_key(|slot| (merit(self, *slot), core::cmp::Reverse(*slot))) else { continue };
+            let before = self.stripes[stripe].root;
+            if let Some(root) = before {
+                let ((stays, home, room), (_, _, most)) = (merit(self, root), merit(self, best));
+                if best == root || stays && home == 1 && 2 * room > most {
+                    continue;
+                }
+                self.cut(root, stripe);
+            }
+            self.cut(best, stripe);
+            self.stripes[stripe].root = Some(best);
+            self.peers[best as usize].above[stripe] = ROOT;
+            if let Some(root) = before
+                && self.link(best, root)
+            {
+                self.hang(root, best, stripe);
+            }
+        }
+    }
+
+    fn hang(&mut self, slot: Slot, above: Slot, stripe: usize) {
+        self.peers[slot as usize].above[stripe] = above;
+        self.peers[above as usize].below.push((stripe as u8, slot));
+    }
+
+    /// Whom a peer takes the pieces of a stripe from, if not from complete peers.
+    pub(super) fn above(&self, slot: Slot, stripe: usize) -> Option<Slot> {
+        let above = self.peers[slot as usize].above[stripe];
+        (above != NOBODY && above != ROOT).then_some(above)
+    }
+
+    /// The sink at the root of a tree.
+    pub(super) fn root_of(&self, stripe: usize) -> Option<Slot> {
+        self.stripes[stripe].root
+    }
+
+    /// Takes a peer out of all trees; those below it are loose.
+    pub(super) fn uproot(&mut self, slot: Slot) {
+        for stripe in 0..STRIPES {
+            self.cut(slot, stripe);
+            self.stripes[stripe].open.retain(|other| *other != slot);
+        }
+        while let Some(&(stripe, child)) = self.peers[slot as usize].below.last() {
+            self.cut(child, stripe as usize);
+        }
+        self.peers[slot as usize].homes = 0;
+    }
+
+    /// Cuts a peer off from the one above it in a tree; it keeps those below it.
+    fn cut(&mut self, slot: Slot, stripe: usize) {
+        let above = core::mem::replace(&mut self.peers[slot as usize].above[stripe], NOBODY);
+        if above == ROOT {
+            self.stripes[stripe].root = None;
+        } else if above != NOBODY {
+            let below = &mut self.peers[above as usize].below;
+            if let Some(at) = below.iter().position(|(of, child)| *child == slot && *of as usize == stripe) {
+                below.swap_remove(at);
+            }
+            self.reopen(above);
+        }
+    }
+
+    /// Notes that a peer has room for children again.
+    fn reopen(&mut self, slot: Slot) {
+        for stripe in 0..STRIPES {
+            let open = &mut self.stripes[stripe].open;
+            if self.peers[slot as usize].homes >> stripe & 1 == 1 && open.front() != Some(&slot) {
+                open.push_front(slot);
+            }
+        }
+    }
+
+    fn find_place(&mut self, slot: Slot, stripe: usize) {
+        let above = self.place_inside(slot, stripe).or_else(|| self.place_anywhere(slot, stripe));
+        if let Some(above) = above {
+            self.hang(slot, above, stripe);
+        }
+    }
+
+    /// The best of the first few peers at home in a stripe that have room: near, and near to the root.
+    fn place_inside(&mut self, slot: Slot, stripe: usize) -> Option<Slot> {
+        let mut best: Option<(u64, usize)> = None;
+        let mut at = 0;
+        while at < self.stripes[stripe].open.len().min(COMPARED) {
+            let above = self.stripes[stripe].open[at];
+            let peer = &self.peers[above as usize];
+            if !peer.live || peer.below.len() >= peer.room as usize {
+                self.stripes[stripe].open.remove(at);
+                continue;
+            }
+            let cost = self.distance_us(slot, above);
+            if best.is_none_or(|(least, _)| cost < least) && self.can_be_above(above, slot, stripe) {
+                best = Some((cost, at));
+            }
+            at += 1;
+        }
+        if let Some((_, at)) = best {
+            let above = self.stripes[stripe].open[at];
+            return self.link(above, slot).then_some(above);
+        }
+        // None of the first: let others come to the front.
+        let turn = self.stripes[stripe].open.len().min(COMPARED);
+        self.stripes[stripe].open.rotate_left(turn);
+        None
+    }
+
+    /// Anybody with room: a neighbour, somebody at random, the first of all; or somebody at home here who gets one child
+    /// more than there is room for.
+    fn place_anywhere(&mut self, slot: Slot, stripe: usize) -> Option<Slot> {
+        let has_room = |planner: &Self, above: Slot, more: usize| {
+            let peer = &planner.peers[above as usize];
+            peer.room > 0 && peer.below.len() < peer.room as usize + more && planner.can_be_above(above, slot, stripe)
+        };
+        let mut above = self.peers[slot as usize].neighbours.iter().copied().find(|other| has_room(self, *other, 0));
+        for _ in 0..TRIES {
+            if above.is_none() {
+                let other = self.random_live();
+                above = has_room(self, other, 0).then_some(other);
+            }
+        }
+        if above.is_none() && self.scans > 0 {
+            self.scans -= 1;
+            let at_home = |other: Slot| self.peers[other as usize].homes >> stripe & 1 == 1;
+            above = self.live.iter().copied().find(|other| has_room(self, *other, 0));
+            above =
+                above.or_else(|| self.live.iter().copied().find(|other| at_home(*other) && has_room(self, *other, 1)));
+        }
+        above.filter(|above| self.link(slot, *above))
+    }
+
+    /// Whether a sink can take a stripe from this peer: that stands in the tree itself, not below the sink, and they are
+    /// neighbours or can be.
+    fn can_be_above(&self, above: Slot, sink: Slot, stripe: usize) -> bool {
+        let (peer, below) = (&self.peers[above as usize], &self.peers[sink as usize]);
+        let linked = || below.neighbours.contains(&above) || (self.has_link_room(above) && self.has_link_room(sink));
+        // Complete peers are at the root of all trees, not inside.
+        if peer.have.is_full() || below.avoided.contains(&peer.id) || !linked() {
+            return false;
+        }
+        let mut at = above;
+        for _ in 0..DEPTH {
+            if at == sink {
+                return false;
+            }
+            match self.peers[at as usize].above[stripe] {
+                ROOT => return true,
+                NOBODY => return false,
+                next => at = next,
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,173 @@
+//! The planner against a small world without links: whatever it plans must be true, possible and enough.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use core::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use world::{World, geometry, id};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_seed_gives_each_piece_once_and_to_different_sinks_first() {
+    let mut world = World::new(8 * MIB, 7);
+    world.join(0, true);
+    for sink in 1..=8 {
+        world.join(sink, false);
+    }
+    world.run();
+    let mut pieces: Vec<u32> = world.given_by(0).iter().map(|(_, piece)| *piece).collect();
+    let sinks: alloc::collections::BTreeSet<u32> = world.given_by(0).iter().map(|(sink, _)| *sink).collect();
+    assert!(sinks.len() >= 7, "the first {} pieces go to {} sinks", pieces.len(), sinks.len());
+    let count = pieces.len();
+    pieces.dedup();
+    assert_eq!(pieces.len(), count, "each piece once");
+    world.finish();
+}
+
+#[test]
+fn loads_follow_rates() {
+    let rates = [4_000_000, 2_000_000, 1_000_000, 1_000_000, 4_000_000, 2_000_000];
+    let mut world = World::new(128 * MIB, 3);
+    world.join_with(0, true, Hints { up: Some(2_400_000), ..Hints::default() });
+    for (sink, up) in rates.into_iter().enumerate() {
+        world.join_with(1 + sink as u32, false, Hints { up: Some(up), ..Hints::default() });
+    }
+    world.limit_rates(&rates);
+    world.finish();
+    let sent: Vec<f64> = (1..=6).map(|peer| f64::from(world.sent_by(peer))).collect();
+    let (all, sum): (f64, f64) = (sent.iter().sum(), rates.iter().map(|rate| *rate as f64).sum());
+    for (sent, rate) in sent.iter().zip(rates) {
+        let share = sent / all / (rate as f64 / sum);
+        assert!((0.7..1.3).contains(&share), "a link of {rate} carries {share} of its part");
+    }
+}
+
+#[test]
+fn same_seed_same_plans() {
+    let plans = |seed| {
+        let mut world = World::new(16 * MIB, seed);
+        world.join(0, true);
+        for sink in 1..=20 {
+            world.join(sink, false);
+        }
+        world.finish();
+        world.history()
+    };
+    assert_eq!(plans(1), plans(1));
+    assert_ne!(plans(1), plans(2));
+}
+
+#[test]
+fn what_only_a_leaver_holds_is_copied_first() {
+    let mut world = World::new(32 * MIB, 1);
+    let all = PieceSet::full(world.pieces());
+    let mut most = all.clone();
+    for piece in [17, 40, 41] {
+        most.remove(piece);
+    }
+    world.join_having(0, &all);
+    world.join_having(1, &most);
+    world.join_having(2, &most);
+    for sink in 3..=6 {
+        world.join(sink, false);
+    }
+    world.planner.handle_leaving(world.now, id(0));
+    world.run();
+    let first: Vec<u32> = world.given_by(0).iter().map(|(_, piece)| *piece).collect();
+    assert_eq!(first, [17, 40, 41], "and nothing else is asked of it yet");
+}
+
+#[test]
+fn two_failures_strike_a_have_set_out() {
+    let mut world = World::new(8 * MIB, 1);
+    world.join(0, true);
+    world.join(1, true);
+    for sink in 2..=5 {
+        world.join(sink, false);
+    }
+    world.run();
+    world.planner.handle_failed(world.now, id(2), id(0));
+    world.planner.handle_failed(world.now, id(2), id(0));
+    assert!(!world.struck(0), "one sink may itself be at fault");
+    world.planner.handle_failed(world.now, id(3), id(0));
+    world.run();
+    assert!(world.struck(0));
+    assert_eq!(world.given_by(0), []);
+    world.check();
+    world.finish();
+}
+
+#[test]
+fn neighbours_are_bounded_and_sites_keep_together() {
+    let mut world = World::new(16 * MIB, 5);
+    for peer in 0..200 {
+        world.join_with(peer, peer == 0, Hints { site: 1 + peer / 50, ..Hints::default() });
+    }
+    world.finish();
+    world.check();
+    let near = world.deliveries().iter().filter(|(source, sink)| source / 50 == sink / 50).count();
+    let share = near as f64 / world.deliveries().len() as f64;
+    assert!(share > 0.5, "{share} of the deliveries stay at their site; by chance it would be a quarter");
+}
+
+#[test]
+fn a_set_of_another_size_and_a_swarm_too_large_are_refused() {
+    let mut planner = Planner::new(geometry(64 * MIB), 1);
+    let wrong = PieceSet::new(planner.pieces() + 1);
+    assert!(!planner.handle_join(Moment(0), id(1), &wrong, Hints::default()));
+    let mut large = Planner::new(geometry(crate::limits::BLOB_BYTES), 1);
+    large.live = alloc::vec![0; (SWARM_CELLS / u64::from(large.pieces())) as usize];
+    assert!(!large.handle_join(Moment(0), id(1), &PieceSet::new(large.pieces()), Hints::default()));
+}
+
+#[test]
+fn plans_are_renewed_before_they_lapse_and_not_too_often() {
+    let mut world = World::new(64 * MIB, 1);
+    world.join(0, true);
+    world.join(1, false);
+    world.join(2, false);
+    let mut told = alloc::vec![Moment(0); 3];
+    for _ in 0..200 {
+        let due = world.planner.next_timeout().unwrap();
+        world.now = world.now.max(due);
+        world.planner.handle_timeout(world.now);
+        while let Some(action) = world.planner.poll_action() {
+            if let PlannerAction::Plan { sink, lease, .. } = action {
+                let peer = if sink == id(1) { 1 } else { 2 };
+                let age = world.now.since(told[peer]);
+                assert!(age + Duration::from_secs(1) < lease, "a plan of {age:?} is renewed late");
+                told[peer] = world.now;
+            }
+        }
+    }
+    assert!(world.now >= Moment(100_000), "nothing changes, so there is little to say");
+    world.planner.handle_depart(world.now, id(1));
+    world.planner.handle_depart(world.now, id(2));
+    assert_eq!(world.planner.next_timeout(), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(debug_assertions) { 64 } else { 512 }, ..ProptestConfig::default() })]
+
+    /// Whatever happens in a swarm: nothing is planned of peers that went, that were struck out, or in a circle, and in
+    /// the end everybody has everything that somebody still holds.
+    #[test]
+    fn everything_is_planned_and_nothing_impossible(
+        seed in any::<u64>(),
+        pieces in 1u64..90,
+        steps in proptest::collection::vec((0u8..12, any::<u32>(), any::<u32>()), 1..120),
+    ) {
+        let mut world = World::new(pieces * MIB / 4, seed);
+        world.join(0, true);
+        for (kind, first, second) in steps {
+            world.step(kind, first, second);
+            world.check();
+        }
+        world.finish();
+    }
+}
