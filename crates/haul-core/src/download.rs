@@ -456,6 +456,10 @@ impl Download {
         match end {
             RequestEnd::Served if !incomplete || waited => {}
             RequestEnd::Served | RequestEnd::Failed | RequestEnd::Busy => self.back_off(provider),
+            // It downloads the blob itself, and may just not have begun.
+            RequestEnd::NotHeld if self.providers.get(&provider).is_some_and(|known| known.have != Have::All) => {
+                self.back_off(provider);
+            }
             RequestEnd::NotHeld | RequestEnd::Changed | RequestEnd::OtherSize => {
                 self.drop_provider(provider, ProviderState::Lost);
             }

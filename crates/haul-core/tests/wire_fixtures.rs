@@ -108,7 +108,8 @@ fn index_requests() -> Vec<IndexRequest> {
         IndexRequest::Have {
             blob: blob(),
             pieces: List::new(vec![PieceRange { first: 0, count: 300 }]),
-            received: List::new(vec![Received { from: key(2), bytes: 70_000, busy_ms: 150 }]),
+            received: List::new(vec![Received { from: key(2), bytes: 70_000 }]),
+            failed: List::new(vec![key(9)]),
         },
         IndexRequest::Depart { blob: blob() },
     ]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use haul_core::ids::PeerId;
+use haul_core::ids::{BlobId, PeerId};
+use haul_core::limits;
 use haul_core::registry::leases::{CloseCause, ConnectionId, LeaseAction};
 use haul_core::time::{Moment, Timestamp};
 use haul_core::wire::Label;
@@ -17,7 +18,7 @@ use crate::admission::Admission;
 use crate::authority::Authority;
 use crate::members::Members;
 use crate::presence::{Arrival, Presence};
-use crate::store::{IndexStore, StoreError};
+use crate::store::{Asker, IndexStore, StoreError};
 use crate::swarms::Swarms;
 use crate::watches::Watches;
 
@@ -131,6 +132,18 @@ impl<S: IndexStore> IndexState<S> {
             let _ = connection.push(&push);
         }
         Ok(())
+    }
+
+    /// Looks who shares a blob with everybody in these groups now, and tells its swarm.
+    pub async fn find_owners(&self, blob: BlobId, groups: &[Label]) {
+        let asker = Asker { peer: self.authority.index_key(), groups: groups.to_vec() };
+        match self.store.locate(&asker, &[blob], limits::SWARM_SOURCES, false).await {
+            Ok(located) => {
+                let owners = self.store.peer_ids(&located.peers).into_iter().flatten().collect();
+                self.swarms.set_owners(clock::boot_now(), &blob, groups, &owners);
+            }
+            Err(error) => tracing::debug!(%error, %blob, "who shares this content cannot be looked up now"),
+        }
     }
 
     async fn perform_actions(&self) {

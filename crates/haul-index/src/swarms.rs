@@ -1,20 +1,28 @@
 //! Swarms: who downloads which blob and what of it they hold, so that they find each other.
 //!
-//! A swarm lives as long as somebody takes part. Members are told of each other by chance, up to
-//! 32 each, and only where the one may have the blob from the other: a member passes it on to those groups
-//! through which the index knows it to see the blob.
+//! A swarm lives as long as somebody takes part. Members are told of each other by chance, up to 32 each, and only where
+//! the one may have the blob from the other: a member passes it on to those groups through which the index knows it to
+//! see the blob. Among those that pass it on to the same groups the planner decides who takes which pieces from whom, as
+//! soon as there are two downloaders.
+
+mod mailbox;
+mod planning;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use haul_core::blob::{BlobGeometry, LeafSet};
+use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
+use haul_core::planner::{PieceRange, PieceSet, pieces_of};
 use haul_core::registry::leases::ConnectionId;
+use haul_core::time::Moment;
 use haul_core::wire::Label;
-use haul_core::wire::index::{PieceRange, Refusal};
+use haul_core::wire::index::Refusal;
 use tokio::sync::Notify;
+
+pub use mailbox::{Mailbox, News, Plan};
+use planning::Planning;
 
 /// Others that a member is told of when it joins. As each of those is told of it in return, members come to know twice
 /// as many, and with that many chance connects any number of them.
@@ -37,56 +45,11 @@ pub struct Joiner {
     pub mailbox: Arc<Mailbox>,
 }
 
-/// What waits to be told to one session: for each blob, others with whether they hold all of it.
-pub type News = (BlobId, BTreeMap<PeerId, bool>);
-
-/// What one session is to be told.
-#[derive(Debug, Default)]
-pub struct Mailbox {
-    news: Mutex<BTreeMap<BlobId, BTreeMap<PeerId, bool>>>,
-    arrived: Notify,
-    closed: AtomicBool,
-}
-
-impl Mailbox {
-    /// The next news; none once it is closed.
-    pub async fn next(&self) -> Option<News> {
-        loop {
-            if self.closed.load(Ordering::Acquire) {
-                return None;
-            }
-            if let Some(news) = lock(&self.news).pop_first() {
-                return Some(news);
-            }
-            self.arrived.notified().await;
-        }
-    }
-
-    /// Nothing more is wanted.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.arrived.notify_one();
-    }
-
-    /// News that could not be sent yet; newer ones stay.
-    pub fn put_back(&self, (blob, peers): News) {
-        let mut news = lock(&self.news);
-        let kept = news.entry(blob).or_default();
-        for (peer, complete) in peers {
-            kept.entry(peer).or_insert(complete);
-        }
-    }
-
-    fn put(&self, blob: BlobId, peer: PeerId, complete: bool) {
-        lock(&self.news).entry(blob).or_default().insert(peer, complete);
-        self.arrived.notify_one();
-    }
-}
-
 /// All swarms of one index.
 #[derive(Debug, Default)]
 pub struct Swarms {
     inner: Mutex<Inner>,
+    begun: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -99,32 +62,46 @@ struct Inner {
 
 #[derive(Debug)]
 struct Swarm {
-    size: u64,
+    geometry: BlobGeometry,
     members: BTreeMap<PeerId, Member>,
+    /// One for each set of groups that members pass the blob on to.
+    plannings: BTreeMap<Vec<Label>, Planning>,
 }
 
 #[derive(Debug)]
 struct Member {
     joiner: Joiner,
-    pieces: LeafSet,
+    pieces: PieceSet,
     /// Others that it was told of.
     knows: BTreeSet<PeerId>,
+}
+
+/// What a member reports.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Pieces that it holds now.
+    pub pieces: Vec<PieceRange>,
+    /// Verified bytes from others since the last report.
+    pub received: Vec<(PeerId, u64)>,
+    /// Others that did not give what they should hold.
+    pub failed: Vec<PeerId>,
 }
 
 impl Swarms {
     /// Takes a peer into the swarm of a blob; the others that it may ask, with whether they hold all of it.
     pub fn join(
         &self,
+        now: Moment,
         joiner: Joiner,
         blob: BlobId,
         size: u64,
         pieces: &[PieceRange],
     ) -> Result<Vec<(PeerId, bool)>, Refusal> {
         let geometry = BlobGeometry::new(size).ok_or_else(|| Refusal::TooMuch(format!("a blob of {size} bytes")))?;
-        let mut held = LeafSet::new(geometry.pieces());
+        let mut held = PieceSet::new(pieces_of(geometry));
         add(&mut held, pieces)?;
         let mut inner = lock(&self.inner);
-        if inner.swarms.get(&blob).is_some_and(|swarm| swarm.size != size) {
+        if inner.swarms.get(&blob).is_some_and(|swarm| swarm.geometry != geometry) {
             return Err(Refusal::StateMismatch);
         }
         let blobs = inner.joined.entry(joiner.session).or_default();
@@ -133,40 +110,88 @@ impl Swarms {
         }
         blobs.insert(blob);
         let random = inner.next_random();
-        let swarm = inner.swarms.entry(blob).or_insert_with(|| Swarm { size, members: BTreeMap::new() });
-        Ok(swarm.join(blob, joiner, held, random))
+        let swarm = inner.swarms.entry(blob).or_insert_with(|| Swarm {
+            geometry,
+            members: BTreeMap::new(),
+            plannings: BTreeMap::new(),
+        });
+        let others = swarm.join(now, blob, joiner, held, random);
+        self.begun.notify_one();
+        Ok(others)
     }
 
-    /// A member holds more.
+    /// Waits until somebody downloads something. For one task.
+    pub async fn some_download(&self) {
+        while !lock(&self.inner).swarms.values().any(Swarm::has_sinks) {
+            self.begun.notified().await;
+        }
+    }
+
+    /// A member holds more, or tells how it went with others.
     pub fn have(
         &self,
+        now: Moment,
         session: ConnectionId,
         peer: &PeerId,
         blob: &BlobId,
-        pieces: &[PieceRange],
+        report: &Report,
     ) -> Result<(), Refusal> {
         let mut inner = lock(&self.inner);
         let swarm = inner.swarms.get_mut(blob).ok_or(Refusal::NotOpen)?;
         let member = swarm.members.get_mut(peer).filter(|member| member.joiner.session == session);
         let member = member.ok_or(Refusal::NotOpen)?;
         let was_complete = member.pieces.is_full();
-        add(&mut member.pieces, pieces)?;
-        if member.pieces.is_full() && !was_complete {
+        add(&mut member.pieces, &report.pieces)?;
+        let completed = member.pieces.is_full() && !was_complete;
+        if let Some(planning) = swarm.plannings.get_mut(&member.joiner.passes_to) {
+            planning.report(now, *peer, report);
+        }
+        if completed {
             swarm.tell_complete(blob, peer);
         }
         Ok(())
     }
 
+    /// Every blob that is downloaded, with the groups that members pass it on to.
+    pub fn planned(&self) -> Vec<(BlobId, Vec<Label>)> {
+        let inner = lock(&self.inner);
+        let classes = |(blob, swarm): (&BlobId, &Swarm)| -> Vec<(BlobId, Vec<Label>)> {
+            swarm.plannings.keys().map(|groups| (*blob, groups.clone())).collect()
+        };
+        inner.swarms.iter().flat_map(classes).collect()
+    }
+
+    /// Who shares a blob with these groups now. Members learn of those that are new.
+    pub fn set_owners(&self, now: Moment, blob: &BlobId, groups: &[Label], owners: &BTreeSet<PeerId>) {
+        let mut inner = lock(&self.inner);
+        let Some(swarm) = inner.swarms.get_mut(blob) else { return };
+        let Some(planning) = swarm.plannings.get_mut(groups) else { return };
+        let is_member = |peer: &PeerId| swarm.members.contains_key(peer);
+        let new = planning.set_owners(now, owners.iter().copied().filter(|owner| !is_member(owner)).collect());
+        for member in swarm.members.values_mut().filter(|member| member.joiner.passes_to == groups) {
+            for owner in &new {
+                member.tell(*blob, *owner, true);
+            }
+        }
+    }
+
+    /// Plans where it is time; plans go to the mailboxes of those that they are for.
+    pub fn plan(&self, now: Moment) {
+        for (blob, swarm) in &mut lock(&self.inner).swarms {
+            swarm.plan(now, *blob);
+        }
+    }
+
     /// A member departs from one swarm.
-    pub fn depart(&self, session: ConnectionId, peer: &PeerId, blob: &BlobId) {
-        lock(&self.inner).depart(session, peer, blob);
+    pub fn depart(&self, now: Moment, session: ConnectionId, peer: &PeerId, blob: &BlobId) {
+        lock(&self.inner).depart(now, session, peer, blob);
     }
 
     /// A session has ended: it departs from all.
-    pub fn end_session(&self, session: ConnectionId, peer: &PeerId) {
+    pub fn end_session(&self, now: Moment, session: ConnectionId, peer: &PeerId) {
         let mut inner = lock(&self.inner);
         for blob in inner.joined.remove(&session).unwrap_or_default() {
-            inner.depart(session, peer, &blob);
+            inner.depart(now, session, peer, &blob);
         }
     }
 
@@ -177,7 +202,7 @@ impl Swarms {
 }
 
 impl Inner {
-    fn depart(&mut self, session: ConnectionId, peer: &PeerId, blob: &BlobId) {
+    fn depart(&mut self, now: Moment, session: ConnectionId, peer: &PeerId, blob: &BlobId) {
         if let Some(blobs) = self.joined.get_mut(&session) {
             blobs.remove(blob);
             if blobs.is_empty() {
@@ -187,7 +212,7 @@ impl Inner {
         let Some(swarm) = self.swarms.get_mut(blob) else { return };
         // A newer session of the same peer may have joined meanwhile.
         if swarm.members.get(peer).is_some_and(|member| member.joiner.session == session) {
-            swarm.members.remove(peer);
+            swarm.remove(now, peer);
         }
         if swarm.members.is_empty() {
             self.swarms.remove(blob);
@@ -205,9 +230,19 @@ impl Inner {
 }
 
 impl Swarm {
-    fn join(&mut self, blob: BlobId, joiner: Joiner, pieces: LeafSet, random: u64) -> Vec<(PeerId, bool)> {
+    fn join(
+        &mut self,
+        now: Moment,
+        blob: BlobId,
+        joiner: Joiner,
+        pieces: PieceSet,
+        random: u64,
+    ) -> Vec<(PeerId, bool)> {
         let (peer, complete) = (joiner.peer, pieces.is_full());
-        self.members.remove(&peer);
+        self.remove(now, &peer);
+        let geometry = self.geometry;
+        let planning = self.plannings.entry(joiner.passes_to.clone());
+        planning.or_insert_with(|| Planning::new(geometry, random)).join(now, peer, &pieces);
         let mut told = Vec::new();
         let mut knows = BTreeSet::new();
         for other in self.some_members(random) {
@@ -217,12 +252,47 @@ impl Swarm {
                 knows.insert(other);
             }
             if member.knows.len() < NEIGHBOURS_MAX && passes(&joiner.passes_to, &member.joiner.groups) {
-                member.knows.insert(peer);
-                member.joiner.mailbox.put(blob, peer, complete);
+                member.tell(blob, peer, complete);
             }
         }
         self.members.insert(peer, Member { joiner, pieces, knows });
         told
+    }
+
+    fn has_sinks(&self) -> bool {
+        self.members.values().any(|member| !member.pieces.is_full())
+    }
+
+    fn remove(&mut self, now: Moment, peer: &PeerId) {
+        let Some(member) = self.members.remove(peer) else { return };
+        if let Some(planning) = self.plannings.get_mut(&member.joiner.passes_to) {
+            planning.depart(now, *peer);
+            if planning.is_over() {
+                self.plannings.remove(&member.joiner.passes_to);
+            }
+        }
+    }
+
+    fn plan(&mut self, now: Moment, blob: BlobId) {
+        for planning in self.plannings.values_mut() {
+            for (sink, plan) in planning.plan(now) {
+                let complete: Vec<(PeerId, bool)> = plan
+                    .1
+                    .iter()
+                    .map(|(source, _)| {
+                        // Whoever is no member shares it.
+                        (*source, self.members.get(source).is_none_or(|source| source.pieces.is_full()))
+                    })
+                    .collect();
+                let Some(member) = self.members.get_mut(&sink) else { continue };
+                for (source, complete) in complete {
+                    if !member.knows.contains(&source) {
+                        member.tell(blob, source, complete);
+                    }
+                }
+                member.joiner.mailbox.put_plan(blob, plan);
+            }
+        }
     }
 
     /// Up to [`NEIGHBOURS`] members, chosen by chance.
@@ -239,8 +309,15 @@ impl Swarm {
 
     fn tell_complete(&self, blob: &BlobId, peer: &PeerId) {
         for member in self.members.values().filter(|member| member.knows.contains(peer)) {
-            member.joiner.mailbox.put(*blob, *peer, true);
+            member.joiner.mailbox.put_peer(*blob, *peer, true);
         }
+    }
+}
+
+impl Member {
+    fn tell(&mut self, blob: BlobId, other: PeerId, complete: bool) {
+        self.knows.insert(other);
+        self.joiner.mailbox.put_peer(blob, other, complete);
     }
 }
 
@@ -249,13 +326,13 @@ fn passes(to: &[Label], groups: &[Label]) -> bool {
     to.is_empty() || to.iter().any(|group| groups.contains(group))
 }
 
-fn add(set: &mut LeafSet, runs: &[PieceRange]) -> Result<(), Refusal> {
+fn add(set: &mut PieceSet, runs: &[PieceRange]) -> Result<(), Refusal> {
     for run in runs {
-        let end = u64::from(run.first) + u64::from(run.count);
-        if end > set.leaves() {
-            return Err(Refusal::TooMuch(format!("piece {end} of {}", set.leaves())));
+        let pieces = run.pieces();
+        if pieces.end > set.pieces() {
+            return Err(Refusal::TooMuch(format!("piece {} of {}", pieces.end, set.pieces())));
         }
-        for piece in u64::from(run.first)..end {
+        for piece in pieces {
             set.insert(piece);
         }
     }
@@ -275,6 +352,7 @@ mod tests {
     use super::*;
 
     const SIZE: u64 = 64 * 1024 * 1024;
+    const NOW: Moment = Moment(1_000);
 
     fn peer(n: u8) -> PeerId {
         let mut bytes = [7; 32];
@@ -301,27 +379,34 @@ mod tests {
         PieceRange { first, count }
     }
 
+    fn holds(pieces: &[PieceRange]) -> Report {
+        Report { pieces: pieces.to_vec(), ..Report::default() }
+    }
+
     fn news(joiner: &Joiner) -> Vec<(PeerId, bool)> {
-        lock(&joiner.mailbox.news).remove(&blob()).unwrap_or_default().into_iter().collect()
+        joiner.mailbox.take(&blob()).peers.into_iter().collect()
     }
 
     #[test]
     fn members_learn_of_each_other_and_of_who_is_complete() {
         let swarms = Swarms::default();
         let (a, b) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
-        assert_eq!(swarms.join(a.clone(), blob(), SIZE, &[]).unwrap(), []);
-        assert_eq!(swarms.join(b.clone(), blob(), SIZE, &[run(0, 3)]).unwrap(), [(a.peer, false)]);
+        assert_eq!(swarms.join(NOW, a.clone(), blob(), SIZE, &[]).unwrap(), []);
+        assert_eq!(swarms.join(NOW, b.clone(), blob(), SIZE, &[run(0, 3)]).unwrap(), [(a.peer, false)]);
         assert_eq!(news(&a), [(b.peer, false)]);
-        swarms.have(b.session, &b.peer, &blob(), &[run(3, 60)]).unwrap();
+        swarms.have(NOW, b.session, &b.peer, &blob(), &holds(&[run(3, 60)])).unwrap();
         assert_eq!(news(&a), []);
-        swarms.have(b.session, &b.peer, &blob(), &[run(63, 1)]).unwrap();
+        swarms.have(NOW, b.session, &b.peer, &blob(), &holds(&[run(63, 1)])).unwrap();
         assert_eq!(news(&a), [(b.peer, true)]);
-        assert!(swarms.have(b.session, &b.peer, &blob(), &[run(64, 1)]).is_err(), "64 pieces of a mebibyte");
-        assert!(matches!(swarms.join(joiner(3, &[], &[]), blob(), SIZE + 1, &[]), Err(Refusal::StateMismatch)));
-        swarms.end_session(a.session, &a.peer);
-        swarms.depart(b.session, &b.peer, &blob());
+        assert!(
+            swarms.have(NOW, b.session, &b.peer, &blob(), &holds(&[run(64, 1)])).is_err(),
+            "64 pieces of a mebibyte"
+        );
+        assert!(matches!(swarms.join(NOW, joiner(3, &[], &[]), blob(), SIZE + 1, &[]), Err(Refusal::StateMismatch)));
+        swarms.end_session(NOW, a.session, &a.peer);
+        swarms.depart(NOW, b.session, &b.peer, &blob());
         assert_eq!(swarms.members(), 0);
-        assert_eq!(swarms.have(b.session, &b.peer, &blob(), &[]), Err(Refusal::NotOpen));
+        assert_eq!(swarms.have(NOW, b.session, &b.peer, &blob(), &holds(&[])), Err(Refusal::NotOpen));
         assert!(lock(&swarms.inner).joined.is_empty());
     }
 
@@ -329,12 +414,12 @@ mod tests {
     fn nobody_is_told_of_one_that_may_not_pass_the_blob_on_to_it() {
         let swarms = Swarms::default();
         let (lab, guest) = (joiner(1, &["lab"], &["lab"]), joiner(2, &["art"], &["art"]));
-        swarms.join(lab.clone(), blob(), SIZE, &[]).unwrap();
-        assert_eq!(swarms.join(guest.clone(), blob(), SIZE, &[]).unwrap(), []);
+        swarms.join(NOW, lab.clone(), blob(), SIZE, &[]).unwrap();
+        assert_eq!(swarms.join(NOW, guest.clone(), blob(), SIZE, &[]).unwrap(), []);
         assert_eq!(news(&lab), []);
         // Both groups: may give to both, and may have it from both.
         let both = joiner(3, &["art", "lab"], &["art", "lab"]);
-        assert_eq!(swarms.join(both.clone(), blob(), SIZE, &[]).unwrap().len(), 2);
+        assert_eq!(swarms.join(NOW, both.clone(), blob(), SIZE, &[]).unwrap().len(), 2);
         assert_eq!((news(&lab), news(&guest)), (vec![(both.peer, false)], vec![(both.peer, false)]));
     }
 
@@ -343,12 +428,12 @@ mod tests {
         let swarms = Swarms::default();
         let old = joiner(1, &[], &[]);
         let new = Joiner { session: ConnectionId(9), ..old.clone() };
-        swarms.join(old.clone(), blob(), SIZE, &[]).unwrap();
-        swarms.join(new.clone(), blob(), SIZE, &[]).unwrap();
-        assert_eq!(swarms.have(old.session, &old.peer, &blob(), &[]), Err(Refusal::NotOpen));
-        swarms.end_session(old.session, &old.peer);
+        swarms.join(NOW, old.clone(), blob(), SIZE, &[]).unwrap();
+        swarms.join(NOW, new.clone(), blob(), SIZE, &[]).unwrap();
+        assert_eq!(swarms.have(NOW, old.session, &old.peer, &blob(), &holds(&[])), Err(Refusal::NotOpen));
+        swarms.end_session(NOW, old.session, &old.peer);
         assert_eq!(swarms.members(), 1);
-        swarms.have(new.session, &new.peer, &blob(), &[run(0, 1)]).unwrap();
+        swarms.have(NOW, new.session, &new.peer, &blob(), &holds(&[run(0, 1)])).unwrap();
     }
 
     #[test]
@@ -356,7 +441,7 @@ mod tests {
         let swarms = Swarms::default();
         let joiners: Vec<Joiner> = (0..200).map(|n| joiner(n, &[], &[])).collect();
         for joiner in &joiners {
-            assert!(swarms.join(joiner.clone(), blob(), SIZE, &[]).unwrap().len() <= NEIGHBOURS);
+            assert!(swarms.join(NOW, joiner.clone(), blob(), SIZE, &[]).unwrap().len() <= NEIGHBOURS);
         }
         let inner = lock(&swarms.inner);
         let members = &inner.swarms[&blob()].members;
@@ -368,5 +453,36 @@ mod tests {
             }
         }
         assert_eq!(reached.len(), members.len());
+    }
+
+    #[test]
+    fn two_downloaders_are_planned_for_and_learn_of_whom_they_are_to_ask() {
+        let swarms = Swarms::default();
+        let (a, b) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
+        swarms.join(NOW, a.clone(), blob(), SIZE, &[]).unwrap();
+        let owner = peer(9);
+        swarms.set_owners(NOW, &blob(), &[], &BTreeSet::from([owner]));
+        assert_eq!(news(&a), [(owner, true)], "who shares it is told of at once");
+        swarms.plan(NOW);
+        assert!(a.mailbox.take(&blob()).plan.is_none(), "who is alone knows best whom to ask");
+        swarms.join(NOW, b.clone(), blob(), SIZE, &[]).unwrap();
+        swarms.plan(Moment(2_000));
+        for (me, other) in [(&a, &b), (&b, &a)] {
+            let News { peers, plan } = me.mailbox.take(&blob());
+            let (_, sources) = plan.unwrap();
+            assert!(
+                sources.iter().any(|(source, _)| *source == owner) && sources.iter().any(|(s, _)| *s == other.peer)
+            );
+            assert_eq!(peers.contains_key(&other.peer), me.peer == a.peer, "the other one heard of it when it joined");
+        }
+        // Nobody shares it any more: what only the owner had is not planned.
+        swarms.set_owners(Moment(3_000), &blob(), &[], &BTreeSet::new());
+        swarms.plan(Moment(4_000));
+        let (_, sources) = a.mailbox.take(&blob()).plan.unwrap();
+        assert!(sources.iter().all(|(source, _)| *source != owner));
+        assert_eq!(swarms.planned(), [(blob(), Vec::new())]);
+        swarms.end_session(NOW, a.session, &a.peer);
+        swarms.end_session(NOW, b.session, &b.peer);
+        assert_eq!(swarms.planned(), []);
     }
 }

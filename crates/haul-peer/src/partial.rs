@@ -82,11 +82,11 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// A blob of which these leaves are in `file`, for members of `groups`; no groups mean everyone. Its size must be
-    /// proved.
-    pub(crate) fn new(checker: Arc<Checker>, file: File, held: LeafSet, groups: Vec<Label>) -> Self {
-        let count = watch::Sender::new(Some(held.count()));
-        Self { geometry: checker.geometry(), groups, file, checker, held: RwLock::new(held), count }
+    /// A blob of which nothing may be passed on yet, for members of `groups`; no groups mean everyone.
+    pub(crate) fn new(checker: Arc<Checker>, file: File, groups: Vec<Label>) -> Self {
+        let geometry = checker.geometry();
+        let held = RwLock::new(LeafSet::new(geometry.leaves()));
+        Self { geometry, groups, file, checker, held, count: watch::Sender::new(Some(0)) }
     }
 
     /// Its leaves.
@@ -94,13 +94,17 @@ impl Partial {
         self.geometry
     }
 
-    /// Further leaves are verified and written.
-    pub(crate) fn add(&self, leaves: impl IntoIterator<Item = u64>) {
+    /// The blob's size is proved, and these leaves are in the file.
+    pub(crate) fn prove(&self, verified: &LeafSet) {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).clone_from(verified);
+        self.count.send_replace(Some(verified.count()));
+    }
+
+    /// One more leaf is verified and written; the size is proved.
+    pub(crate) fn add(&self, leaf: u64) {
         let count = {
             let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-            for leaf in leaves {
-                held.insert(leaf);
-            }
+            held.insert(leaf);
             held.count()
         };
         self.count.send_replace(Some(count));
@@ -129,9 +133,10 @@ impl Partial {
         Ok(bytes)
     }
 
-    /// A sheet of its outline, if it is known here.
+    /// A sheet of its outline, if it is known here and the size is proved.
     pub(crate) fn values(&self, sheet: Option<u64>) -> Option<Vec<ChainingValue>> {
-        self.checker.values(sheet)
+        let proven = self.held.read().unwrap_or_else(PoisonError::into_inner).count() > 0;
+        self.checker.values(sheet).filter(|_| proven)
     }
 }
 

@@ -31,8 +31,19 @@ pub enum SwarmNews {
 
 /// Tells the index of a swarm what this peer holds; dropping it departs.
 pub trait SwarmSeat: Send + Sync + std::fmt::Debug {
-    /// These pieces are verified too, and this came from others since the last call.
-    fn have(&self, pieces: &[PieceRange], received: &[Received]);
+    /// What is new since the last call.
+    fn have(&self, report: &Report);
+}
+
+/// What a download tells the index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Pieces that are verified now.
+    pub pieces: Vec<PieceRange>,
+    /// What came from whom.
+    pub received: Vec<Received>,
+    /// Peers that did not give what they should hold.
+    pub failed: Vec<PeerId>,
 }
 
 /// A new place in a swarm.
@@ -53,20 +64,12 @@ pub(crate) fn whole_pieces(geometry: BlobGeometry, leaves: &LeafSet) -> Vec<Piec
         let end = ((piece + 1) * geometry.piece_leaves()).min(geometry.leaves());
         match leaves.next_missing(from) {
             Some(missing) if missing < end => {}
-            _ => add_piece(&mut runs, piece),
+            // The largest blob has 2 Mi pieces.
+            _ => PieceRange::push(&mut runs, piece as u32),
         }
         from = end;
     }
     runs
-}
-
-fn add_piece(runs: &mut Vec<PieceRange>, piece: u64) {
-    // The largest blob has 2 Mi pieces.
-    let Ok(piece) = u32::try_from(piece) else { return };
-    match runs.last_mut() {
-        Some(run) if run.first + run.count == piece => run.count += 1,
-        _ => runs.push(PieceRange { first: piece, count: 1 }),
-    }
 }
 
 /// The leaves of runs of pieces, cut to the blob.
@@ -78,27 +81,6 @@ pub(crate) fn leaves_of(geometry: BlobGeometry, pieces: &[PieceRange]) -> Vec<st
         first..end.min(geometry.leaves())
     };
     pieces.iter().map(run).filter(|leaves| !leaves.is_empty()).collect()
-}
-
-/// What came from each provider since it was last told.
-#[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    since_told: std::collections::BTreeMap<PeerId, u64>,
-}
-
-impl Ledger {
-    pub(crate) fn note(&mut self, provider: PeerId, bytes: u64) {
-        *self.since_told.entry(provider).or_default() += bytes;
-    }
-
-    /// Takes what is to be told, measured over `elapsed`.
-    pub(crate) fn take(&mut self, elapsed: Duration) -> Vec<Received> {
-        let busy_ms = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
-        std::mem::take(&mut self.since_told)
-            .into_iter()
-            .map(|(from, bytes)| Received { from, bytes, busy_ms })
-            .collect()
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use haul_net::transport::memory_pair;
 use haul_peer::fetch::{Downloader, FetchDone, FetchError, FindProviders, Found, PeerPool, pool::PeerDialer};
 use haul_peer::serve::Server;
 use haul_peer::share::{ShareSettings, Shares};
-use haul_peer::swarm::{Seat, SwarmNews, SwarmSeat};
+use haul_peer::swarm::{Report, Seat, SwarmNews, SwarmSeat};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use world::{Fault, Handler, Scripted, World, blob_of, content, no_progress, request};
@@ -37,9 +37,9 @@ struct Told {
 struct TestSeat(Arc<Told>);
 
 impl SwarmSeat for TestSeat {
-    fn have(&self, pieces: &[PieceRange], received: &[Received]) {
-        self.0.pieces.lock().unwrap().extend(pieces);
-        self.0.received.lock().unwrap().extend(received);
+    fn have(&self, report: &Report) {
+        self.0.pieces.lock().unwrap().extend(&report.pieces);
+        self.0.received.lock().unwrap().extend(&report.received);
     }
 }
 
@@ -232,17 +232,18 @@ async fn only_those_get_it_whom_the_index_named() {
     assert_eq!(bitfield(&connection, blob).await, PeerAnswer::NotHeld);
     world.grant.send_replace(Some(world.paper(|grant| grant.groups = vec!["lab".into()])));
     let member = peer.connect(&world).await;
-    let answer = loop {
+    let held = loop {
         // The download learns of it in its own time.
-        match bitfield(&member, blob).await {
-            PeerAnswer::NotHeld => tokio::task::yield_now().await,
-            answer => break answer,
+        let answer = bitfield(&member, blob).await;
+        if let PeerAnswer::Bitfield { size, leaves: Some(leaves) } = answer {
+            assert_eq!(size, SIZE as u64);
+            let held = LeafSet::from_bytes(SIZE as u64 / LEAF_BYTES + 1, &leaves).unwrap();
+            if held.count() >= 50 {
+                break held;
+            }
         }
+        tokio::task::yield_now().await;
     };
-    let PeerAnswer::Bitfield { size, leaves: Some(leaves) } = answer else { panic!("{answer:?}") };
-    assert_eq!(size, SIZE as u64);
-    let held = LeafSet::from_bytes(SIZE as u64 / LEAF_BYTES + 1, &leaves).unwrap();
-    assert!(held.count() >= 50);
     // Without waiting, what is not here is left out.
     let missing = held.next_missing(0).unwrap();
     let ranges = List::new(vec![LeafRange { first: missing, count: 1 }]);

@@ -23,6 +23,8 @@ const SHEETS_AHEAD: u64 = 2;
 const COPIES: usize = 2;
 /// A leaf is late if its provider needs this much longer than twice the time of the idle one.
 const LATE_MARGIN: Duration = Duration::from_millis(100);
+/// The same in a swarm, where uplinks are scarce and shared by many.
+const LATE_MARGIN_IN_SWARM: Duration = Duration::from_secs(1);
 /// Bytes per second assumed of a provider that has shown nothing yet.
 const GUESSED_RATE: u64 = 1024 * 1024;
 
@@ -104,7 +106,8 @@ impl Download {
             self.free_leaves(provider, unit)
         };
         let Some(provider) = self.providers.get(&id) else { return false };
-        if leaves.is_empty() && !provider.is_busy() {
+        // In a swarm, who has nothing of use now will have soon; a leaf asked of two is sent twice.
+        if leaves.is_empty() && !provider.is_busy() && (!self.spread || self.taken.is_full()) {
             leaves = self.late_leaves(id, provider, unit);
         }
         if leaves.is_empty() {
@@ -229,7 +232,8 @@ impl Download {
         let mut leaves = Vec::new();
         for (expected, leaf) in late {
             let mine = provider.time_for(leaves.len() as u64 + 1, GUESSED_RATE);
-            if expected > 2 * mine + LATE_MARGIN {
+            let margin = if self.spread { LATE_MARGIN_IN_SWARM } else { LATE_MARGIN };
+            if expected > 2 * mine + margin {
                 leaves.push(leaf);
             }
         }

@@ -150,6 +150,11 @@ impl Download {
                 chosen.push((fresh, count, piece));
             }
         }
+        // What others can pass on is not asked of whoever has everything: its uplink is for what nobody else has. But
+        // nobody stays idle for that.
+        if provider.have == Have::All && self.parts_are_coming() {
+            chosen.retain(|(_, holders, _)| *holders == 0);
+        }
         // A stable sort: among equals the random start decides.
         chosen.sort_by_key(|(fresh, count, _)| (*fresh, *count));
         let mut leaves = Vec::new();
@@ -163,6 +168,11 @@ impl Download {
         }
         leaves.truncate(unit as usize);
         leaves
+    }
+
+    /// Whether something is asked of a provider that is downloading itself.
+    fn parts_are_coming(&self) -> bool {
+        self.providers.values().any(|provider| provider.have != Have::All && provider.open_leaves > 0)
     }
 
     /// The leaves of a piece, as bits from its first one on, that are free, verifiable and held by this provider.

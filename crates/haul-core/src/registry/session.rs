@@ -160,7 +160,15 @@ mod tests {
             ("Locate", IndexRequest::Locate { blobs: List::default(), max: 1, away: false }),
             ("Cards", IndexRequest::Cards { numbers: List::default() }),
             ("Join", IndexRequest::Join { blob, size: 0, pieces: List::default() }),
-            ("Have", IndexRequest::Have { blob, pieces: List::default(), received: List::default() }),
+            (
+                "Have",
+                IndexRequest::Have {
+                    blob,
+                    pieces: List::default(),
+                    received: List::default(),
+                    failed: List::default(),
+                },
+            ),
             ("Depart", IndexRequest::Depart { blob }),
         ]
     }

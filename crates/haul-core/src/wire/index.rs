@@ -209,6 +209,8 @@ pub enum IndexRequest {
         pieces: List<PieceRange, { limits::HAVE_RANGES }>,
         /// What came from whom since the last Have.
         received: List<Received, { limits::SWARM_SOURCES }>,
+        /// Peers that did not give what they should hold.
+        failed: List<PeerId, { limits::SWARM_SOURCES }>,
     },
     /// Ends a Join.
     Depart {
@@ -226,6 +228,21 @@ pub struct PieceRange {
     pub count: u32,
 }
 
+impl PieceRange {
+    /// The pieces of the run.
+    pub fn pieces(self) -> core::ops::Range<u32> {
+        self.first..self.first.saturating_add(self.count)
+    }
+
+    /// Appends a piece to a list of runs, extending the last run if the piece follows it.
+    pub fn push(runs: &mut Vec<Self>, piece: u32) {
+        match runs.last_mut() {
+            Some(run) if run.pieces().end == piece => run.count += 1,
+            _ => runs.push(Self { first: piece, count: 1 }),
+        }
+    }
+}
+
 /// What one peer gave lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
@@ -233,8 +250,6 @@ pub struct Received {
     pub from: PeerId,
     /// Verified bytes.
     pub bytes: u64,
-    /// Milliseconds during which something was wanted of it.
-    pub busy_ms: u32,
 }
 
 /// Somebody in a swarm.

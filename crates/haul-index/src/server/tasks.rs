@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use haul_core::ids::PeerId;
+use haul_core::limits;
 use haul_core::registry::addresses::Source;
 use haul_net::clock;
 use haul_net::connection::{Connection, ConnectionSettings};
@@ -36,6 +37,8 @@ const NOTE_TICKS: u32 = 5;
 const MAINTENANCE_BUDGET: Duration = Duration::from_millis(10);
 const MAINTENANCE_IDLE: Duration = Duration::from_secs(1);
 const MAINTENANCE_RETRY: Duration = Duration::from_secs(10);
+/// How often it is looked who shares what is downloaded: whoever came is used, whoever left is not planned for.
+const OWNERS_TICK: Duration = Duration::from_secs(1);
 /// How often tickets, guests and the index certificate are looked at.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
@@ -71,6 +74,7 @@ pub async fn run<S: IndexStore>(
     children.spawn(named("lease", keep_leases(Arc::clone(&state), background.clone()).boxed()));
     children.spawn(named("maintenance", maintain(Arc::clone(&state), background.clone()).boxed()));
     children.spawn(named("watch", keep_watch(Arc::clone(&state), background.clone()).boxed()));
+    children.spawn(named("swarm", keep_swarms(Arc::clone(&state), background.clone()).boxed()));
     let ended_early = tokio::select! {
         () = shutdown.cancelled() => None,
         ended = children.join_next() => ended.and_then(Result::ok).or(Some("unnamed")),
@@ -242,6 +246,31 @@ async fn maintain<S: IndexStore>(state: Arc<IndexState<S>>, stop: CancellationTo
 
 async fn keep_watch<S: IndexStore>(state: Arc<IndexState<S>>, stop: CancellationToken) {
     watches::run_searches(&state.watches, &state.store, &stop).await;
+}
+
+/// Plans for swarms, and looks again and again who shares what is downloaded. Sleeps while nobody downloads.
+async fn keep_swarms<S: IndexStore>(state: Arc<IndexState<S>>, stop: CancellationToken) {
+    let mut tick = interval(limits::PLAN_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked = clock::boot_now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = state.swarms.some_download() => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let now = clock::boot_now();
+        if now.since(looked) >= OWNERS_TICK {
+            looked = now;
+            for (blob, groups) in state.swarms.planned() {
+                state.find_owners(blob, &groups).await;
+            }
+        }
+        state.swarms.plan(clock::boot_now());
+    }
 }
 
 async fn keep_house<S: IndexStore>(state: &Arc<IndexState<S>>) {

@@ -7,15 +7,18 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::registry::leases::ConnectionId;
-use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, Refusal, SwarmPeer};
+use haul_core::wire::index::{
+    IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, PlannedSource, Received, Refusal, SwarmPeer,
+};
 use haul_core::wire::{Label, List};
+use haul_net::clock;
 use haul_net::connection::SendError;
 use tokio::time::sleep;
 
 use super::{Done, Job, Session, Visitor};
 use crate::state::refusal;
 use crate::store::{Asker, IndexStore};
-use crate::swarms::{Joiner, Mailbox, Swarms};
+use crate::swarms::{Joiner, Mailbox, News, Report, Swarms};
 
 /// Between two pushes of one session: what comes meanwhile goes together.
 const PUSH_GAP: Duration = Duration::from_millis(20);
@@ -47,7 +50,7 @@ impl Swarming {
     pub(super) fn end(&self) {
         if let Some(mailbox) = self.mailbox.get() {
             mailbox.close();
-            self.swarms.end_session(self.session, &self.peer);
+            self.swarms.end_session(clock::boot_now(), self.session, &self.peer);
         }
     }
 }
@@ -73,13 +76,15 @@ pub(super) async fn answer<S: IndexStore>(session: &Session<S>, request: IndexRe
             session.pay(JOIN_COST);
             join(session, blob, size, &pieces).await.map(IndexAnswer::Joined)
         }
-        IndexRequest::Have { blob, pieces, .. } => {
+        IndexRequest::Have { blob, pieces, received, failed } => {
             session.pay(HAVE_COST);
-            swarming.swarms.have(swarming.session, &swarming.peer, &blob, &pieces)?;
+            let received = received.iter().map(|Received { from, bytes }| (*from, *bytes)).collect();
+            let report = Report { pieces: pieces.into_vec(), received, failed: failed.into_vec() };
+            swarming.swarms.have(clock::boot_now(), swarming.session, &swarming.peer, &blob, &report)?;
             Ok(IndexAnswer::Noted)
         }
         IndexRequest::Depart { blob } => {
-            swarming.swarms.depart(swarming.session, &swarming.peer, &blob);
+            swarming.swarms.depart(clock::boot_now(), swarming.session, &swarming.peer, &blob);
             Ok(IndexAnswer::Departed)
         }
         _ => Err(Refusal::NotAllowed),
@@ -101,7 +106,8 @@ async fn join<S: IndexStore>(
         passes_to: passes_to.clone(),
         mailbox: Arc::clone(swarming.mailbox.get_or_init(Arc::default)),
     };
-    let others = swarming.swarms.join(joiner, blob, size, pieces)?;
+    let others = swarming.swarms.join(clock::boot_now(), joiner, blob, size, pieces)?;
+    session.state.find_owners(blob, &passes_to).await;
     Ok(Joined { groups: List::new(passes_to), peers: cards(session, others) })
 }
 
@@ -154,15 +160,11 @@ pub(super) fn delivery<S: IndexStore>(session: &Arc<Session<S>>) -> Option<Job> 
 
 async fn deliver<S: IndexStore>(session: Arc<Session<S>>) -> Done {
     let mailbox = Arc::clone(session.swarming.mailbox.get_or_init(Arc::default));
-    while let Some((blob, others)) = mailbox.next().await {
-        let peers = cards(&session, others.iter().map(|(peer, complete)| (*peer, *complete)));
-        if peers.is_empty() {
-            continue;
-        }
-        match session.connection.push(&IndexPush::Providers { blob, peers }) {
+    while let Some((blob, news)) = mailbox.next().await {
+        match push(&session, blob, &news) {
             Ok(()) => sleep(PUSH_GAP).await,
             Err(SendError::Full) => {
-                mailbox.put_back((blob, others));
+                mailbox.put_back(blob, news);
                 sleep(PUSH_RETRY).await;
             }
             Err(error) => {
@@ -172,4 +174,18 @@ async fn deliver<S: IndexStore>(session: Arc<Session<S>>) -> Done {
         }
     }
     Done::Nothing
+}
+
+/// Who is meant by a plan is told before it.
+fn push<S: IndexStore>(session: &Session<S>, blob: BlobId, news: &News) -> Result<(), SendError> {
+    let peers = cards(session, news.peers.iter().map(|(peer, complete)| (*peer, *complete)));
+    if !peers.is_empty() {
+        session.connection.push(&IndexPush::Providers { blob, peers })?;
+    }
+    let Some((lease, sources)) = &news.plan else { return Ok(()) };
+    let planned =
+        |(from, pieces): &(PeerId, Vec<PieceRange>)| PlannedSource { from: *from, pieces: List::new(pieces.clone()) };
+    let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
+    let sources = List::new(sources.iter().map(planned).collect());
+    session.connection.push(&IndexPush::Plan { blob, lease_ms, sources })
 }

@@ -1,6 +1,6 @@
 //! Swarms: who may join, who is told of whom, and what a lost session leaves.
 
-use haul_core::ids::BlobId;
+use haul_core::ids::{BlobId, PeerId};
 use haul_core::trust::Role;
 use haul_core::wire::index::{
     IndexAnswer, IndexPush, IndexRequest, Joined, Membership, PieceRange, Refusal, SwarmPeer,
@@ -22,7 +22,7 @@ fn join(name: &str) -> IndexRequest {
 
 fn have(name: &str, first: u32) -> IndexRequest {
     let pieces = List::new(vec![PieceRange { first, count: 1 }]);
-    IndexRequest::Have { blob: blob(name), pieces, received: List::default() }
+    IndexRequest::Have { blob: blob(name), pieces, received: List::default(), failed: List::default() }
 }
 
 async fn joined(peer: &Peer, name: &str) -> Joined {
@@ -32,14 +32,18 @@ async fn joined(peer: &Peer, name: &str) -> Joined {
     }
 }
 
-/// Whom the next push about a swarm names, with whether they hold everything.
-async fn told(peer: &mut Peer) -> Vec<(haul_core::ids::PeerId, bool)> {
+/// Whom the next push about a swarm names besides peer 1, with whether they hold everything.
+async fn told(peer: &mut Peer) -> Vec<(PeerId, bool)> {
     loop {
         let inbound = tokio::time::timeout(PATIENCE, peer.inbox.next()).await.expect("a push in time");
         let Some(Inbound::Push(bytes)) = inbound else { panic!("no push") };
         if let IndexPush::Providers { peers, .. } = haul_core::wire::decode(&bytes).unwrap() {
             assert!(peers.iter().all(|peer| !peer.card.addresses.is_empty()));
-            return peers.into_iter().map(|SwarmPeer { card, complete }| (card.id, complete)).collect();
+            let named = peers.into_iter().map(|SwarmPeer { card, complete }| (card.id, complete));
+            let others: Vec<_> = named.filter(|named| *named != (peer_id(1), true)).collect();
+            if !others.is_empty() {
+                return others;
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Passing on what a download has verified so far, and telling the index of it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use haul_core::blob::{BlobGeometry, LeafSet};
 use haul_core::ids::{BlobId, PeerId};
-use haul_core::limits::SWARM_BYTES;
+use haul_core::limits::{HAVE_RANGES, SWARM_BYTES};
 use haul_core::time::Moment;
 use haul_core::wire::Label;
 use haul_core::wire::index::{PieceRange, Received};
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use super::Downloader;
 use super::output::Output;
 use crate::partial::{Checker, Offered, Partial};
-use crate::swarm::{Ledger, Seat, SwarmNews, SwarmSeat, whole_pieces};
+use crate::swarm::{Report, Seat, SwarmNews, SwarmSeat, whole_pieces};
 
 /// Least time between two reports to the index: what comes meanwhile goes together.
 const REPORT: Duration = Duration::from_millis(100);
@@ -30,7 +31,11 @@ pub(super) struct Passing {
     /// Pieces that the index was told of.
     told: LeafSet,
     told_at: Moment,
-    ledger: Ledger,
+    /// What came from whom, and who failed, since then.
+    received: BTreeMap<PeerId, u64>,
+    failed: BTreeSet<PeerId>,
+    /// Whether the blob's size is proved, so that what is verified is the blob's.
+    proven: bool,
 }
 
 /// What is left of it after the last leaf: to serve on.
@@ -64,8 +69,18 @@ impl Passing {
     /// A download that takes part in no swarm.
     pub(super) fn alone(blob: BlobId, geometry: BlobGeometry, now: Moment) -> Self {
         let told = LeafSet::new(geometry.pieces());
-        let ledger = Ledger::default();
-        Self { blob, geometry, seat: None, groups: None, offered: None, told, told_at: now, ledger }
+        Self {
+            blob,
+            geometry,
+            seat: None,
+            groups: None,
+            offered: None,
+            told,
+            told_at: now,
+            received: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            proven: false,
+        }
     }
 
     /// The index has taken this peer in.
@@ -73,8 +88,9 @@ impl Passing {
         self.groups.get_or_insert(groups);
     }
 
-    /// Begins to serve what is verified, once it is known that it is the blob and who may have it.
-    pub(super) fn offer(&mut self, downloader: &Downloader, output: &Output, checker: &Arc<Checker>, held: &LeafSet) {
+    /// Begins to serve, once it is known who may have it. Until the size is proved there is nothing to have, but others
+    /// may wait for it here.
+    pub(super) fn offer(&mut self, downloader: &Downloader, output: &Output, checker: &Arc<Checker>) {
         let (None, Some(groups), Some(shares), Output::File(part)) =
             (&self.offered, &self.groups, &downloader.shares, output)
         else {
@@ -82,41 +98,52 @@ impl Passing {
         };
         // If it cannot be opened once more it is not passed on; the download itself goes on.
         if let Ok(file) = part.reader() {
-            let partial = Partial::new(Arc::clone(checker), file, held.clone(), groups.clone());
+            let partial = Partial::new(Arc::clone(checker), file, groups.clone());
             self.offered = Some(shares.partials().offer(self.blob, partial));
         }
     }
 
-    /// Whether [`Self::offer`] still has something to do.
-    pub(super) fn may_offer(&self) -> bool {
-        self.offered.is_none() && self.groups.is_some()
+    /// The size is proved: what is verified is passed on from now on.
+    pub(super) fn prove(&mut self, verified: &LeafSet) {
+        if let Some(offered) = self.offered.as_ref().filter(|_| !self.proven) {
+            offered.prove(verified);
+            self.proven = true;
+        }
     }
 
-    /// These leaves are written.
-    pub(super) fn add(&self, leaves: impl IntoIterator<Item = u64>) {
-        if let Some(offered) = &self.offered {
-            offered.add(leaves);
+    /// This leaf is written.
+    pub(super) fn add(&self, leaf: u64) {
+        if let Some(offered) = self.offered.as_ref().filter(|_| self.proven) {
+            offered.add(leaf);
         }
     }
 
     /// A provider gave verified bytes.
     pub(super) fn gave(&mut self, provider: PeerId, bytes: u64) {
         if self.seat.is_some() {
-            self.ledger.note(provider, bytes);
+            *self.received.entry(provider).or_default() += bytes;
+        }
+    }
+
+    /// A provider did not give what it should hold.
+    pub(super) fn failed(&mut self, provider: PeerId) {
+        if self.seat.is_some() {
+            self.failed.insert(provider);
         }
     }
 
     /// Tells the index what is new, if it is time.
     pub(super) fn report(&mut self, verified: &LeafSet, now: Moment, at_once: bool) {
-        let elapsed = now.since(self.told_at);
-        let Some(seat) = self.seat.as_ref().filter(|_| at_once || elapsed >= REPORT) else { return };
-        let whole = whole_pieces(self.geometry, verified);
-        let new: Vec<PieceRange> = new_runs(&self.told, &whole);
-        let received: Vec<Received> = self.ledger.take(elapsed);
+        let due = at_once || now.since(self.told_at) >= REPORT;
+        let Some(seat) = self.seat.as_ref().filter(|_| due) else { return };
+        let pieces = new_runs(&self.told, &whole_pieces(self.geometry, verified));
+        let received = std::mem::take(&mut self.received).into_iter();
+        let received = received.map(|(from, bytes)| Received { from, bytes }).collect();
+        let report = Report { pieces, received, failed: std::mem::take(&mut self.failed).into_iter().collect() };
         self.told_at = now;
-        if !new.is_empty() || !received.is_empty() {
-            self.told = told_after(&self.told, &new);
-            seat.have(&new, &received);
+        if report != Report::default() {
+            self.told = told_after(&self.told, &report.pieces);
+            seat.have(&report);
         }
     }
 
@@ -128,26 +155,18 @@ impl Passing {
 
 fn told_after(told: &LeafSet, pieces: &[PieceRange]) -> LeafSet {
     let mut told = told.clone();
-    for run in pieces {
-        for piece in run.first..run.first + run.count {
-            told.insert(piece.into());
-        }
+    for piece in pieces.iter().flat_map(|run| run.pieces()) {
+        told.insert(piece.into());
     }
     told
 }
 
 /// The pieces of these runs that were not told yet.
 fn new_runs(told: &LeafSet, whole: &[PieceRange]) -> Vec<PieceRange> {
-    let mut runs: Vec<PieceRange> = Vec::new();
-    for piece in whole.iter().flat_map(|run| run.first..run.first + run.count) {
-        if told.contains(piece.into()) {
-            continue;
-        }
-        match runs.last_mut() {
-            Some(run) if run.first + run.count == piece => run.count += 1,
-            _ => runs.push(PieceRange { first: piece, count: 1 }),
-        }
+    let mut runs = Vec::new();
+    for piece in whole.iter().flat_map(|run| run.pieces()).filter(|piece| !told.contains((*piece).into())) {
+        PieceRange::push(&mut runs, piece);
     }
-    runs.truncate(haul_core::limits::HAVE_RANGES);
+    runs.truncate(HAVE_RANGES);
     runs
 }

@@ -278,8 +278,9 @@ impl<'a> Transfer<'a> {
 
     /// Serves what is verified to others, and tells the index of it.
     fn pass_on(&mut self) {
-        if self.passing.may_offer() && self.machine.size_is_proven() {
-            self.passing.offer(self.start.downloader, &self.output, &self.checker, self.machine.verified());
+        self.passing.offer(self.start.downloader, &self.output, &self.checker);
+        if self.machine.size_is_proven() {
+            self.passing.prove(self.machine.verified());
         }
         self.passing.report(self.machine.verified(), boot_now(), false);
     }
@@ -348,6 +349,7 @@ impl<'a> Transfer<'a> {
         };
         tracing::warn!(peer = %provider, blob = %self.start.blob, "banned for this content: it {what}");
         self.providers.trouble(provider, format!("banned: it {what}"));
+        self.passing.failed(provider);
         self.providers.ban(&provider);
         if let Some(follower) = self.followers.remove(&provider) {
             follower.abort();
@@ -379,7 +381,7 @@ impl<'a> Transfer<'a> {
                     if good {
                         let bytes = self.start.geometry.leaf_bytes(leaf) as u64;
                         self.tally.local += bytes;
-                        self.passing.add([leaf]);
+                        self.passing.add(leaf);
                         self.note_bytes(bytes);
                     }
                     self.machine.handle_local(now, leaf, good);
@@ -392,6 +394,8 @@ impl<'a> Transfer<'a> {
             Event::Connected { provider, result } => {
                 if self.providers.connected(provider, result, now) {
                     self.provider_is_there(provider);
+                } else {
+                    self.passing.failed(provider);
                 }
             }
             Event::Swarm(news) => self.swarm(news),
@@ -516,7 +520,7 @@ impl<'a> Transfer<'a> {
             }
             if verdict == Verdict::Good {
                 let size = self.start.geometry.leaf_bytes(leaf) as u64;
-                self.passing.add([leaf]);
+                self.passing.add(leaf);
                 self.passing.gave(provider, size);
                 *self.tally.gave.entry(provider).or_default() += size;
                 self.providers.gave(provider);
@@ -570,6 +574,10 @@ impl<'a> Transfer<'a> {
             RequestEnd::Changed => self.providers.trouble(provider, CHANGED.into()),
             RequestEnd::Busy => self.providers.trouble(provider, "is busy".into()),
             RequestEnd::Failed => self.providers.trouble(provider, "broke off".into()),
+        }
+        // Who downloads it too may just not have begun.
+        if !matches!(end, RequestEnd::Served) && !self.providers.is_partial(&provider) {
+            self.passing.failed(provider);
         }
         self.machine.handle_end(now, request, end);
         if self.providers.lost(&provider, now) {

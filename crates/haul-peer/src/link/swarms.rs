@@ -12,7 +12,7 @@ use haul_net::connection::RequestError;
 use tokio::sync::{Notify, mpsc};
 
 use super::session::Session;
-use crate::swarm::{Seat, SwarmNews, SwarmSeat};
+use crate::swarm::{Report, Seat, SwarmNews, SwarmSeat};
 
 /// All places of this peer.
 #[derive(Debug, Default)]
@@ -38,7 +38,8 @@ struct Place {
     held: BTreeSet<u32>,
     /// Of those, what the index does not know yet.
     untold: BTreeSet<u32>,
-    received: BTreeMap<PeerId, Received>,
+    received: BTreeMap<PeerId, u64>,
+    failed: BTreeSet<PeerId>,
     news: mpsc::UnboundedSender<SwarmNews>,
 }
 
@@ -60,22 +61,21 @@ struct LinkSeat {
 }
 
 impl SwarmSeat for LinkSeat {
-    fn have(&self, pieces: &[PieceRange], received: &[Received]) {
+    fn have(&self, report: &Report) {
         {
             let mut inner = self.swarms.lock();
             let Some(place) = inner.places.get_mut(&self.blob).filter(|place| place.number == self.number) else {
                 return;
             };
-            for piece in pieces.iter().flat_map(|run| run.first..run.first + run.count) {
+            for piece in report.pieces.iter().flat_map(|run| run.pieces()) {
                 if place.held.insert(piece) {
                     place.untold.insert(piece);
                 }
             }
-            for new in received {
-                let sum = place.received.entry(new.from).or_insert(Received { bytes: 0, busy_ms: 0, ..*new });
-                sum.bytes += new.bytes;
-                sum.busy_ms = sum.busy_ms.saturating_add(new.busy_ms);
+            for new in &report.received {
+                *place.received.entry(new.from).or_default() += new.bytes;
             }
+            place.failed.extend(&report.failed);
         }
         self.swarms.orders.notify_one();
     }
@@ -115,9 +115,10 @@ impl Swarms {
             number,
             size,
             standing: Standing::New,
-            held: pieces.iter().flat_map(|run| run.first..run.first + run.count).collect(),
+            held: pieces.iter().flat_map(|run| run.pieces()).collect(),
             untold: BTreeSet::new(),
             received: BTreeMap::new(),
+            failed: BTreeSet::new(),
             news: sender,
         };
         inner.places.insert(blob, place);
@@ -216,15 +217,18 @@ impl Place {
             Standing::New => {
                 self.standing = Standing::Asked;
                 self.received.clear();
+                self.failed.clear();
                 let mut untold = self.held.clone();
                 let pieces = List::new(take_runs(&mut untold));
                 self.untold = untold;
                 Some(Order::Join(blob, IndexRequest::Join { blob, size: self.size, pieces }))
             }
-            Standing::Taken if !self.untold.is_empty() || !self.received.is_empty() => {
+            Standing::Taken if !self.untold.is_empty() || !self.received.is_empty() || !self.failed.is_empty() => {
                 let pieces = List::new(take_runs(&mut self.untold));
-                let received = List::new(std::mem::take(&mut self.received).into_values().collect());
-                Some(Order::Have(blob, IndexRequest::Have { blob, pieces, received }))
+                let received = std::mem::take(&mut self.received).into_iter();
+                let received = List::new(received.map(|(from, bytes)| Received { from, bytes }).collect());
+                let failed = List::new(std::mem::take(&mut self.failed).into_iter().collect());
+                Some(Order::Have(blob, IndexRequest::Have { blob, pieces, received, failed }))
             }
             Standing::Asked | Standing::Taken | Standing::Refused => None,
         }
@@ -233,16 +237,16 @@ impl Place {
 
 /// Takes as many runs as a message holds off the set.
 fn take_runs(pieces: &mut BTreeSet<u32>) -> Vec<PieceRange> {
-    let mut runs: Vec<PieceRange> = Vec::new();
-    while let Some(piece) = pieces.first().copied() {
-        let full = runs.len() == limits::HAVE_RANGES;
-        match runs.last_mut() {
-            Some(run) if run.first + run.count == piece => run.count += 1,
-            Some(_) if full => break,
-            _ => runs.push(PieceRange { first: piece, count: 1 }),
+    let mut runs = Vec::new();
+    for piece in pieces.iter() {
+        PieceRange::push(&mut runs, *piece);
+        if runs.len() > limits::HAVE_RANGES {
+            runs.pop();
+            break;
         }
-        pieces.pop_first();
     }
+    let end = runs.last().map_or(0, |run| run.pieces().end);
+    *pieces = pieces.split_off(&end);
     runs
 }
 
@@ -267,13 +271,22 @@ mod tests {
         assert!(swarms.join(blob, 100, &[]).is_none(), "one download of a blob has the place");
         let join = |pieces| Some(IndexRequest::Join { blob, size: 100, pieces: List::new(pieces) });
         assert_eq!(request(swarms.next_order()), join(vec![run(2, 1)]));
-        seat.seat.have(&[run(3, 2)], &[]);
+        let other = haul_core::ids::PublicKey::new([7; 32]).unwrap();
+        let received = vec![Received { from: other, bytes: 5 }];
+        let report = Report { pieces: vec![run(3, 2)], received, failed: vec![other] };
+        seat.seat.have(&report);
+        seat.seat.have(&Report { pieces: Vec::new(), ..report });
         assert_eq!(request(swarms.next_order()), None, "the index has not answered yet");
         let groups = List::new(Vec::new());
         swarms.joined(blob, Joined { groups, peers: Vec::new() });
         assert_eq!(seat.news.try_recv().unwrap(), SwarmNews::Peers(Vec::new()));
         assert_eq!(seat.news.try_recv().unwrap(), SwarmNews::Joined { groups: Vec::new() });
-        let have = IndexRequest::Have { blob, pieces: List::new(vec![run(3, 2)]), received: List::default() };
+        let have = IndexRequest::Have {
+            blob,
+            pieces: List::new(vec![run(3, 2)]),
+            received: List::new(vec![Received { from: other, bytes: 10 }]),
+            failed: List::new(vec![other]),
+        };
         assert_eq!(request(swarms.next_order()), Some(have));
         assert_eq!(request(swarms.next_order()), None);
         swarms.begin_session();
