@@ -131,6 +131,8 @@ pub struct Planner {
     last_run: Option<Moment>,
     last_sweep: Moment,
     last_tidy: Moment,
+    /// Places astray after the last layout.
+    usually_astray: Option<usize>,
     random: u64,
     actions: VecDeque<PlannerAction>,
     assigned: u64,
@@ -159,6 +161,7 @@ impl Planner {
             last_run: None,
             last_sweep: Moment(0),
             last_tidy: Moment(0),
+            usually_astray: None,
             random: seed,
             actions: VecDeque::new(),
             assigned: 0,

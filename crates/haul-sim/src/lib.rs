@@ -1,5 +1,8 @@
-//! Adversaries for haul's tests: members of a network that do not keep their word.
+//! Adversaries and simulations for haul's tests.
 //!
-//! They speak the real protocols over real sockets, so what they attack is the program as it ships.
+//! [`rogue`]s are members of a network that do not keep their word. They speak the real protocols over real sockets, so
+//! what they attack is the program as it ships. A [`swarm`] is thousands of peers in virtual time around the real
+//! planner.
 
 pub mod rogue;
+pub mod swarm;

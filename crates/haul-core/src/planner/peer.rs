@@ -22,6 +22,7 @@ pub(super) struct Want {
 pub(super) struct Give {
     pub(super) sink: Slot,
     pub(super) piece: u32,
+    /// Since when it could be given: planned, and held.
     pub(super) since: Moment,
 }
 
@@ -116,6 +117,19 @@ impl Peer {
     /// Pieces that it was to give before that moment, and could have: it holds them.
     pub(super) fn ready_gives(&self, before: Moment) -> usize {
         self.gives.iter().filter(|give| give.since < before && self.have.contains(give.piece)).count()
+    }
+
+    /// Notes that it holds a piece which it is to give.
+    pub(super) fn ready_to_give(&mut self, now: Moment, piece: u32) {
+        for give in self.gives.iter_mut().filter(|give| give.piece == piece) {
+            give.since = now;
+        }
+    }
+
+    /// Whether it could have given this piece to this sink before that moment.
+    pub(super) fn could_give(&self, sink: Slot, piece: u32, before: Moment) -> bool {
+        let ready = |give: &Give| give.sink == sink && give.piece == piece && give.since < before;
+        self.have.contains(piece) && self.gives.iter().any(ready)
     }
 
     /// Takes a delivery out of what it is to give.

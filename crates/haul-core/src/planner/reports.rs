@@ -30,7 +30,7 @@ impl Planner {
         }
         let end = self.pieces();
         for piece in gained.iter().flat_map(|run| run.first..run.pieces().end.min(end)) {
-            self.gain(slot, piece);
+            self.gain(now, slot, piece);
         }
         self.changed = true;
     }
@@ -69,11 +69,12 @@ impl Planner {
     }
 
     /// A sink holds a piece, as planned or otherwise.
-    fn gain(&mut self, slot: Slot, piece: u32) {
+    fn gain(&mut self, now: Moment, slot: Slot, piece: u32) {
         let peer = &mut self.peers[slot as usize];
         if !peer.have.insert(piece) {
             return;
         }
+        peer.ready_to_give(now, piece);
         let spread = &mut self.spread[piece as usize];
         if peer.taken.insert(piece) {
             spread.lacking -= 1;
@@ -150,8 +151,7 @@ impl Planner {
         let peer = &self.peers[slot as usize];
         if peer.down.window_is_over(now) {
             // Several sources at once that could have given and did not: it is this link that is slow, not theirs.
-            let ready =
-                |want: &&Want| want.since < before && self.peers[want.source as usize].have.contains(want.piece);
+            let ready = |want: &&Want| self.peers[want.source as usize].could_give(slot, want.piece, before);
             let mut sources: alloc::vec::Vec<Slot> = peer.wants.iter().filter(ready).map(|want| want.source).collect();
             sources.sort_unstable();
             sources.dedup();

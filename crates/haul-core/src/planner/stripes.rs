@@ -27,9 +27,11 @@ const CHILDREN: u64 = (SWARM_NEIGHBOURS - STRIPES) as u64 * 2 / 3;
 const COMPARED: usize = 8;
 /// Tries at random among all peers when nobody inside a tree has room.
 const TRIES: usize = 8;
+/// Peers that are looked at for a place between them and the peer above.
+const BETWEEN: usize = 64;
 /// Searches through all peers in one run.
 const SCANS: usize = 32;
-/// One in so many places astray is too many …
+/// One in so many places more astray than after the last layout is too many …
 const ASTRAY: usize = 16;
 /// … and so long must be between two layouts.
 const TIDY_PAUSE: Duration = Duration::from_secs(2);
@@ -95,10 +97,13 @@ impl Planner {
             astray += peer.below.iter().filter(|(stripe, _)| peer.homes >> stripe & 1 == 0).count();
             astray += if peer.is_sink() { peer.above.iter().filter(|above| **above == NOBODY).count() } else { 0 };
         }
-        if astray * ASTRAY <= self.sinks() * STRIPES || now.since(self.last_tidy) < TIDY_PAUSE {
+        // Where peers are no multiple of the stripes, some stand astray in the best layout.
+        let usual = *self.usually_astray.get_or_insert(astray);
+        if astray.saturating_sub(usual) * ASTRAY <= self.sinks() * STRIPES || now.since(self.last_tidy) < TIDY_PAUSE {
             return;
         }
         self.last_tidy = now;
+        self.usually_astray = None;
         for stripe in &mut self.stripes {
             *stripe = Stripe::default();
         }
@@ -183,7 +188,7 @@ impl Planner {
     }
 
     /// Finds a place in every tree for everybody who lacks one: first those who are at home there, the ones with most
-    /// room first, then those who will be leaves.
+    /// room left first, then those who will be leaves.
     pub(super) fn plant(&mut self) {
         self.choose_roots();
         let mut loose: Vec<Slot> = self.live.clone();
@@ -192,8 +197,12 @@ impl Planner {
             return;
         }
         self.scans = SCANS;
-        loose.sort_by_key(|slot| core::cmp::Reverse(self.peers[*slot as usize].room));
         for stripe in 0..STRIPES {
+            // Who can take others in goes first.
+            loose.sort_by_key(|slot| {
+                let peer = &self.peers[*slot as usize];
+                core::cmp::Reverse((peer.room as usize).saturating_sub(peer.below.len()))
+            });
             for home in [true, false] {
                 for slot in &loose {
                     let peer = &self.peers[*slot as usize];
@@ -288,8 +297,46 @@ impl Planner {
     }
 
     fn find_place(&mut self, slot: Slot, stripe: usize) {
-        let above = self.place_inside(slot, stripe).or_else(|| self.place_anywhere(slot, stripe));
-        if let Some(above) = above {
+        if let Some(above) = self.place_inside(slot, stripe).or_else(|| self.place_anywhere(slot, stripe)) {
+            self.hang(slot, above, stripe);
+        } else if !self.place_between(slot, stripe) {
+            self.squeeze_in(slot, stripe);
+        }
+    }
+
+    /// Those in the tree have no room, but this peer has: it takes the place of a child, and the child hangs below it.
+    fn place_between(&mut self, slot: Slot, stripe: usize) -> bool {
+        let peer = &self.peers[slot as usize];
+        if peer.below.len() >= peer.room as usize {
+            return false;
+        }
+        for at in 0..self.live.len().min(BETWEEN) {
+            let child = self.live[(slot as usize + at) % self.live.len()];
+            let Some(above) = self.above(child, stripe) else { continue };
+            let fits = child != slot && self.can_be_above(above, slot, stripe);
+            if fits && self.link(above, slot) && self.link(slot, child) {
+                self.cut(child, stripe);
+                self.hang(slot, above, stripe);
+                self.hang(child, slot, stripe);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Somebody at home here gets one child more than there is room for: better than nobody above.
+    fn squeeze_in(&mut self, slot: Slot, stripe: usize) {
+        if self.scans == 0 {
+            return;
+        }
+        self.scans -= 1;
+        let fits = |other: &Slot| {
+            let peer = &self.peers[*other as usize];
+            let room = peer.room > 0 && peer.below.len() <= peer.room as usize;
+            peer.homes >> stripe & 1 == 1 && room && self.can_be_above(*other, slot, stripe)
+        };
+        let above = self.live.iter().copied().find(fits);
+        if let Some(above) = above.filter(|above| self.link(slot, *above)) {
             self.hang(slot, above, stripe);
         }
     }
@@ -321,26 +368,22 @@ impl Planner {
         None
     }
 
-    /// Anybody with room: a neighbour, somebody at random, the first of all; or somebody at home here who gets one child
-    /// more than there is room for.
+    /// Anybody with room: a neighbour, somebody at random, the first of all.
     fn place_anywhere(&mut self, slot: Slot, stripe: usize) -> Option<Slot> {
-        let has_room = |planner: &Self, above: Slot, more: usize| {
+        let has_room = |planner: &Self, above: Slot| {
             let peer = &planner.peers[above as usize];
-            peer.room > 0 && peer.below.len() < peer.room as usize + more && planner.can_be_above(above, slot, stripe)
+            peer.below.len() < peer.room as usize && planner.can_be_above(above, slot, stripe)
         };
-        let mut above = self.peers[slot as usize].neighbours.iter().copied().find(|other| has_room(self, *other, 0));
+        let mut above = self.peers[slot as usize].neighbours.iter().copied().find(|other| has_room(self, *other));
         for _ in 0..TRIES {
             if above.is_none() {
                 let other = self.random_live();
-                above = has_room(self, other, 0).then_some(other);
+                above = has_room(self, other).then_some(other);
             }
         }
         if above.is_none() && self.scans > 0 {
             self.scans -= 1;
-            let at_home = |other: Slot| self.peers[other as usize].homes >> stripe & 1 == 1;
-            above = self.live.iter().copied().find(|other| has_room(self, *other, 0));
-            above =
-                above.or_else(|| self.live.iter().copied().find(|other| at_home(*other) && has_room(self, *other, 1)));
+            above = self.live.iter().copied().find(|other| has_room(self, *other));
         }
         above.filter(|above| self.link(slot, *above))
     }
