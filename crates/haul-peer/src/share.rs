@@ -317,7 +317,7 @@ struct Offer {
     /// Who may have it; none keeps it for this machine.
     groups: Option<Vec<Label>>,
     /// Kept for as long as it is served.
-    _seat: Option<Box<dyn SwarmSeat>>,
+    seat: Option<Box<dyn SwarmSeat>>,
 }
 
 /// A finished download to serve on.
@@ -658,9 +658,17 @@ impl Shares {
         let executable = stat.st_mode & 0o100 != 0;
         let root = root.to_path_buf();
         let file = LocalFile { blob, share: None, groups: Vec::new(), root, path: name, executable, stamp };
-        let offer = Offer { file, outline: Arc::new(outline), groups, _seat: seat };
+        let offer = Offer { file, outline: Arc::new(outline), groups, seat };
         self.offers.write().expect("no panic while held").insert(blob, offer);
         Ok(())
+    }
+
+    /// The network was left: finished downloads are for this machine only again.
+    pub fn withdraw_downloads(&self) {
+        for offer in self.offers.write().expect("no panic while held").values_mut() {
+            offer.groups = None;
+            offer.seat = None;
+        }
     }
 
     /// Blobs on their way here.

@@ -528,3 +528,21 @@ async fn running_it_walks_watches_and_hashes() {
     shutdown.cancel();
     running.await.unwrap();
 }
+
+#[test]
+fn a_finished_download_is_for_those_whom_the_index_named_until_its_network_is_left() {
+    let bench = Bench::new();
+    let shares = bench.open();
+    let bytes = pattern(2 * LEAF, 10);
+    let file = bench.write("got.bin", &bytes);
+    let mut builder = haul_core::outline::OutlineBuilder::new();
+    bytes.chunks(LEAF).for_each(|leaf| builder.push(leaf));
+    let (blob, outline) = builder.finish();
+    let lab = Label::new("lab").unwrap();
+    shares.offer_download(&file, Download { blob, outline, groups: Some(vec![lab.clone()]), seat: None }).unwrap();
+    assert!(shares.locate_for(&blob, &[]).is_none());
+    assert!(shares.locate_for(&blob, std::slice::from_ref(&lab)).is_some());
+    shares.withdraw_downloads();
+    assert!(shares.locate_for(&blob, &[lab]).is_none());
+    assert!(shares.locate(&blob).is_some(), "for this machine it stays");
+}

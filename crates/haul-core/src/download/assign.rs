@@ -100,14 +100,15 @@ impl Download {
         }
         let unit = self.unit(provider);
         // The last leaf proves the size, so it comes first in any order.
-        let mut leaves = if self.spread && self.size_is_proven() {
+        let shared = self.is_shared();
+        let mut leaves = if shared && self.size_is_proven() {
             self.rarest_leaves(id, unit)
         } else {
             self.free_leaves(provider, unit)
         };
         let Some(provider) = self.providers.get(&id) else { return false };
         // In a swarm, who has nothing of use now will have soon; a leaf asked of two is sent twice.
-        if leaves.is_empty() && !provider.is_busy() && (!self.spread || self.taken.is_full()) {
+        if leaves.is_empty() && !provider.is_busy() && (!shared || self.taken.is_full()) {
             leaves = self.late_leaves(id, provider, unit);
         }
         if leaves.is_empty() {
@@ -232,7 +233,7 @@ impl Download {
         let mut leaves = Vec::new();
         for (expected, leaf) in late {
             let mine = provider.time_for(leaves.len() as u64 + 1, GUESSED_RATE);
-            let margin = if self.spread { LATE_MARGIN_IN_SWARM } else { LATE_MARGIN };
+            let margin = if self.is_shared() { LATE_MARGIN_IN_SWARM } else { LATE_MARGIN };
             if expected > 2 * mine + margin {
                 leaves.push(leaf);
             }

@@ -41,12 +41,20 @@ pub(super) struct Holders {
 }
 
 impl Download {
-    /// Takes pieces in an order that spreads copies, instead of from the front. For downloads whose verified leaves
-    /// others may ask for.
+    /// Once others are known to download the blob too, takes pieces in an order that spreads copies, instead of from the
+    /// front. For downloads whose verified leaves others may ask for.
     pub fn set_spread(&mut self, now: Moment, spread: bool) {
         self.now = now;
         self.spread = spread;
         self.assign();
+    }
+
+    /// Whether others download the blob too, as far as is known here.
+    pub(super) fn is_shared(&self) -> bool {
+        let downloads = |provider: &Provider| {
+            provider.have != Have::All && matches!(provider.state, ProviderState::Ready | ProviderState::Waiting(_))
+        };
+        self.spread && self.providers.values().any(downloads)
     }
 
     /// A plan has come: which runs of leaves to ask of whom, until then. It replaces the one before. Requests that it

@@ -554,12 +554,21 @@ fn in_a_swarm_the_rarest_pieces_go_first() {
 fn downloaders_of_one_swarm_begin_at_different_pieces() {
     let first = |seed| {
         let (mut machine, sheet) = proven(960, seed);
+        machine.handle_provider(Moment(0), peer(2), held(960, &[]));
         machine.handle_sheet(Moment(1), sheet, true);
         // The last piece is begun and goes first.
         asked(&mut machine)[0].2.iter().copied().find(|leaf| *leaf < 956).unwrap()
     };
     let firsts: BTreeSet<u64> = (1..40).map(|seed| first(seed * 7_919)).collect();
     assert!(firsts.len() > 10, "{firsts:?}");
+}
+
+#[test]
+fn who_downloads_alone_goes_from_the_front_to_the_back() {
+    let (mut machine, sheet) = proven(960, 7);
+    machine.handle_sheet(Moment(1), sheet, true);
+    let leaves: Vec<u64> = asked(&mut machine).into_iter().flat_map(|(_, _, leaves, _)| leaves).collect();
+    assert_eq!(leaves, (0..leaves.len() as u64).collect::<Vec<_>>());
 }
 
 #[test]

@@ -351,6 +351,9 @@ impl Keeper {
 
     async fn forget(&self) -> Result<(), LinkError> {
         self.shared.standing.forget();
+        if let Some(shares) = &self.settings.shares {
+            shares.withdraw_downloads();
+        }
         self.shared.membership.send_replace(None);
         let Some(path) = self.settings.file.clone() else { return Ok(()) };
         match tokio::fs::remove_file(path).await {
