@@ -1,6 +1,7 @@
 """The goals of the comparison, each with the figure that decides it."""
 
-import raw
+from common import raw
+from common.goal import Goal, at_most, both, middle, ratio
 
 # plocate knows no filters and FTS5 no words of two letters: they are compared on what they know.
 PLOCATE_CLASSES = ("rare", "medium", "common", "two_letters", "no_hit", "two_terms", "three_terms")
@@ -8,68 +9,9 @@ FTS_CLASSES = ("rare", "medium", "common", "no_hit", "two_terms", "three_terms")
 ALL_CLASSES = (*PLOCATE_CLASSES, "filtered")
 
 
-class Goal:
-    """A line of the table."""
-
-    def __init__(self, row, work, goal, decide):
-        self.row, self.work, self.goal, self.decide = row, work, goal, decide
-
-    def result(self, rows):
-        """(figure as text, True, False or None if it was not measured)."""
-        try:
-            found = self.decide({name: raw.Row(row) for name, row in rows.items()})
-        except (KeyError, TypeError, ZeroDivisionError, ValueError):
-            return "not measured", None
-        return found if found[0] is not None else ("not measured", None)
-
-
-def ratio(row, ours, theirs, least):
-    """Ours by theirs, each (program, case, figure), at least so much."""
-
-    def decide(rows):
-        quotient = rows[row].median(*ours) / rows[row].median(*theirs)
-        return f"{quotient:.2f} x", quotient >= least
-
-    return decide
-
-
-def at_most(row, what, limit, unit, scale=1.0):
-    """A figure at most so much; the worst of the cases if there are several."""
-
-    def decide(rows):
-        values = [rows[row].median(*one) for one in what]
-        if any(value is None for value in values):
-            return None, None
-        worst = max(values) * scale
-        return f"{raw.number(worst)} {unit}", worst <= limit
-
-    return decide
-
-
-def both(*parts):
-    """All of several."""
-
-    def decide(rows):
-        found = [part(rows) for part in parts]
-        reached = [one[1] for one in found]
-        text = "; ".join(one[0] or "not measured" for one in found)
-        return text, None if None in reached else all(reached)
-
-    return decide
-
-
 def ours_over_classes(row, case, classes, side="client"):
     """The median over classes of our median times, in microseconds."""
     return middle([row.median("haul", case, f"{side}_{name}.p50_us") for name in classes])
-
-
-def middle(values):
-    """Median of those that are there."""
-    there = sorted(value for value in values if value is not None)
-    if not there:
-        raise ValueError("nothing measured")
-    upper, lower = there[len(there) // 2], there[(len(there) - 1) // 2]
-    return (upper + lower) / 2
 
 
 def plocate_faster(rows):

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 
-import machine
+from common import machine
 
 # More than any row connects.
 TICKET_USES = 100_000

@@ -1,10 +1,10 @@
 """docs/benchmarks/index.md from the raw data: goals, tables with quartiles, curves, method."""
 
 import os
-import tomllib
 
 import goals
-import raw
+from common import page, raw
+from common.goal import middle
 
 # What each row's table shows: program, case, figure, heading.
 TABLES = {
@@ -53,80 +53,26 @@ TABLES = {
         ("haul", "restart", "acknowledged_newer"), ("haul", "restart", "acknowledged_lost"),
     ]),
 }
-# Runs with more of the machine's time stolen are named.
-STEAL_LIMIT = 0.02
 
 
 def write(docs, rows, notes_path, chart):
     """Writes index.md and its pictures into `docs`; `chart(curves, file)` draws one."""
-    notes = {}
-    if os.path.exists(notes_path):
-        with open(notes_path, "rb") as file:
-            notes = tomllib.load(file)
     pictures = draw(docs, rows, chart)
-    parts = [head(rows), goal_table(rows, notes), missed(rows, notes), pictures]
-    parts += [table(rows, name) for name in TABLES if name in rows]
-    parts += [search_table(rows), memory_table(rows), remarks(rows), method(), machine_text(rows)]
-    text = "\n\n".join(part.strip("\n") for part in parts if part)
-    with open(os.path.join(docs, "index.md"), "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+    parts = [head(rows), page.goal_table(rows, goals.GOALS), page.missed(rows, goals.GOALS, page.read_notes(notes_path)),
+             pictures]
+    parts += [page.table(rows, name, *TABLES[name]) for name in TABLES if name in rows]
+    parts += [search_table(rows), memory_table(rows), page.remarks(rows), method(), page.machine_text(rows)]
+    page.write(os.path.join(docs, "index.md"), parts)
 
 
 def head(rows):
     """What this page is."""
-    tiny = any(row.get("tiny") for row in rows.values())
-    warning = "\n\n**A trial of the runner with small sets: these figures mean nothing.**" if tiny else ""
     return (
         "# The index beside what else one would use\n\n"
         "One command measures everything and writes this page: `bench/index/run.py`. Medians over the rounds; raw data "
         "stand in [index/](index). haul always speaks TLS 1.3 with keys on both sides, and every answer is checked."
-        + warning
+        + page.warning(rows)
     )
-
-
-def goal_table(rows, notes):
-    """Every goal with its figure."""
-    lines = ["## Goals", "", "| work | goal | measured | reached |", "| --- | --- | --- | --- |"]
-    for goal in goals.GOALS:
-        figure, reached = goal.result(rows)
-        word = {True: "yes", False: "**no**", None: "–"}[reached]
-        lines.append(f"| {goal.work} | {goal.goal} | {figure} | {word} |")
-    return "\n".join(lines)
-
-
-def missed(rows, notes):
-    """What limits the goals that were not reached, by hand."""
-    names = []
-    for goal in goals.GOALS:
-        if goal.result(rows)[1] is False and goal.row not in names:
-            names.append(goal.row)
-    if not names:
-        return ""
-    causes = notes.get("missed", {})
-    lines = ["## Causes of what was missed, and what would lift it", ""]
-    lines += [f"- **{name}**: {causes.get(name, 'not examined yet.')}" for name in names]
-    return "\n".join(lines)
-
-
-def table(rows, name):
-    """Medians and quartiles of a row."""
-    title, wanted = TABLES[name]
-    row = raw.Row(rows[name])
-    cases = {case for _, case, _ in wanted}
-    lines = [f"## {title}", "", parameters(rows[name]), "", "| program | figure | lower quartile | median | upper quartile |",
-             "| --- | --- | --: | --: | --: |"]
-    for program, case, figure in wanted:
-        spread = row.spread(program, case, figure)
-        if spread:
-            label = figure if len(cases) == 1 else f"{case}: {figure}"
-            lines.append(f"| {program} | {label} | " + " | ".join(raw.number(value) for value in spread) + " |")
-    return "\n".join(lines)
-
-
-def parameters(row):
-    """Parameters of a row as a sentence."""
-    text = ", ".join(f"{name} {value}" for name, value in sorted(row.get("parameters", {}).items()))
-    return f"Measured in {row.get('seconds', '?')} s. {text}".strip() + ("." if text else "")
 
 
 def search_table(rows):
@@ -136,7 +82,7 @@ def search_table(rows):
     row = raw.Row(rows["search"])
     first = row.runs("haul", "calm")[0]
     start = row.median("plocate", "calm", "start_s") or 0
-    lines = ["## Search by class", "", parameters(rows["search"]), "",
+    lines = ["## Search by class", "", page.parameters(rows["search"]), "",
              "Times in microseconds: p50 / p99 of haul's own time and of its client, medians of the others; plocate with "
              f"and less the start of its process ({start * 1e3:.2f} ms). haul ranks; words match base names, as with "
              "`plocate -b`.", "",
@@ -145,7 +91,7 @@ def search_table(rows):
              "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |"]
     for name in (*goals.ALL_CLASSES, "all"):
         counts = first.get("samples", {}).get(f"matching_files_{name}")
-        matching = goals.middle(counts) if isinstance(counts, list) and counts else None
+        matching = middle(counts) if isinstance(counts, list) and counts else None
 
         def pair(program, case, side, label=name):
             p50, p99 = (row.median(program, case, f"{side}_{label}.{key}") for key in ("p50_us", "p99_us"))
@@ -171,7 +117,7 @@ def memory_table(rows):
     if "memory" not in rows:
         return ""
     row = raw.Row(rows["memory"])
-    lines = ["## Memory", "", parameters(rows["memory"]), "",
+    lines = ["## Memory", "", page.parameters(rows["memory"]), "",
              "Bytes of anonymous memory by entry: all of the process, its connections included, and less what the index took "
              "with all peers connected and nothing registered.", "",
              "| program | entries | steady, all | worst moment, all | registered once, less | steady, less | worst, less |",
@@ -184,19 +130,6 @@ def memory_table(rows):
     for one in row.runs("redis"):
         lines.append(f"| redis | {one['case']} | | | {raw.number(one['figures']['memory_bytes_per_entry'])} | | |")
     return "\n".join(lines)
-
-
-def remarks(rows):
-    """What tools remarked, and runs on a disturbed machine."""
-    lines = []
-    for name, row in rows.items():
-        for one in row["runs"]:
-            place = f"{name}, {one['program']} {one['case']}, round {one['round']}"
-            lines += [f"- {place}: {text}" for text in one.get("remarks", [])]
-            stolen = [value for key, value in one["figures"].items() if key.endswith("steal_share")]
-            if stolen and max(stolen) > STEAL_LIMIT:
-                lines.append(f"- {place}: {max(stolen):.0%} of the machine's time was stolen")
-    return "\n".join(["## Remarks of the tools", "", *lines]) if lines else ""
 
 
 def draw(docs, rows, chart):
@@ -278,18 +211,3 @@ def method():
 - **Lookups beside a registration** are sent at times fixed beforehand (Poisson), and latency counts from these times.
 - Three rounds are the standard run. `--long` takes nine, and SQLite in each: narrower quartiles, nothing else.
 """
-
-
-def machine_text(rows):
-    """The machine and the versions, from the newest row."""
-    if not rows:
-        return ""
-    row = list(rows.values())[-1]
-    machine = row.get("machine", {})
-    lines = ["## Machine and versions", "",
-             f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('memory_gib')} GiB, "
-             f"Linux {machine.get('kernel')}.", ""]
-    commits = sorted({row["versions"].get("haul", "?") for row in rows.values() if row.get("versions")})
-    others = {name: value for name, value in row.get("versions", {}).items() if name != "haul"}
-    lines.append(f"haul {', '.join(commits)}, release build; " + ", ".join(f"{n} {v}" for n, v in sorted(others.items())) + ".")
-    return "\n".join(lines)

@@ -13,15 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-import traceback
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
-import machine
-import raw
 import report
 import setup
+from common import install, machine, page, raw, runner
 from haul import Haul, Population
 from rivals import aquatic, echo, plocate, redis, sqlite
 from rows import keeping, lookups, presence, registering, searching
@@ -41,6 +39,12 @@ ROWS = {
     "idle": presence.idle,
     "memory": keeping.memory,
 }
+
+# Shown while a row runs.
+SHOWN = ("per_server_cpu_s", "lookups_per_server_cpu_s", "requests_per_server_cpu_s", "settled_per_server_cpu_s",
+         "queries_per_s", "memory_steady_bytes_per_entry", "memory_worst_bytes_per_entry", "memory_bytes_per_entry",
+         "memory_bytes_per_connection", "core_share", "p99_loaded_over_calm", "first_good_s", "exact_from_s", "answers_wrong",
+         "counted", "same", "compared")
 
 
 class Size:
@@ -159,38 +163,13 @@ class Bench:
 
     def run(self, program, case, number, found):
         """One run as the raw data keeps it."""
-        one = raw.run(program, case, number, found)
-        shown = {key: one["figures"].get(key) for key in raw.SHOWN if key in one["figures"]}
-        print(f"    {program:10} {case:14} round {number}  {raw.short(shown)}", flush=True)
-        return one
-
-
-def measure(bench, names, directory):
-    """Measures rows one after the other and keeps the raw data of each at once; returns those that failed."""
-    failed = []
-    for name in names:
-        print(f"{name}", flush=True)
-        begun = time.monotonic()
-        try:
-            found = ROWS[name](bench)
-        except Exception:  # One row that fails must not lose the others.
-            traceback.print_exc()
-            failed.append(name)
-            bench.close()
-            continue
-        found.update(row=name, seconds=round(time.monotonic() - begun, 1), machine=machine.describe())
-        found.update(versions=bench.versions, tiny=bench.size.tiny)
-        raw.write(directory, found)
-        print(f"    {found['seconds']} s", flush=True)
-    return failed
+        return runner.shown(SHOWN, program, case, number, found)
 
 
 def versions(binaries):
     """Of all programs."""
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(describe, cwd=setup.ROOT, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "haul": commit,
+        "haul": install.haul_version(),
         "redis-server": redis.version(),
         "plocate": plocate.version(),
         "sqlite": sqlite.version(),
@@ -202,58 +181,28 @@ def versions(binaries):
 def main():
     """See the head of the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round, results into the data folder")
+    runner.options(parser, ROWS)
     parser.add_argument("--long", action="store_true", help="nine rounds instead of three, SQLite in each of them")
     parser.add_argument("--scale", type=float, default=1.0, help="smaller sets, results into the data folder")
-    parser.add_argument("--rounds", type=int, help="so many rounds")
-    parser.add_argument("--rows", help=f"only these, separated by commas: {','.join(ROWS)}")
-    parser.add_argument("--report", action="store_true", help="only write the report from the raw data")
-    parser.add_argument("--missing", action="store_true", help="only rows without raw data: goes on after a break")
-    parser.add_argument("--binary", help="this haul instead of a release build of the tree")
-    parser.add_argument("--out", help="raw data and report here instead of docs/benchmarks")
     arguments = parser.parse_args()
-    names = arguments.rows.split(",") if arguments.rows else list(ROWS)
-    unknown = [name for name in names if name not in ROWS]
-    if unknown:
-        parser.error(f"no such row: {', '.join(unknown)}")
+    names = runner.chosen(parser, ROWS, arguments.rows)
     data = setup.data_directory()
-    docs = arguments.out or (
-        os.path.join(data, "quick") if arguments.quick or arguments.scale < 1 else os.path.join(setup.ROOT, "docs", "benchmarks")
-    )
-    directory = os.path.join(docs, "index")
-    os.makedirs(directory, exist_ok=True)
+    docs, directory = runner.places(arguments, data, "index", arguments.quick or arguments.scale < 1)
     failed = []
     if not arguments.report:
         machine.allow_many_files()
         setup.install_programs()
-        binary = arguments.binary or setup.build_haul()
+        binary = arguments.binary or install.build_haul()
         programs = (binary, setup.install_aquatic(data), setup.real_paths(data), data)
         if arguments.missing:
-            names = [name for name in names if not os.path.exists(os.path.join(directory, name + ".json"))]
+            names = runner.without_data(names, directory)
         bench = Bench(arguments, programs)
         try:
-            failed = measure(bench, [name for name in ROWS if name in names], directory)
+            failed = runner.measure(ROWS, bench, names, directory)
         finally:
             bench.close()
-    report.write(docs, raw.read_all(directory), os.path.join(setup.HERE, "notes.toml"), charts(arguments.binary))
-    print(f"report: {os.path.relpath(os.path.join(docs, 'index.md'))}")
-    if failed:
-        print(f"failed: {', '.join(failed)}")
-        return 1
-    return 0
-
-
-def charts(binary):
-    """What draws curves: haul's own plotter."""
-
-    def draw(curves, target):
-        source = target + ".json"
-        with open(source, "w", encoding="utf-8") as file:
-            json.dump(curves, file)
-        subprocess.run([binary or setup.release_binary(), "bench", "curves", source, "--to", target], check=True)
-        os.remove(source)
-
-    return draw
+    report.write(docs, raw.read_all(directory), os.path.join(setup.HERE, "notes.toml"), page.plotter(arguments.binary))
+    return runner.finish(docs, "index.md", failed)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What a run needs: programs, a release build of haul, the list of real paths. Done once; a second run finds it done."""
+"""What this comparison needs besides haul: programs, the list of real paths. Done once; a second run finds it done."""
 
 import gzip
 import os
-import shutil
 import subprocess
 
+from common import install
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(HERE))
 # Debian's packages by the program that shows that they are there.
 PACKAGES = {
     "redis-server": "redis-server",
@@ -22,47 +22,17 @@ AQUATIC = ("aquatic_udp", "aquatic_udp_load_test")
 
 def data_directory():
     """Where lists, databases and states stay between runs; never committed."""
-    path = os.environ.get("HAUL_BENCH_DATA") or os.path.join(HERE, "data")
-    os.makedirs(path, exist_ok=True)
-    return path
+    return install.data_directory(HERE)
 
 
 def install_programs():
     """Debian's packages, without starting their services."""
-    missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
-    if not os.path.exists("/usr/include/openssl/ssl.h"):
-        missing.append("libssl-dev")
-    if not missing:
-        return
-    sudo = [] if os.geteuid() == 0 else ["sudo"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    subprocess.run([*sudo, "apt-get", "update", "-qq"], check=True, env=environment)
-    install = [*sudo, "apt-get", "install", "-y", "-qq", "--no-install-recommends"]
-    subprocess.run([*install, *missing], check=True, env=environment)
+    install.packages(PACKAGES, {"/usr/include/openssl/ssl.h": "libssl-dev"})
 
 
 def install_aquatic(data):
     """aquatic_udp and its load test; returns the folder of the programs."""
-    root = os.path.join(data, "aquatic")
-    binaries = os.path.join(root, "bin")
-    if not all(os.path.exists(os.path.join(binaries, program)) for program in AQUATIC):
-        environment = {**os.environ, "CARGO_TARGET_DIR": os.path.join(data, "aquatic-target")}
-        # Built for this machine's processor, as its authors advise. Not --locked: the lock files are old.
-        environment["RUSTFLAGS"] = "-C target-cpu=native"
-        subprocess.run(["cargo", "install", "--root", root, *AQUATIC], check=True, env=environment, cwd=data)
-    return binaries
-
-
-def build_haul():
-    """The release build; returns the program's path."""
-    subprocess.run(["cargo", "build", "--release", "-p", "haul"], check=True, cwd=ROOT)
-    return release_binary()
-
-
-def release_binary():
-    """Where the release build stands."""
-    target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target")
-    return os.path.join(target, "release", "haul")
+    return install.cargo_install(data, "aquatic", list(AQUATIC), list(AQUATIC))
 
 
 def real_paths(data):

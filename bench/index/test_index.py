@@ -7,12 +7,13 @@ import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
 import goals
-import raw
 import report
 import setup
+from common import raw
 from haul import Population
 from rivals import aquatic, redis, sqlite
 

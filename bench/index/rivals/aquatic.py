@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import haul
-import machine
+from common import machine
 
 SERVER = """socket_workers = 1
 [network]

@@ -5,7 +5,7 @@ import subprocess
 import time
 
 import haul
-import machine
+from common import machine
 from rivals import redis
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

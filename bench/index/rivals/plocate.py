@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import time
 
-import machine
+from common import machine
 
 
 def version():

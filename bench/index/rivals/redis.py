@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import haul
-import machine
+from common import machine
 
 # 20 bytes; redis-benchmark puts 12 digits behind them: 32 in all, as a hash has.
 KEY_PREFIX = "haul-bench-blob-key:"

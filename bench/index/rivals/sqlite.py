@@ -103,7 +103,7 @@ def read_queries(path):
 
 def run(core, *words):
     """Runs this file as a process on a core; returns what it printed."""
-    import machine
+    from common import machine
 
     command = machine.pinned(core, [sys.executable, os.path.abspath(__file__), *map(str, words)])
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)

@@ -3,7 +3,7 @@
 import os
 import time
 
-import machine
+from common import machine
 from haul import Haul
 from rivals import redis
 

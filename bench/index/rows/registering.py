@@ -1,6 +1,6 @@
 """The row of registrations."""
 
-import machine
+from common import machine
 from haul import Haul
 from rivals import redis, sqlite
 

@@ -2,7 +2,7 @@
 
 import statistics
 
-import machine
+from common import machine
 from haul import Haul
 from rivals import sqlite
 from rivals.plocate import Plocate

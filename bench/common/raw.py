@@ -7,11 +7,6 @@ import json
 import os
 import statistics
 
-# Shown while a row runs.
-SHOWN = ("per_server_cpu_s", "lookups_per_server_cpu_s", "requests_per_server_cpu_s", "settled_per_server_cpu_s",
-         "queries_per_s", "memory_steady_bytes_per_entry", "memory_worst_bytes_per_entry", "memory_bytes_per_entry",
-         "memory_bytes_per_connection", "core_share", "p99_loaded_over_calm", "first_good_s", "exact_from_s", "answers_wrong",
-         "counted", "same", "compared")
 # Longer lists go into the compressed file.
 SAMPLES_INLINE = 64
 PERCENTILES = ("p50_us", "p99_us", "p999_us", "max_us", "mean_us")
