@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import socket
 import subprocess
 import time
 
@@ -24,19 +25,21 @@ def allow_many_files():
 
 
 def pinned(core, command):
-    """The command on one core; on a machine with one core, unpinned."""
-    if (os.cpu_count() or 1) < 2:
-        return list(command)
+    """The command on one core; with none, or on a machine with one core, unpinned."""
+    if core is None or (os.cpu_count() or 1) < 2:
+        return list(map(str, command))
     return ["taskset", "-c", str(core), *map(str, command)]
 
 
 class Server:
     """A child process on the server's core. Ends with `stop`, or with this process."""
 
+    core = SERVER_CORE
+
     def __init__(self, command, **options):
         options.setdefault("stdin", subprocess.PIPE)
         options.setdefault("stdout", subprocess.PIPE)
-        self.process = subprocess.Popen(pinned(SERVER_CORE, command), **options)
+        self.process = subprocess.Popen(pinned(self.core, command), **options)
         self.pid = self.process.pid
 
     def __enter__(self):
@@ -53,10 +56,12 @@ class Server:
             except BrokenPipeError:
                 pass
         for act in (None, self.process.terminate, self.process.kill):
+            if act is None and not self.ends_with_stdin:
+                continue
             if act and self.process.poll() is None:
                 act()
             try:
-                self.process.wait(seconds if act is None and self.ends_with_stdin else 10)
+                self.process.wait(seconds if act is None else 10)
                 break
             except subprocess.TimeoutExpired:
                 continue
@@ -173,3 +178,19 @@ def describe():
         "kernel": os.uname().release.split("-")[0],
         "load_before": os.getloadavg()[0],
     }
+
+
+def free_port():
+    """A port of the loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def certificate(directory):
+    """An own certificate for programs that need one: cert.pem and key.pem."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        + ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"],
+        cwd=directory, check=True, capture_output=True,
+    )

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 
 from common import machine
@@ -116,10 +115,3 @@ def slim(outcome):
     for key in ("machine", "versions", "v", "type"):
         outcome.pop(key, None)
     return outcome
-
-
-def free_port():
-    """A port of the loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -5,7 +5,6 @@ import re
 import subprocess
 import time
 
-import haul
 from common import machine
 
 SERVER = """socket_workers = 1
@@ -45,7 +44,7 @@ class Aquatic(machine.Server):
     """A server with nothing announced."""
 
     def __init__(self, binaries, directory):
-        self.binaries, self.directory, self.port = binaries, directory, haul.free_port()
+        self.binaries, self.directory, self.port = binaries, directory, machine.free_port()
         os.makedirs(directory, exist_ok=True)
         path = os.path.join(directory, "server.toml")
         with open(path, "w", encoding="ascii") as file:

@@ -4,9 +4,7 @@ import os
 import subprocess
 import time
 
-import haul
 from common import machine
-from rivals import redis
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -26,9 +24,9 @@ class Echo(machine.Server):
     ends_with_stdin = True
 
     def __init__(self, program, directory, answer_bytes):
-        self.program, self.port = program, haul.free_port()
+        self.program, self.port = program, machine.free_port()
         os.makedirs(directory, exist_ok=True)
-        redis.certificate(directory)
+        machine.certificate(directory)
         super().__init__([program, "server", self.port, "cert.pem", "key.pem", answer_bytes], cwd=directory)
         if self.process.stdout.readline() != b"ready\n":
             raise RuntimeError("the echo server did not start")

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import time
 
-import haul
 from common import machine
 
 # 20 bytes; redis-benchmark puts 12 digits behind them: 32 in all, as a hash has.
@@ -40,13 +39,13 @@ class Redis(machine.Server):
     def __init__(self, directory, durable=False, tls=False):
         shutil.rmtree(directory, ignore_errors=True)
         os.makedirs(directory)
-        self.port, self.tls_port = haul.free_port(), None
+        self.port, self.tls_port = machine.free_port(), None
         command = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--dir", directory, "--save", ""]
         command += ["--appendonly", "yes" if durable else "no", "--appendfsync", "everysec"]
         command += ["--maxclients", 20_000, "--loglevel", "warning", "--daemonize", "no"]
         if tls:
-            self.tls_port = haul.free_port()
-            certificate(directory)
+            self.tls_port = machine.free_port()
+            machine.certificate(directory)
             command += ["--tls-port", self.tls_port, "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]
             command += ["--tls-ca-cert-file", "cert.pem", "--tls-auth-clients", "no"]
             command += ["--tls-protocols", "TLSv1.3", "--tls-ciphersuites", "TLS_AES_128_GCM_SHA256"]
@@ -141,12 +140,3 @@ def read_answer(answers):
     if kind == b"-":
         raise RuntimeError(f"redis: {rest}")
     return rest
-
-
-def certificate(directory):
-    """An own certificate for TLS, also for the echo server."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        + ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"],
-        cwd=directory, check=True, capture_output=True,
-    )

@@ -1,0 +1,83 @@
+"""The goals of the comparison, each with the figure that decides it."""
+
+from common import raw
+from common.goal import Decide, Goal, Rows, Verdict, at_most, ratio, ratio_at_most
+
+PER_CPU = "mb_per_cpu_s"
+WALL = "wall_s"
+RATE = "mbit_per_s"
+SYSTEMS = {"tmpfs": "in memory", "disk": "on the disk"}
+
+
+def times_of(row: str, case: str, rival: str, figure: str, least: float) -> Decide:
+    """haul's figure by a rival's, at least so much."""
+    return ratio(row, ("haul", case, figure), (rival, case, figure), least)
+
+
+def wall_at_most(row: str, case: str, rival: str, most: float) -> Decide:
+    """haul's time by a rival's, at most so much."""
+    return ratio_at_most(row, ("haul", case, WALL), (rival, case, WALL), most)
+
+
+def faster(row: str, case: str, rival: str, least: float) -> Decide:
+    """A rival's time by haul's, at least so much."""
+    return ratio(row, (rival, case, WALL), ("haul", case, WALL), least)
+
+
+def share_of_link(case: str, least: float) -> Decide:
+    """Payload rate by that of iperf3."""
+
+    def decide(rows: Rows) -> Verdict:
+        row = rows["shaped"]
+        ours, link = row.median("haul", case, RATE), row.median("iperf3", case, RATE)
+        return f"{ours / link:.3f} x, {raw.number(ours)} of {raw.number(link)} Mbit/s", ours / link >= least
+
+    return decide
+
+
+def one_to_one(system: str) -> list[Goal]:
+    """Goals of one large file."""
+    row, work = "one_to_one", f"one large file, one to one, {SYSTEMS[system]}: bytes per CPU-second of both ends"
+    return [
+        Goal(row, work, "6 x sendme", times_of(row, system, "sendme", PER_CPU, 6)),
+        Goal(row, "the same", "2 x rqbit", times_of(row, system, "rqbit", PER_CPU, 2)),
+        Goal(row, "the same", "1.2 x nginx with TLS, curl, b3sum", times_of(row, system, "nginx_tls", PER_CPU, 1.2)),
+        Goal(row, "the same, by the clock", "1 x the time of curl from nginx, plaintext and unverified",
+             wall_at_most(row, system, "nginx", 1)),
+    ]
+
+
+def small_files(system: str) -> list[Goal]:
+    """Goals of many small files."""
+    row, work = "small_files", f"80,000 small files, one to one, {SYSTEMS[system]}, by the clock"
+    return [
+        Goal(row, work, "10 x sendme", faster(row, system, "sendme", 10)),
+        Goal(row, "the same", "1.2 x rsync's daemon", faster(row, system, "rsync", 1.2)),
+        Goal(row, "the same", "1.5 x the time of a loop that only creates, writes and closes them",
+             wall_at_most(row, system, "floor", 1.5)),
+    ]
+
+
+GOALS = [
+    *one_to_one("tmpfs"),
+    *one_to_one("disk"),
+    Goal("share", "sharing a folder of large files, by the clock", "1 x b3sum", faster("share", "large", "b3sum", 1)),
+    Goal("share", "sharing 80,000 small files, by the clock", "3 x find -print0 | xargs -0 b3sum",
+         faster("share", "small", "b3sum", 3)),
+    Goal("share", "looking again at 80,000 files that have not changed", "1.2 x the time of a walk that only stats",
+         wall_at_most("share", "again", "floor", 1.2)),
+    *small_files("tmpfs"),
+    *small_files("disk"),
+    Goal("shaped", "one file over 1 Gbit/s, lookup and connecting included", "0.98 x the TCP payload rate of iperf3",
+         share_of_link("1000 Mbit/s", 0.98)),
+    Goal("shaped", "the same over 100 Mbit/s", "0.98 x the TCP payload rate of iperf3", share_of_link("100 Mbit/s", 0.98)),
+    Goal("sources", "one file from eight providers of 10 to 200 Mbit/s, sink of 500", "1.05 x the shortest possible time",
+         at_most("sources", [("haul", "clean", "over_limit")], 1.05, "x")),
+    Goal("sources", "the same, one dies, stalls or lies: the worst of them", "1.10 x the shortest possible time",
+         at_most("sources", [("haul", case, "over_limit") for case in ("one dies", "one stalls", "one lies")], 1.1, "x")),
+    Goal("sources", "the same: bytes fetched, the worst of them", "1.01 x the file",
+         at_most("sources", [("haul", case, "fetched_over_size") for case in ("clean", "one dies", "one stalls", "one lies")],
+                 1.01, "x")),
+    Goal("sources", "the same, nothing fails", "1.15 x aria2 with eight mirrors", faster("sources", "clean", "aria2", 1.15)),
+]
+# Not measured yet: swarms of 4, 8 and 16, a swarm that comes and goes.

@@ -1,0 +1,135 @@
+"""docs/benchmarks/transfer.md from the raw data: what stands in this page only."""
+
+import os
+from typing import Any
+
+import goals
+from common import page, raw
+
+Rows = dict[str, dict[str, Any]]
+LIMITS = ("read", "aes_128_gcm", "iperf3", "b3sum", "write", "memcpy", "chain")
+COLUMNS = {"wall_s": "seconds", "cpu_s": "CPU seconds", "mb_per_s": "MB/s", "mb_per_cpu_s": "MB per CPU-second"}
+FILE_COLUMNS = {"wall_s": "seconds", "cpu_s": "CPU seconds", "files_per_s": "files/s", "files_per_cpu_s": "files per CPU-second"}
+LINK_COLUMNS = {"wall_s": "seconds", "cpu_s": "CPU seconds", "mbit_per_s": "Mbit/s"}
+SOURCE_COLUMNS = {"wall_s": "seconds", "over_limit": "by the shortest possible", "cpu_s": "CPU seconds",
+                  "fetched_over_size": "fetched by size", "received_over_size": "received by size"}
+PROGRAMS = ("haul", "nginx", "nginx_tls", "rsync", "sendme", "rqbit", "b3sum", "aria2", "floor", "iperf3")
+TABLES = {
+    "one_to_one": ("One large file, one to one", ("tmpfs", "disk"), COLUMNS),
+    "share": ("Sharing a folder", ("large", "small", "again"), {**COLUMNS, "files_per_s": "files/s"}),
+    "small_files": ("Many small files, one to one", ("tmpfs", "disk"), FILE_COLUMNS),
+    "shaped": ("One file over a shaped link", ("1000 Mbit/s", "100 Mbit/s"), LINK_COLUMNS),
+    "sources": ("One file from eight providers", ("clean", "one dies", "one stalls", "one lies"), SOURCE_COLUMNS),
+}
+
+
+def write(docs: str, rows: Rows, notes_path: str, chart: page.Chart) -> None:
+    """Writes transfer.md and its pictures into `docs`; `chart(curves, file)` draws one."""
+    parts = [head(rows), page.goal_table(rows, goals.GOALS), page.missed(rows, goals.GOALS, page.read_notes(notes_path)),
+             curves(docs, rows, chart)]
+    parts += [table(rows, name) for name in TABLES if name in rows]
+    parts += [limits(rows), page.remarks(rows), method(), page.machine_text(rows)]
+    page.write(os.path.join(docs, "transfer.md"), parts)
+
+
+def head(rows: Rows) -> str:
+    """What this page is."""
+    return (
+        "# Transfers beside what else one would use\n\n"
+        "One command measures everything and writes this page: `bench/transfer/run.py`. Medians over the rounds; raw data "
+        "stand in [transfer/](transfer). haul always speaks TLS 1.3 with keys on both sides, verifies every 64 KiB with "
+        "BLAKE3 before it is written, and ends with fsync; what the others do stands under Method." + page.warning(rows)
+    )
+
+
+def table(rows: Rows, name: str) -> str:
+    """Medians by program, with the quartiles of the time."""
+    title, cases, columns = TABLES[name]
+    row = raw.Row(rows[name])
+    lines = [f"## {title}", "", page.parameters(rows[name]), ""]
+    heads = [*columns.values(), "quartiles of the seconds", "rounds"]
+    lines += ["| case | program | " + " | ".join(heads) + " |", "| --- | --- |" + " --: |" * len(heads)]
+    for case in cases:
+        for program in PROGRAMS:
+            values = [row.median(program, case, column) for column in columns]
+            if any(value is not None for value in values):
+                cells = [raw.number(value) for value in values]
+                spread = row.spread(program, case, "wall_s")
+                cells += [f"{raw.number(spread[0])} – {raw.number(spread[2])}" if spread else "–"]
+                cells += [str(len(row.runs(program, case)))]
+                lines.append(f"| {case} | {program} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def limits(rows: Rows) -> str:
+    """What the machine can do, and how near haul comes."""
+    row = raw.Row(rows.get("one_to_one"))
+    found = {step: row.median("floor", "tmpfs", f"{step}_mb_per_cpu_s") for step in LIMITS}
+    if found["chain"] is None:
+        return ""
+    lines = ["## What the machine can do", "",
+             "Each step of a transfer in memory alone on one core, measured in the same run; the chain is all of them one "
+             "after the other for each byte: read, encrypt, send and receive (iperf3, both ends), decrypt, hash, write.", "",
+             "| step | MB per CPU-second |", "| --- | --: |"]
+    lines += [f"| {step} | {raw.number(value)} |" for step, value in found.items()]
+    ours = row.median("haul", "tmpfs", "mb_per_cpu_s")
+    if ours:
+        lines += ["", f"haul reaches {ours / found['chain']:.2f} of the chain."]
+    return "\n".join(lines)
+
+
+def curves(docs: str, rows: Rows, chart: page.Chart) -> str:
+    """How the rate grows with the size of the file."""
+    if "sizes" not in rows:
+        return ""
+    row, sizes = raw.Row(rows["sizes"]), rows["sizes"]["parameters"]["bytes"]
+    largest = rows.get("one_to_one", {}).get("parameters", {}).get("bytes")
+    drawn = []
+    for label, program in (("haul", "haul"), ("curl from nginx, plaintext", "nginx"), ("nginx TLS, curl, b3sum", "nginx_tls"),
+                           ("sendme", "sendme")):
+        points = [(size, row.median(program, str(size), "mb_per_s")) for size in sizes]
+        if largest:
+            points.append((largest, raw.Row(rows["one_to_one"]).median(program, "tmpfs", "mb_per_s")))
+        drawn.append({"name": label, "points": [[size, value] for size, value in points if value]})
+    picture = {"title": "One file, one to one, in memory", "x_label": "bytes", "y_label": "MB per second by the clock",
+               "lines": [line for line in drawn if line["points"]]}
+    chart(picture, os.path.join(docs, "transfer", "sizes.svg"))
+    return "## Curve\n\n![Rate against the size of the file](transfer/sizes.svg)"
+
+
+def method() -> str:
+    """How it was measured."""
+    return """## Method
+
+- Both ends run on the same machine and share its cores. The clock runs from the start of the client's command to its
+  end, with fsync; servers run before, and so does haul's sink, a fresh daemon without any state in each run. CPU seconds
+  are those of all processes of both ends and their children (/proc), until they are at rest; the kernel's own threads
+  count for nobody. Sources are in the page cache (hot), targets do not exist before.
+- Programs take turns, each round begins with another one; tables show medians. A run begins when the machine is calm,
+  and is repeated, three times at most, if more than 8% of the machine worked for others (30% on the disk, where the
+  kernel's write-back counts as others), or 2% was stolen.
+- What arrives is compared with its source in every run (after the clock): a file by its BLAKE3, a folder byte by byte in
+  the first round, by count and size in the others.
+- **One large file**: bytes from AES-CTR, which nothing compresses. haul: `haul get ID`. nginx: sendfile, plaintext, `curl
+  -o`. nginx_tls: TLS 1.3 with AES-128-GCM, `curl -o`, then `b3sum` on all cores. sendme: without relays, direct address;
+  its sender refers to the file in place. rqbit: plaintext BitTorrent with SHA-1, the one peer given. All but haul are
+  followed by `sync FILE` under the clock; haul's own fsyncs are part of `get`.
+- **Sharing**: from `haul share add` at a fresh peer until everything is hashed, registered and durable at the index in the
+  same process; b3sum gets the same files from `find -print0 | xargs -0` and keeps nothing. Looking again: from the order
+  until the share is ready; the floor is getdents and fstatat of every entry in one thread, in C, less its start. Both are
+  the middle of five looks in each round. Files lie on the disk's file system, in the page cache.
+- **Small files**: a made-up tree, sizes as in the Linux sources (log-normal, median 4.7 kB, mean 13 kB, 3% above 64 KiB), the
+  same in every run. rsync: daemon, plaintext, `rsync -a`. The floor creates, writes and closes the same files with bytes
+  from memory, one thread, in C. On the disk all end with syncfs: haul and the floor by themselves, others by `sync -f`.
+- **Shaped link**: two network namespaces joined through others that shape (`tc tbf`, a bucket of 1 ms, a queue of 20 ms), so
+  that senders are not told of drops. iperf3 measures the link in each round, from its second second on, at the receiver.
+  haul's clock includes the lookup at the index, which lies at the source's end, connecting, and the outline.
+- **Eight providers**: each at a link of 10, 20, 40, 60, 80, 100, 150, 200 Mbit/s up, a fresh sink of 500 Mbit/s, the index at
+  an end of its own. The shortest possible time is that of all links full from the first moment, at the part of its rate
+  that a link carries for iperf3 in the same round. At 60% the provider of 100 Mbit/s is killed, or that of 150 is stopped
+  (SIGSTOP); the one of 80 lies from the beginning: one bit of every 64 KiB that it reads is flipped below it. aria2: plaintext HTTP
+  from eight nginx, pieces of 1 MiB, four connections to each; it verifies nothing, so that it cannot take part with a liar.
+  Received by size is what came over the sink's link, headers included.
+- sendme, rqbit and b3sum are built by `cargo install` for speed (sendme's own profile asks for a small program) and for this
+  machine's processor (`-C target-cpu=native`); haul as it is released.
+"""

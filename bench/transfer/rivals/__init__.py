@@ -1,0 +1,1 @@
+"""The programs beside haul, each started and used as its authors advise."""

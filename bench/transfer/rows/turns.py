@@ -1,0 +1,98 @@
+"""Programs take turns: in every round each of them once, the first one another in each round."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import content
+from cost import TICK, Cost, busy_ticks
+from rivals.rival import Rival, fresh, run
+
+# A run is repeated if more than this part of the machine worked for others, or was stolen; fixed beforehand. On a disk,
+# the kernel's own threads that write back count as others.
+OTHERS_LIMIT = {"tmpfs": 0.08, "disk": 0.3}
+STEAL_LIMIT = 0.02
+REPEATS = 3
+# Before a run the machine has to be calm.
+CALM_SHARE = 0.06
+CALM_PATIENCE = 900.0
+
+
+class Wanted(NamedTuple):
+    """What has to arrive: one file by its BLAKE3, or a folder by its original."""
+
+    size: int
+    files: int
+    b3: str | None = None
+    original: str | None = None
+
+
+def take_turns(bench: Any, case: str, rivals: list[Rival], wanted: Wanted, place: str, system: str,
+               rounds: dict[str, int] | None = None, only: int | None = None) -> list[dict[str, Any]]:
+    """All rounds, or `only` this one; `rounds` has fewer for some programs."""
+    runs = []
+    for number in range(bench.rounds) if only is None else [only]:
+        turn = number % len(rivals)
+        for rival in rivals[turn:] + rivals[:turn]:
+            if number < (rounds or {}).get(rival.name, bench.rounds):
+                found = undisturbed(lambda rival=rival, number=number: once(bench, rival, wanted, place, number == 0), system)
+                runs.append(bench.run(rival.name, case, number, found))
+    return runs
+
+
+def once(bench: Any, rival: Rival, wanted: Wanted, place: str, thorough: bool) -> dict[str, Any]:
+    """One run: what was fetched is checked and removed."""
+    target = os.path.join(fresh(os.path.join(place, "target")), "arrived")
+    rival.prepare(target)
+    try:
+        with Cost(rival.pids()) as cost:
+            rival.fetch(target)
+        rival.finish(target)
+    finally:
+        rival.rest()
+    if rival.name != "floor":
+        check(bench, target, wanted, thorough)
+    shutil.rmtree(os.path.dirname(target))
+    os.sync()
+    return cost.figures(wanted.size, wanted.files)
+
+
+def check(bench: Any, target: str, wanted: Wanted, thorough: bool) -> None:
+    """What arrived is what was sent; a folder is compared byte by byte if `thorough`, else counted."""
+    if wanted.b3:
+        found = run(bench.b3sum, "--no-names", target).strip()
+        if found != wanted.b3:
+            raise RuntimeError(f"the file is not what it was: {found}")
+        return
+    assert wanted.original
+    counted = content.measure_tree(target)
+    if counted != (wanted.files, wanted.size):
+        raise RuntimeError(f"the folder is not what it was: {counted}")
+    if thorough:
+        run("diff", "-r", wanted.original, target)
+
+
+def undisturbed(measure: Callable[[], dict[str, Any]], system: str) -> dict[str, Any]:
+    """Repeats a run that others disturbed; the last one stands, with a remark."""
+    for _ in range(REPEATS):
+        wait_for_calm()
+        figures = measure()
+        if figures["others_share"] <= OTHERS_LIMIT[system] and figures["steal_share"] <= STEAL_LIMIT:
+            return figures
+        print(f"    repeated: {figures['others_share']:.0%} of the machine worked for others, "
+              f"{figures['steal_share']:.0%} was stolen", flush=True)
+    remark = f"{figures['others_share']:.0%} of the machine worked for others, in {REPEATS} runs that much or more"
+    return {"figures": figures, "remarks": [remark]}
+
+
+def wait_for_calm() -> None:
+    """Until nearly nothing else runs on the machine, or patience ends."""
+    limit = time.monotonic() + CALM_PATIENCE
+    while time.monotonic() < limit:
+        before, begun = busy_ticks(), time.monotonic()
+        time.sleep(0.5)
+        share = (busy_ticks() - before) / TICK / (time.monotonic() - begun) / (os.cpu_count() or 1)
+        if share <= CALM_SHARE:
+            return

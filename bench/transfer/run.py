@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Transfers beside the programs that a user would pick instead: measures all rows and writes the report.
+
+    bench/transfer/run.py                    everything, about 40 minutes
+    bench/transfer/run.py --quick            tiny sizes, to see that everything works; writes nothing into docs
+    bench/transfer/run.py --rows share       these rows again; the report is made from all raw data
+    bench/transfer/run.py --report           the report alone
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from typing import Any
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
+
+import report
+from common import install, machine, page, raw, runner
+from rivals import aria2, floor, nginx, programs, rsync
+from rows import one_to_one, shaped, share, small_files, sources
+
+ROWS = {
+    "one_to_one": one_to_one.one_to_one,
+    "sizes": one_to_one.sizes,
+    "share": share.share,
+    "small_files": small_files.small_files,
+    "shaped": shaped.shaped,
+    "sources": sources.sources,
+}
+# Shown while a row runs.
+SHOWN = ("wall_s", "cpu_s", "mb_per_s", "mb_per_cpu_s", "files_per_s", "mbit_per_s", "over_limit", "others_share", "chain_mb_per_cpu_s")
+MIB = 1 << 20
+# A memory file system that every Linux has.
+MEMORY = "/dev/shm"
+# Source, target, and what a program keeps beside them.
+COPIES = 3
+
+
+class Size:
+    """How much of everything."""
+
+    def __init__(self, quick: bool = False):
+        self.tiny = quick
+        self.large = (64 if quick else 4096) * MIB
+        self.sizes = [MIB] if quick else [MIB, 16 * MIB, 256 * MIB]
+        self.small = 500 if quick else 80_000
+        self.floor = (64 if quick else 1024) * MIB
+        # (Mbit/s, bytes): long enough that the beginning is seen and does not decide.
+        self.shaped = [(1000, 16 * MIB), (100, 4 * MIB)] if quick else [(1000, 1024 * MIB), (100, 192 * MIB)]
+        self.sources = (16 if quick else 512) * MIB
+        self.seconds = 2 if quick else 6
+        self.rounds = 1 if quick else 3
+        # For programs that need minutes.
+        self.slow_rounds = 1 if quick else 2
+
+
+class Bench:
+    """What rows need: programs, places, sizes."""
+
+    def __init__(self, arguments: argparse.Namespace, binary: str, binaries: str, data: str):
+        self.size = Size(arguments.quick)
+        self.rounds = arguments.rounds or self.size.rounds
+        self.binary, self.data = binary, data
+        self.sendme, self.rqbit, self.b3sum = (os.path.join(binaries, name) for name in programs.CRATES)
+        self.floor, self.liar = floor.build(data), floor.build_liar(data)
+        # Before this run's own raw data make the tree differ from its commit.
+        self.versions = versions(binaries)
+        self.places = {"tmpfs": os.path.join(MEMORY, "haul-bench"), "disk": os.path.join(data, "disk")}
+        free = os.statvfs(MEMORY)
+        if free.f_bavail * free.f_frsize < COPIES * self.size.large:
+            raise SystemExit(f"{MEMORY} needs room for {COPIES} files of {self.size.large >> 20} MiB")
+
+    def place(self, system: str) -> str:
+        """A folder in memory or on the disk."""
+        os.makedirs(self.places[system], exist_ok=True)
+        return self.places[system]
+
+    def close(self) -> None:
+        """Leaves nothing behind."""
+        for place in self.places.values():
+            shutil.rmtree(place, ignore_errors=True)
+
+    def run(self, program: str, case: str, number: int, found: dict[str, Any]) -> dict[str, Any]:
+        """One run as the raw data keeps it."""
+        return runner.shown(SHOWN, program, case, number, found)
+
+
+def versions(binaries: str) -> dict[str, str]:
+    """Of all programs."""
+    own = {"haul": install.haul_version(), "nginx": nginx.version(), "rsync": rsync.version(), "aria2": aria2.version()}
+    return {**own, **programs.versions(binaries)}
+
+
+def main() -> int:
+    """See the head of the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    runner.options(parser, ROWS)
+    arguments = parser.parse_args()
+    names = runner.chosen(parser, ROWS, arguments.rows)
+    data = install.data_directory(HERE)
+    docs, directory = runner.places(arguments, data, "transfer", arguments.quick)
+    failed: list[str] = []
+    if not arguments.report:
+        machine.allow_many_files()
+        binaries = programs.install_all(data)
+        bench = Bench(arguments, arguments.binary or install.build_haul(), binaries, data)
+        if arguments.missing:
+            names = runner.without_data(names, directory)
+        try:
+            failed = runner.measure(ROWS, bench, names, directory)
+        finally:
+            bench.close()
+    report.write(docs, raw.read_all(directory), os.path.join(HERE, "notes.toml"), page.plotter(arguments.binary))
+    return runner.finish(docs, "transfer.md", failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
