@@ -11,7 +11,7 @@ from cost import processes, with_descendants
 LOOK_SECONDS = 0.02
 
 
-def received_bytes(pid: int, interface: str = "link") -> int:
+def received_bytes(pid: int, interface: str = "wire") -> int:
     """What an interface in the namespace of a process has received."""
     with open(f"/proc/{pid}/net/dev", encoding="ascii") as file:
         return received_in(file.read(), interface)
@@ -40,8 +40,12 @@ class Resident:
     """A process that does nothing in a namespace, so that its counters can be read."""
 
     def __init__(self, inside: list[str]):
-        self.process = subprocess.Popen([*inside, "sleep", "3600"], stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen([*inside, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.pid = self.process.pid
+        # Once it answers it is where it belongs.
+        self.process.stdin.write(b"x")
+        self.process.stdin.flush()
+        self.process.stdout.read(1)
 
     def __enter__(self) -> "Resident":
         return self
@@ -52,7 +56,7 @@ class Resident:
 
 
 class Fault:
-    """Sends a signal to a process once `link` in the namespace of `resident` has received so many bytes. What was
+    """Sends a signal to a process once `wire` in the namespace of `resident` has received so many bytes. What was
     stopped goes on afterwards."""
 
     def __init__(self, resident: int, after_bytes: float, victim: int | None, what: signal.Signals | None):

@@ -23,7 +23,10 @@ Rate = tuple[float | None, float | None]
 def ip(*words: object, inside: str | None = None) -> str:
     """`ip …`, in a namespace if one is named."""
     command = ["ip", *(["-n", inside] if inside else []), *map(str, words)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def bucket(mbit: float) -> list[str]:
@@ -61,9 +64,9 @@ class Links:
             namespace(end)
             namespace(gate)
             bridge(gate)
-            cable((end, "link"), (gate, "near"))
+            cable((end, "wire"), (gate, "near"))
             cable((gate, "far"), (self.middle, f"port{number}"))
-            ip("address", "add", f"{self.address(number)}/24", "dev", "link", inside=end)
+            ip("address", "add", f"{self.address(number)}/24", "dev", "wire", inside=end)
             for place, port in ((gate, "near"), (gate, "far"), (self.middle, f"port{number}")):
                 ip("link", "set", port, "master", "bridge", inside=place)
             for port, rate in (("far", up), ("near", down)):
@@ -110,7 +113,7 @@ def bridge(name: str) -> None:
 
 def cable(one: tuple[str, str], other: tuple[str, str]) -> None:
     """A veth pair between two namespaces: (namespace, name of the interface) each."""
-    ip("link", "add", one[1], "netns", one[0], "type", "veth", "peer", "name", other[1], "netns", other[0])
+    ip("link", "add", "name", one[1], "netns", one[0], "type", "veth", "peer", "name", other[1], "netns", other[0])
     for place, port in (one, other):
         ip("link", "set", port, "up", inside=place)
 

@@ -49,7 +49,7 @@ class Size:
         self.floor = (64 if quick else 1024) * MIB
         # (Mbit/s, bytes): long enough that the beginning is seen and does not decide.
         self.shaped = [(1000, 16 * MIB), (100, 4 * MIB)] if quick else [(1000, 1024 * MIB), (100, 192 * MIB)]
-        self.sources = (16 if quick else 512) * MIB
+        self.sources = (64 if quick else 512) * MIB
         self.seconds = 2 if quick else 6
         self.rounds = 1 if quick else 3
         # For programs that need minutes.
