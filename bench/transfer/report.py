@@ -12,7 +12,7 @@ COLUMNS = {"wall_s": "seconds", "cpu_s": "CPU seconds", "mb_per_s": "MB/s", "mb_
 FILE_COLUMNS = {"wall_s": "seconds", "cpu_s": "CPU seconds", "files_per_s": "files/s", "files_per_cpu_s": "files per CPU-second"}
 LINK_COLUMNS = {"wall_s": "seconds", "cpu_s": "CPU seconds", "mbit_per_s": "Mbit/s"}
 SOURCE_COLUMNS = {"wall_s": "seconds", "over_limit": "by the shortest possible", "cpu_s": "CPU seconds",
-                  "fetched_over_size": "fetched by size", "received_over_size": "received by size"}
+                  "received_over_size": "received by size", "banned": "banned"}
 PROGRAMS = ("haul", "nginx", "nginx_tls", "rsync", "sendme", "rqbit", "b3sum", "aria2", "floor", "iperf3")
 TABLES = {
     "one_to_one": ("One large file, one to one", ("tmpfs", "disk"), COLUMNS),

@@ -117,7 +117,7 @@ def by_haul(bench: Any, links: Links, place: str, digest: str, case: str) -> dic
             with Cost([peer.pid for peer in peers]) as cost:
                 done = sink.get(f"b3:{digest}", target)
         figures = outcome(bench, cost, failed, target, digest)
-        return {**figures, "fetched_over_size": done["fetched"] / bench.size.sources}
+        return {**figures, "banned": sum(one.get("corrupt", 0) > 0 for one in done["from"])}
     finally:
         for peer in reversed(peers):
             peer.stop()
