@@ -30,7 +30,8 @@ ROWS = {
     "sources": sources.sources,
 }
 # Shown while a row runs.
-SHOWN = ("wall_s", "cpu_s", "mb_per_s", "mb_per_cpu_s", "files_per_s", "mbit_per_s", "over_limit", "banned", "received_over_size", "others_share", "chain_mb_per_cpu_s")
+SHOWN = ("wall_s", "cpu_s", "mb_per_s", "mb_per_cpu_s", "files_per_s", "mbit_per_s", "over_limit", "banned",
+         "received_over_size", "others_share", "chain_mb_per_cpu_s")
 MIB = 1 << 20
 # A memory file system that every Linux has.
 MEMORY = "/dev/shm"

@@ -46,19 +46,19 @@ def one_round(bench: Any, number: int, what: tuple[str, str, int, int], place: s
     runs = []
 
     def by_b3sum() -> None:
-        found = undisturbed(lambda: b3sum(bench, folder, size, files), "disk")
+        found = undisturbed(bench, lambda: b3sum(bench, folder, size, files), "disk")
         runs.append(bench.run("b3sum", case, number, found))
 
     def by_haul() -> None:
-        found = undisturbed(lambda: haul(bench, folder, size, files, place)[0], "disk")
+        found = undisturbed(bench, lambda: haul(bench, folder, size, files, place)[0], "disk")
         runs.append(bench.run("haul", case, number, found))
 
     for act in (by_b3sum, by_haul) if number % 2 else (by_haul, by_b3sum):
         act()
     if case == "small":
-        found = undisturbed(lambda: walk(bench, folder, files), "disk")
+        found = undisturbed(bench, lambda: walk(bench, folder, files), "disk")
         runs.append(bench.run("floor", "again", number, found))
-        found = undisturbed(lambda: haul(bench, folder, size, files, place, look_again=True)[1], "disk")
+        found = undisturbed(bench, lambda: haul(bench, folder, size, files, place, look_again=True)[1], "disk")
         runs.append(bench.run("haul", "again", number, found))
     return runs
 
