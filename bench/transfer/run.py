@@ -10,6 +10,8 @@
 import argparse
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -69,6 +71,7 @@ class Bench:
         # Before this run's own raw data make the tree differ from its commit.
         self.versions = versions(binaries)
         self.places = {"tmpfs": os.path.join(MEMORY, "haul-bench"), "disk": os.path.join(data, "disk")}
+        self.file_system = file_system(data)
         free = os.statvfs(MEMORY)
         if free.f_bavail * free.f_frsize < COPIES * self.size.large:
             raise SystemExit(f"{MEMORY} needs room for {COPIES} files of {self.size.large >> 20} MiB")
@@ -88,6 +91,11 @@ class Bench:
         return runner.shown(SHOWN, program, case, number, found)
 
 
+def file_system(path: str) -> str:
+    """The kind of the file system that holds a path."""
+    return subprocess.run(["findmnt", "-no", "FSTYPE", "-T", path], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def versions(binaries: str) -> dict[str, str]:
     """Of all programs."""
     own = {"haul": install.haul_version(), "nginx": nginx.version(), "rsync": rsync.version(), "aria2": aria2.version()}
@@ -99,6 +107,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     runner.options(parser, ROWS)
     arguments = parser.parse_args()
+    # Whoever ends this ends all that it has started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = runner.chosen(parser, ROWS, arguments.rows)
     data = install.data_directory(HERE)
     docs, directory = runner.places(arguments, data, "transfer", arguments.quick)

@@ -11,17 +11,18 @@ from rivals.nginx import Curl, Nginx
 from rivals.rival import Rival, fresh, run
 from rivals.rqbit import Rqbit
 from rivals.sendme import Sendme
-from rows.turns import Wanted, take_turns
+from rows.turns import Wanted, take_turns, warm
 
 NAME = "large.bin"
 
 
 def one_to_one(bench: Any) -> dict[str, Any]:
     """In memory and on the disk, synced in the end."""
+    warm(bench, bench.size.floor)
     runs = [bench.run("floor", "tmpfs", 0, floor.limits(bench.floor, bench.b3sum, bench.place("tmpfs"), bench.size.floor))]
     for system in ("tmpfs", "disk"):
         runs += on(bench, system, bench.size.large, system, True)
-    return {"runs": runs, "parameters": {"bytes": bench.size.large}}
+    return {"runs": runs, "parameters": {"bytes": bench.size.large, "disk": bench.file_system}}
 
 
 def sizes(bench: Any) -> dict[str, Any]:
@@ -48,7 +49,8 @@ def on(bench: Any, system: str, size: int, case: str, everybody: bool) -> list[d
         rivals += [Sendme(bench.sendme, place, path)]
         if everybody:
             rivals += [Rqbit(bench.rqbit, place, path)]
-        return take_turns(bench, case, rivals, Wanted(size, 1, b3=digest), place, system)
+        return take_turns(bench, case, rivals, Wanted(size, 1, b3=digest), place, system,
+                          {"sendme": bench.size.slow_rounds, "rqbit": bench.size.slow_rounds})
     finally:
         for one in [*rivals, *servers]:
             one.stop()

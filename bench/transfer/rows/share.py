@@ -10,7 +10,7 @@ from cost import Cost
 from peers import Peer
 from rivals import floor
 from rivals.rival import fresh, run
-from rows.turns import undisturbed
+from rows.turns import undisturbed, warm
 
 LARGE_FILES = 4
 # Looks in a round; the middle one counts.
@@ -36,7 +36,7 @@ def share(bench: Any) -> dict[str, Any]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
     parameters = {"large_bytes": LARGE_FILES * each, "small_files": len(tree.files), "small_folders": len(tree.folders),
-                  "small_bytes": tree.bytes()}
+                  "small_bytes": tree.bytes(), "disk": bench.file_system}
     return {"runs": runs, "parameters": parameters}
 
 
@@ -66,6 +66,7 @@ def one_round(bench: Any, number: int, what: tuple[str, str, int, int], place: s
 def b3sum(bench: Any, folder: str, size: int, files: int) -> dict[str, Any]:
     """As one would do it by hand."""
     command = 'find "$1" -type f -print0 | xargs -0 "$2" > "$3"'
+    warm(bench, 0)
     with Cost() as cost:
         run("sh", "-c", command, "sh", folder, bench.b3sum, os.devnull)
     return cost.figures(size, files)
@@ -77,6 +78,7 @@ def haul(bench: Any, folder: str, size: int, files: int, place: str,
     again: dict[str, Any] = {}
     peer = Peer(bench.binary, os.path.join(place, "home"))
     try:
+        warm(bench, 0)
         with Cost([peer.pid]) as cost:
             peer.run("share", "add", folder)
             peer.wait_ready(files)

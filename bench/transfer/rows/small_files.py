@@ -19,7 +19,8 @@ def small_files(bench: Any) -> dict[str, Any]:
     runs = []
     for system in ("tmpfs", "disk"):
         runs += on(bench, system, tree)
-    return {"runs": runs, "parameters": {"files": len(tree.files), "folders": len(tree.folders), "bytes": tree.bytes()}}
+    parameters = {"files": len(tree.files), "folders": len(tree.folders), "bytes": tree.bytes(), "disk": bench.file_system}
+    return {"runs": runs, "parameters": parameters}
 
 
 def on(bench: Any, system: str, tree: content.Tree) -> list[dict[str, Any]]:
