@@ -107,7 +107,10 @@ def method() -> str:
   count for nobody. Sources are in the page cache (hot), targets do not exist before.
 - Programs take turns, each round begins with another one; tables show medians. A run begins when the machine is calm,
   and is repeated, three times at most, if more than 8% of the machine worked for others (30% on the disk, where the
-  kernel's write-back counts as others), or 2% was stolen.
+  kernel's write-back counts as others), or 2% was stolen; if none was calm, the calmest stands, with a remark.
+- Before each run a quarter more memory than its file takes is written and given back at once. The host of this virtual
+  machine takes back memory that lies free for some seconds, and without this whoever comes first after a pause pays up
+  to four times the CPU seconds.
 - What arrives is compared with its source in every run (after the clock): a file by its BLAKE3, a folder byte by byte in
   the first round, by count and size in the others.
 - **One large file**: bytes from AES-CTR, which nothing compresses. haul: `haul get ID`. nginx: sendfile, plaintext, `curl
