@@ -81,12 +81,11 @@ class Cost:
     def __exit__(self, *_: object) -> None:
         self.wall = time.monotonic() - self.begun
         self.client_cpu = children_seconds() - self.client_cpu
-        self.server_cpu = self.settled() - self.server_cpu
-        span = time.monotonic() - self.begun
         busy = (busy_ticks() - self.busy) / TICK
         own = time.process_time() - self.own
-        others = busy - own - self.client_cpu - self.server_cpu
-        self.others_share = max(0.0, others) / (span * (os.cpu_count() or 1))
+        others = busy - own - self.client_cpu - (tree_seconds(self.servers) - self.server_cpu)
+        self.others_share = max(0.0, others) / (self.wall * (os.cpu_count() or 1))
+        self.server_cpu = self.settled() - self.server_cpu
         stolen, every = machine.steal_ticks()
         self.steal_share = (stolen - self.stolen[0]) / max(1, every - self.stolen[1])
 
