@@ -59,14 +59,14 @@ def plan_folders(count: int, source: random.Random) -> list[str]:
 
 
 def spread(count: int, folders: int, source: random.Random) -> list[int]:
-    """How many files lie in each folder: few in most, hundreds in some."""
+    """How many files lie in each folder: few in most, hundreds in some, none in none: not everybody sends empty ones."""
     weights = [source.lognormvariate(0, 1.2) for _ in range(folders)]
     total, counts, given, seen = sum(weights), [], 0, 0.0
     for weight in weights:
         seen += weight
-        counts.append(round(count * seen / total) - given)
+        counts.append(round((count - folders) * seen / total) - given)
         given += counts[-1]
-    return counts
+    return [more + 1 for more in counts]
 
 
 def small_size(source: random.Random) -> int:

@@ -50,6 +50,7 @@ class ContentTest(unittest.TestCase):
         self.assertEqual(len(tree.files), 20_000)
         self.assertEqual(len({path for path, _ in tree.files}), 20_000)
         self.assertEqual(len(set(tree.folders)), 20_000 // content.FILES_PER_FOLDER)
+        self.assertEqual({os.path.dirname(path) for path, _ in tree.files}, set(tree.folders))
         self.assertTrue(11_000 < tree.bytes() / 20_000 < 15_000)
         large = sum(size > 65_536 for _, size in tree.files)
         self.assertTrue(0.02 < large / 20_000 < 0.05)
