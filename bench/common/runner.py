@@ -28,6 +28,8 @@ def measure(rows: dict[str, Row], bench: Any, names: Iterable[str], directory: s
             continue
         found.update(row=name, seconds=round(time.monotonic() - begun, 1), machine=machine.describe())
         found.update(versions=bench.versions, tiny=bench.size.tiny)
+        if getattr(bench, "ahead", False):
+            found["ahead"] = True
         raw.write(directory, found)
         print(f"    {found['seconds']} s", flush=True)
     return failed

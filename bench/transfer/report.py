@@ -28,7 +28,7 @@ def write(docs: str, rows: Rows, notes_path: str, chart: page.Chart) -> None:
     parts = [head(rows), page.goal_table(rows, goals.GOALS), page.missed(rows, goals.GOALS, page.read_notes(notes_path)),
              curves(docs, rows, chart)]
     parts += [table(rows, name) for name in TABLES if name in rows]
-    parts += [limits(rows), page.remarks(rows), method(), page.machine_text(rows)]
+    parts += [limits(rows), page.remarks(rows), method(), priority(rows), page.machine_text(rows)]
     page.write(os.path.join(docs, "transfer.md"), parts)
 
 
@@ -97,6 +97,19 @@ def curves(docs: str, rows: Rows, chart: page.Chart) -> str:
     return "## Curve\n\n![Rate against the size of the file](transfer/sizes.svg)"
 
 
+def priority(rows: Rows) -> str:
+    """Said of rows that were measured while others used the machine."""
+    names = [name for name, row in rows.items() if row.get("ahead")]
+    if not names:
+        return ""
+    return (
+        f"Others used the machine while {', '.join(names)} were measured. All measured programs then ran at a high priority "
+        "(nice -15, and so their session's group): others got what these left idle, and at most a thirtieth beside them. "
+        "Runs were repeated if that came to more than half of the machine. It shared caches and memory with what was measured, and took "
+        "most from programs that keep less than two cores busy."
+    )
+
+
 def method() -> str:
     """How it was measured."""
     return """## Method
@@ -107,7 +120,8 @@ def method() -> str:
   count for nobody. Sources are in the page cache (hot), targets do not exist before.
 - Programs take turns, each round begins with another one; tables show medians. A run begins when the machine is calm,
   and is repeated, three times at most, if more than 8% of the machine worked for others (30% on the disk, where the
-  kernel's write-back counts as others), or 2% was stolen; if none was calm, the calmest stands, with a remark.
+  kernel's write-back counts as others; 40% where a link decides), or 2% was stolen; if none was calm, the calmest stands,
+  with a remark.
 - Before each run a quarter more memory than its file takes is written and given back at once. The host of this virtual
   machine takes back memory that lies free for some seconds, and without this whoever comes first after a pause pays up
   to four times the CPU seconds.

@@ -67,7 +67,7 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace, binary: str, binaries: str, data: str):
         self.size = Size(arguments.quick)
         self.rounds = arguments.rounds or self.size.rounds
-        self.binary, self.data = binary, data
+        self.binary, self.data, self.ahead = binary, data, arguments.ahead
         self.sendme, self.rqbit, self.b3sum = (os.path.join(binaries, name) for name in programs.CRATES)
         self.floor, self.liar = floor.build(data), floor.build_liar(data)
         # Before this run's own raw data make the tree differ from its commit.

@@ -13,9 +13,9 @@ from rivals.rival import Rival, fresh, run
 
 # A run is repeated if more than this part of the machine worked for others, or was stolen; fixed beforehand. Where all
 # programs run at a high priority, others get what a program leaves idle, and that much is let pass. On a disk, the
-# kernel's own threads that write back count as others.
-OTHERS_LIMIT = {"tmpfs": 0.08, "disk": 0.3}
-OTHERS_LIMIT_AHEAD = 0.5
+# kernel's own threads that write back count as others. Where a link decides, a core is enough.
+OTHERS_LIMIT = {"tmpfs": 0.08, "disk": 0.3, "link": 0.4}
+OTHERS_LIMIT_AHEAD = {"tmpfs": 0.5, "disk": 0.5, "link": 1.0}
 STEAL_LIMIT = 0.02
 REPEATS = 3
 # Before a run the machine has to be calm.
@@ -111,7 +111,7 @@ def undisturbed(bench: Any, measure: Callable[[], dict[str, Any]], system: str) 
         wait_for_calm()
         figures = measure()
         tried.append(figures)
-        limit = OTHERS_LIMIT_AHEAD if is_ahead() else OTHERS_LIMIT[system]
+        limit = (OTHERS_LIMIT_AHEAD if is_ahead() else OTHERS_LIMIT)[system]
         if figures["others_share"] <= limit and figures["steal_share"] <= STEAL_LIMIT:
             return figures
         print(f"    repeated: {figures['others_share']:.0%} of the machine worked for others, "
