@@ -71,7 +71,7 @@ GOALS = [
     *one_to_one("tmpfs"),
     *one_to_one("disk"),
     Goal("share", "sharing a folder of large files, by the clock", "1 x b3sum", faster("share", "large", "b3sum", 1)),
-    Goal("share", "sharing 80,000 small files, by the clock", "3 x find -print0 | xargs -0 b3sum",
+    Goal("share", "sharing 80,000 small files, by the clock", "3 x find -print0, xargs -0 b3sum",
          faster("share", "small", "b3sum", 3)),
     Goal("share", "looking again at 80,000 files that have not changed", "1.2 x the time of a walk that only stats",
          wall_at_most("share", "again", "floor", 1.2)),

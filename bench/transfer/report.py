@@ -105,7 +105,7 @@ def priority(rows: Rows) -> str:
     return (
         f"Others used the machine while {', '.join(names)} were measured. All measured programs then ran at a high priority "
         "(nice -15, and so their session's group): others got what these left idle, and at most a thirtieth beside them. "
-        "Runs were repeated if that came to more than half of the machine. It shared caches and memory with what was measured, and took "
+        "Runs were repeated if that came to more than half of the machine (three fifths in later rows). It shared caches and memory with what was measured, and took "
         "most from programs that keep less than two cores busy."
     )
 
@@ -126,7 +126,8 @@ def method() -> str:
   machine takes back memory that lies free for some seconds, and without this whoever comes first after a pause pays up
   to four times the CPU seconds.
 - What arrives is compared with its source in every run (after the clock): a file by its BLAKE3, a folder byte by byte in
-  the first round, by count and size in the others.
+  the first round, by count and size in the others. Folders on the disk are removed after all runs: ext4 without a journal
+  leaves the inodes of deleted files alone for a while, and whoever creates files meanwhile searches for others.
 - **One large file**: bytes from AES-CTR, which nothing compresses. haul: `haul get ID`. nginx: sendfile, plaintext, `curl
   -o`. nginx_tls: TLS 1.3 with AES-128-GCM, `curl -o`, then `b3sum` on all cores. sendme: without relays, direct address;
   its sender refers to the file in place. rqbit: plaintext BitTorrent with SHA-1, the one peer given. All but haul are

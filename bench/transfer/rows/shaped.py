@@ -45,7 +45,8 @@ def at(bench: Any, mbit: int, size: int) -> list[dict[str, Any]]:
             for number in range(bench.rounds):
                 rate = floor.link_rate(source[1], sink[1], sink[0], bench.size.seconds)
                 runs.append(bench.run("iperf3", case, number, {"mbit_per_s": rate}))
-                for one in take_turns(bench, case, rivals, Wanted(size, 1, b3=digest), place, "link", only=number):
+                for one in take_turns(bench, case, rivals, Wanted(size, 1, b3=digest), place, "link",
+                                      {"sendme": 1}, number):
                     one["figures"]["mbit_per_s"] = one["figures"]["mb_per_s"] * 8
                     runs.append(one)
             return runs
