@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -58,7 +59,7 @@ class Size:
         self.seconds = 2 if quick else 6
         self.rounds = 1 if quick else 3
         # For programs that need minutes.
-        self.slow_rounds = 1 if quick else 2
+        self.slow_rounds = 1
 
 
 class Bench:
@@ -69,6 +70,7 @@ class Bench:
         self.rounds = arguments.rounds or self.size.rounds
         self.binary, self.data, self.ahead = binary, data, arguments.ahead
         self.sendme, self.rqbit, self.b3sum = (os.path.join(binaries, name) for name in programs.CRATES)
+        self.trash = os.path.join(data, "trash")
         self.floor, self.liar = floor.build(data), floor.build_liar(data)
         # Before this run's own raw data make the tree differ from its commit.
         self.versions = versions(binaries)
@@ -84,9 +86,19 @@ class Bench:
         return self.places[system]
 
     def close(self) -> None:
-        """Leaves nothing behind."""
-        for place in self.places.values():
-            shutil.rmtree(place, ignore_errors=True)
+        """Leaves nothing in memory; what lies on the disk goes to the trash at once."""
+        shutil.rmtree(self.places["tmpfs"], ignore_errors=True)
+        self.throw_away(self.places["disk"])
+
+    def throw_away(self, path: str) -> None:
+        """Removes it later: a disk that is told of every deleted file (`discard`) needs minutes for a large folder."""
+        if os.path.exists(path):
+            os.makedirs(self.trash, exist_ok=True)
+            os.rename(path, os.path.join(self.trash, f"{os.getpid()}-{time.monotonic_ns()}"))
+
+    def empty_trash(self) -> None:
+        """After all that is measured."""
+        subprocess.run(["rm", "-rf", self.trash], check=True)
 
     def run(self, program: str, case: str, number: int, found: dict[str, Any]) -> dict[str, Any]:
         """One run as the raw data keeps it."""
@@ -117,6 +129,7 @@ def main() -> int:
     """See the head of the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     runner.options(parser, ROWS)
+    parser.add_argument("--keep-trash", action="store_true", help="leave what was fetched on the disk to the next run")
     parser.add_argument("--ahead", action="store_true", help="all programs run at a high priority: others use this machine")
     arguments = parser.parse_args()
     # Whoever ends this ends all that it has started, too.
@@ -137,6 +150,8 @@ def main() -> int:
             failed = runner.measure(ROWS, bench, names, directory)
         finally:
             bench.close()
+            if not arguments.keep_trash:
+                bench.empty_trash()
     report.write(docs, raw.read_all(directory), os.path.join(HERE, "notes.toml"), page.plotter(arguments.binary))
     return runner.finish(docs, "transfer.md", failed)
 

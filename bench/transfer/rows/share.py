@@ -1,7 +1,6 @@
 """Sharing a folder: from the command until it is hashed, registered and durable at the index; and looking at it again."""
 
 import os
-import shutil
 import statistics
 from typing import Any
 
@@ -34,7 +33,7 @@ def share(bench: Any) -> dict[str, Any]:
                                               ("small", small, len(tree.files), tree.bytes())):
                 runs += one_round(bench, number, (case, folder, files, size), place)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        bench.throw_away(place)
     parameters = {"large_bytes": LARGE_FILES * each, "small_files": len(tree.files), "small_folders": len(tree.folders),
                   "small_bytes": tree.bytes(), "disk": bench.file_system}
     return {"runs": runs, "parameters": parameters}

@@ -7,7 +7,7 @@ from typing import Any
 import content
 from rivals.floor import Create
 from rivals.haul import Haul
-from rivals.rival import Rival, fresh
+from rivals.rival import Rival
 from rivals.rsync import Rsync
 from rivals.sendme import Sendme
 from rows.turns import Wanted, take_turns
@@ -25,7 +25,8 @@ def small_files(bench: Any) -> dict[str, Any]:
 
 def on(bench: Any, system: str, tree: content.Tree) -> list[dict[str, Any]]:
     """On one file system."""
-    place = fresh(os.path.join(bench.place(system), "small"))
+    place = os.path.join(bench.place(system), "small")
+    os.makedirs(place)
     folder, listed = os.path.join(place, "content"), os.path.join(place, "list.txt")
     content.write_tree(tree, folder)
     content.write_list(tree, listed)
@@ -39,4 +40,7 @@ def on(bench: Any, system: str, tree: content.Tree) -> list[dict[str, Any]]:
     finally:
         for one in rivals:
             one.stop()
-        shutil.rmtree(place, ignore_errors=True)
+        if system == "disk":
+            bench.throw_away(place)
+        else:
+            shutil.rmtree(place, ignore_errors=True)

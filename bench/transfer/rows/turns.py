@@ -16,7 +16,7 @@ from rivals.rival import Rival, run
 # programs run at a high priority, others get what a program leaves idle, and that much is let pass. On a disk, the
 # kernel's own threads that write back count as others. Where a link decides, a core is enough.
 OTHERS_LIMIT = {"tmpfs": 0.08, "disk": 0.3, "link": 0.4}
-OTHERS_LIMIT_AHEAD = {"tmpfs": 0.6, "disk": 0.6, "link": 1.0}
+OTHERS_LIMIT_AHEAD = {"tmpfs": 0.6, "disk": 1.0, "link": 1.0}
 STEAL_LIMIT = 0.02
 REPEATS = 3
 # Before a run the machine has to be calm.
