@@ -54,15 +54,20 @@ fn test() -> Result<()> {
     }
 }
 
-/// The pure parts of the comparison in `bench/index`; nothing is measured.
+/// The pure parts of the comparisons in `bench`; nothing is measured.
 fn python_tests() -> Result<()> {
-    println!("+ python3 -m unittest discover bench/index");
-    let status = Command::new("python3")
-        .args(["-m", "unittest", "discover", "-q", "bench/index"])
-        .current_dir(root()?)
-        .status()
-        .context("cannot start python3")?;
-    if status.success() { Ok(()) } else { bail!("the tests of bench/index failed") }
+    for folder in ["bench/index", "bench/transfer"] {
+        println!("+ python3 -m unittest discover {folder}");
+        let status = Command::new("python3")
+            .args(["-m", "unittest", "discover", "-q", folder])
+            .current_dir(root()?)
+            .status()
+            .context("cannot start python3")?;
+        if !status.success() {
+            bail!("the tests of {folder} failed");
+        }
+    }
+    Ok(())
 }
 
 /// The tests that kill a process at a counted system call let strace count.
