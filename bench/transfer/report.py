@@ -105,8 +105,9 @@ def priority(rows: Rows) -> str:
     return (
         f"Others used the machine while {', '.join(names)} were measured. All measured programs then ran at a high priority "
         "(nice -15, and so their session's group): others got what these left idle, and at most a thirtieth beside them. "
-        "Runs were repeated if that came to more than half of the machine (three fifths in later rows). It shared caches and memory with what was measured, and took "
-        "most from programs that keep less than two cores busy."
+        "Runs were repeated if that came to more than half of the machine, in later rows three fifths in memory and never on the "
+        "disk or over a link. What others did shared caches and memory with what was measured, and took most from programs "
+        "that keep less than two cores busy."
     )
 
 
@@ -118,7 +119,8 @@ def method() -> str:
   end, with fsync; servers run before, and so does haul's sink, a fresh daemon without any state in each run. CPU seconds
   are those of all processes of both ends and their children (/proc), until they are at rest; the kernel's own threads
   count for nobody. Sources are in the page cache (hot), targets do not exist before.
-- Programs take turns, each round begins with another one; tables show medians. A run begins when the machine is calm,
+- Programs take turns, each round begins with another one; tables show medians and how many rounds there are: fewer of
+  programs that need minutes. A run begins when the machine is calm,
   and is repeated, three times at most, if more than 8% of the machine worked for others (30% on the disk, where the
   kernel's write-back counts as others; 40% where a link decides), or 2% was stolen; if none was calm, the calmest stands,
   with a remark.
