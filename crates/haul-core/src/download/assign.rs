@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::provider::{Provider, ProviderState};
-use super::spread::WAITING_LEAVES;
+use super::spread::PLANNED_LEAVES;
 use super::{Action, Download, Have, Request, RequestId, Starvation, Wanted, ranges};
 use crate::ids::PeerId;
 use crate::limits::{PIECE_RANGES, SHEET_LEAVES};
@@ -122,9 +122,8 @@ impl Download {
     fn assign_planned(&mut self, id: PeerId) -> bool {
         let Some(provider) = self.providers.get(&id) else { return false };
         let waits = provider.have != Have::All;
-        let window = if waits { WAITING_LEAVES } else { provider.window };
-        let room = window.saturating_sub(provider.open_leaves);
-        let leaves = self.planned_leaves(id, room.min(window.div_ceil(2)));
+        let room = PLANNED_LEAVES.saturating_sub(provider.open_leaves);
+        let leaves = self.planned_leaves(id, room.min(PLANNED_LEAVES / 2));
         if leaves.is_empty() {
             return false;
         }

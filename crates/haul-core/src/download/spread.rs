@@ -19,8 +19,9 @@ use crate::time::Moment;
 const COUNTS_AGE: Duration = Duration::from_millis(100);
 /// A plan that leaves nothing to do is waited out for so long: the next one is on its way unless the index is gone.
 const PLAN_PATIENCE: Duration = Duration::from_secs(1);
-/// Leaves that may be open with a source that is still getting them: they cost it nothing until they are there.
-pub(super) const WAITING_LEAVES: u64 = 64;
+/// Planned leaves that may be open with one source. Whether it has them yet or not, the planner has seen to it that its
+/// uplink can carry them; a window by the rate so far would keep a shared uplink as slow as it once was.
+pub(super) const PLANNED_LEAVES: u64 = 64;
 
 /// A plan of the index.
 #[derive(Clone, Debug)]
