@@ -65,8 +65,9 @@ impl BlobGeometry {
     }
 
     /// Number of pieces; the last one may be short.
-    pub fn pieces(self) -> u64 {
-        self.leaves().div_ceil(self.piece_leaves())
+    pub fn pieces(self) -> u32 {
+        // At least 256 KiB each, and 4 MiB where there are 8 TiB: at most 2^21.
+        self.leaves().div_ceil(self.piece_leaves()) as u32
     }
 }
 

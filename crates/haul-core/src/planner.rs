@@ -38,7 +38,7 @@ use crate::ids::PeerId;
 use crate::limits::{PLAN_INTERVAL, PLAN_LEASE, SWARM_CELLS};
 use crate::time::Moment;
 use peer::{Give, Peer, Want};
-pub use pieces::{PieceRange, PieceSet, piece_bytes, pieces_of};
+pub use pieces::{PieceRange, PieceSet, piece_bytes};
 use stripes::{STRIPES, Stripe};
 
 /// A peer's number inside this planner.
@@ -146,7 +146,7 @@ pub struct Planner {
 impl Planner {
     /// A planner for a blob of this geometry, without peers. `seed` breaks ties: same seed and same calls, same plans.
     pub fn new(geometry: BlobGeometry, seed: u64) -> Self {
-        let pieces = pieces_of(geometry) as usize;
+        let pieces = geometry.pieces() as usize;
         Self {
             geometry,
             piece_bytes: piece_bytes(geometry),

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
-use haul_core::planner::{PieceRange, PieceSet, pieces_of};
+use haul_core::planner::{PieceRange, PieceSet};
 use haul_core::registry::leases::ConnectionId;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
@@ -98,7 +98,7 @@ impl Swarms {
         pieces: &[PieceRange],
     ) -> Result<Vec<(PeerId, bool)>, Refusal> {
         let geometry = BlobGeometry::new(size).ok_or_else(|| Refusal::TooMuch(format!("a blob of {size} bytes")))?;
-        let mut held = PieceSet::new(pieces_of(geometry));
+        let mut held = PieceSet::new(geometry.pieces());
         add(&mut held, pieces)?;
         let mut inner = lock(&self.inner);
         if inner.swarms.get(&blob).is_some_and(|swarm| swarm.geometry != geometry) {
@@ -195,8 +195,8 @@ impl Swarms {
         }
     }
 
-    /// Members of all swarms together.
-    pub fn members(&self) -> usize {
+    #[cfg(test)]
+    fn members(&self) -> usize {
         lock(&self.inner).swarms.values().map(|swarm| swarm.members.len()).sum()
     }
 }

@@ -242,7 +242,7 @@ impl Download {
         leaves
     }
 
-    fn new_request(&mut self, provider: PeerId, wanted: Wanted) -> RequestId {
+    fn new_request(&mut self, provider: PeerId, wanted: Wanted, waits: bool) -> RequestId {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let leaves = match &wanted {
@@ -252,22 +252,19 @@ impl Download {
         if let Some(known) = self.providers.get_mut(&provider) {
             known.request_made(self.now, id, leaves);
         }
-        self.requests.insert(id, Request { provider, wanted, asked: self.now, answered: false, waits: false });
+        self.requests.insert(id, Request { provider, wanted, asked: self.now, answered: false, waits });
         id
     }
 
     fn request_sheet(&mut self, provider: PeerId, sheet: Option<u64>) {
-        let request = self.new_request(provider, Wanted::Sheet(sheet));
+        let request = self.new_request(provider, Wanted::Sheet(sheet), false);
         self.sheets_asked.insert(sheet, request);
         self.actions.push_back(Action::RequestSheet { request, provider, sheet });
     }
 
     fn request_leaves(&mut self, provider: PeerId, leaves: Vec<u64>, wait: bool) {
         let runs = ranges(&leaves);
-        let request = self.new_request(provider, Wanted::Leaves(VecDeque::from(leaves.clone())));
-        if let Some(request) = self.requests.get_mut(&request) {
-            request.waits = wait;
-        }
+        let request = self.new_request(provider, Wanted::Leaves(VecDeque::from(leaves.clone())), wait);
         for leaf in leaves {
             self.taken.insert(leaf);
             self.claims.entry(leaf).or_default().requests.push(request);

@@ -9,7 +9,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::provider::{Provider, ProviderState};
-use super::{Action, Download, Have, RequestId, Wanted};
+use super::{Action, Download, Have, Request, RequestId, Wanted};
 use crate::blob::BlobGeometry;
 use crate::ids::PeerId;
 use crate::limits::PIECE_RANGES;
@@ -65,32 +65,21 @@ impl Download {
         let planned = |provider: PeerId, leaf: u64| {
             sources.iter().any(|(source, runs)| *source == provider && runs.iter().any(|run| run.contains(&leaf)))
         };
-        let dropped: Vec<RequestId> = self
-            .requests
-            .iter()
-            .filter(|(_, request)| match &request.wanted {
-                Wanted::Leaves(leaves) => {
-                    !request.answered && !leaves.iter().any(|leaf| planned(request.provider, *leaf))
-                }
-                Wanted::Sheet(_) => false,
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let is_idle = |request: &Request| match &request.wanted {
+            Wanted::Leaves(leaves) => !request.answered && !leaves.iter().any(|leaf| planned(request.provider, *leaf)),
+            Wanted::Sheet(_) => false,
+        };
         // The proof of the size is nobody's to plan.
         if self.size_is_proven() {
-            for request in dropped {
+            let idle: Vec<RequestId> =
+                self.requests.iter().filter(|(_, request)| is_idle(request)).map(|(id, _)| *id).collect();
+            for request in idle {
                 self.forget_request(request);
                 self.actions.push_back(Action::Cancel { request });
             }
         }
         self.plan = Some(Plan { until, sources, done_since: None });
         self.assign();
-    }
-
-    /// Peers that the plan names and that are not known here.
-    pub fn strangers_in_plan(&self) -> impl Iterator<Item = PeerId> + '_ {
-        let sources = self.plan_in_date().map_or(&[][..], |plan| &plan.sources);
-        sources.iter().map(|(source, _)| *source).filter(|source| !self.providers.contains_key(source))
     }
 
     fn plan_in_date(&self) -> Option<&Plan> {
@@ -147,8 +136,8 @@ impl Download {
     /// there are whole pieces to tell of.
     pub(super) fn rarest_leaves(&mut self, id: PeerId, unit: u64) -> Vec<u64> {
         self.count_holders();
-        let pieces = self.geometry.pieces();
-        let start = self.random_below(usize::try_from(pieces).unwrap_or(usize::MAX)) as u64;
+        let pieces = u64::from(self.geometry.pieces());
+        let start = self.random_below(pieces as usize) as u64;
         let (Some(provider), Some(holders)) = (self.providers.get(&id), &self.holders) else { return Vec::new() };
         let mut chosen: Vec<(bool, u16, u64)> = Vec::new();
         for piece in (start..pieces).chain(0..start) {

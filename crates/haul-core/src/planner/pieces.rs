@@ -5,12 +5,6 @@ use alloc::vec::Vec;
 use crate::blob::BlobGeometry;
 use crate::limits::LEAF_BYTES;
 
-/// Number of pieces of a blob; the last one may be short.
-pub fn pieces_of(geometry: BlobGeometry) -> u32 {
-    // At least 256 KiB each and 8 TiB in all, in pieces of 4 MiB: at most 2^21.
-    geometry.leaves().div_ceil(geometry.piece_leaves()) as u32
-}
-
 /// Bytes of a whole piece. The planner counts the last one as whole, too.
 pub fn piece_bytes(geometry: BlobGeometry) -> u64 {
     geometry.piece_leaves() * LEAF_BYTES
@@ -123,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_last_piece_counts_however_short() {
-        let pieces = |size| BlobGeometry::new(size).map(pieces_of);
+        let pieces = |size| BlobGeometry::new(size).map(BlobGeometry::pieces);
         assert_eq!(pieces(0), Some(1));
         assert_eq!(pieces(256 * 1024), Some(1));
         assert_eq!(pieces(256 * 1024 + 1), Some(2));

@@ -68,7 +68,7 @@ impl Passing {
 
     /// A download that takes part in no swarm.
     pub(super) fn alone(blob: BlobId, geometry: BlobGeometry, now: Moment) -> Self {
-        let told = LeafSet::new(geometry.pieces());
+        let told = LeafSet::new(geometry.pieces().into());
         Self {
             blob,
             geometry,

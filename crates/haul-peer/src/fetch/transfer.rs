@@ -575,8 +575,8 @@ impl<'a> Transfer<'a> {
             RequestEnd::Busy => self.providers.trouble(provider, "is busy".into()),
             RequestEnd::Failed => self.providers.trouble(provider, "broke off".into()),
         }
-        // Who downloads it too may just not have begun.
-        if !matches!(end, RequestEnd::Served) && !self.providers.is_partial(&provider) {
+        // Who downloads it too may just not have begun, and who is busy has it all the same.
+        if !matches!(end, RequestEnd::Served | RequestEnd::Busy) && !self.providers.is_partial(&provider) {
             self.passing.failed(provider);
         }
         self.machine.handle_end(now, request, end);

@@ -4,7 +4,6 @@ use core::time::Duration;
 
 use haul_core::blob::BlobGeometry;
 use haul_core::limits::{LEAF_BYTES, SWARM_NEIGHBOURS};
-use haul_core::planner::pieces_of;
 
 use super::events::{Event, Events, Micros, NodeId};
 use super::index::{Index, Message, Messages};
@@ -49,7 +48,7 @@ impl<'a> World<'a> {
     pub(super) fn new(scenario: &'a Scenario) -> Self {
         let geometry = BlobGeometry::new(scenario.size).expect("a size that a blob can have");
         let quantum = scenario.quantum.clamp(1, geometry.piece_leaves());
-        let (pieces, per_piece) = (pieces_of(geometry), (geometry.piece_leaves() / quantum) as u32);
+        let (pieces, per_piece) = (geometry.pieces(), (geometry.piece_leaves() / quantum) as u32);
         let quantum_bytes = quantum * LEAF_BYTES;
         let time = |rate: u64| (quantum_bytes * 1_000_000 / rate.max(1)).max(1);
         let node = |spec: &super::PeerSpec| Node::new(spec.seed, pieces, per_piece, time(spec.up), time(spec.down));
