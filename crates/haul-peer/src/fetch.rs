@@ -15,6 +15,7 @@ mod providers;
 mod requests;
 mod small;
 mod transfer;
+mod writing;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -41,17 +41,20 @@ impl Checker {
         *state = (state.0 + 1, OutlineCheck::new(self.blob, self.geometry));
     }
 
-    /// Names the sheets that leaves arriving now belong to.
+    /// Names the sheets known now: a verdict of another epoch says nothing any more.
     pub(crate) fn epoch(&self) -> u64 {
         self.state.read().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    pub(crate) fn verify(&self, epoch: u64, leaf: u64, bytes: &[u8]) -> Verdict {
+    /// The verdict on a leaf, and the epoch whose sheets gave it.
+    pub(crate) fn verify(&self, leaf: u64, bytes: &[u8]) -> (u64, Verdict) {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        if state.0 != epoch || !state.1.can_verify(leaf) {
-            return Verdict::Unknown;
-        }
-        if state.1.verify(leaf, bytes) { Verdict::Good } else { Verdict::Bad }
+        let verdict = match state.1.can_verify(leaf) {
+            false => Verdict::Unknown,
+            true if state.1.verify(leaf, bytes) => Verdict::Good,
+            true => Verdict::Bad,
+        };
+        (state.0, verdict)
     }
 
     pub(crate) fn geometry(&self) -> BlobGeometry {
@@ -100,11 +103,13 @@ impl Partial {
         self.count.send_replace(Some(verified.count()));
     }
 
-    /// One more leaf is verified and written; the size is proved.
-    pub(crate) fn add(&self, leaf: u64) {
+    /// These leaves, too, are verified and written; the size is proved.
+    pub(crate) fn add(&self, leaves: &[u64]) {
         let count = {
             let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-            held.insert(leaf);
+            for leaf in leaves {
+                held.insert(*leaf);
+            }
             held.count()
         };
         self.count.send_replace(Some(count));

@@ -10,7 +10,7 @@ use haul_core::limits::LEAF_BYTES;
 use haul_core::wire::peer::LeafRange;
 use tokio::sync::mpsc;
 
-use crate::files::{FileError, PartFile};
+use crate::files::PartFile;
 use crate::partial::Checker;
 
 /// Leaves that an in-order reader may have waiting: 16 MiB.
@@ -24,43 +24,12 @@ pub(super) enum Output {
     Reader(Reader),
 }
 
-/// A leaf after verification. The bytes are kept only for a reader.
-pub(super) struct Checked {
-    pub(super) leaf: u64,
-    pub(super) verdict: Verdict,
-    pub(super) bytes: Option<Bytes>,
-}
-
-/// Verifies leaves and writes the good ones. Blocks: for a worker thread.
-pub(super) fn verify_and_write(
-    checker: &Checker,
-    epoch: u64,
-    part: Option<&PartFile>,
-    leaves: Vec<(u64, Bytes)>,
-) -> Result<Vec<Checked>, FileError> {
-    let mut results = Vec::with_capacity(leaves.len());
-    for (leaf, bytes) in leaves {
-        let verdict = checker.verify(epoch, leaf, &bytes);
-        let bytes = match part {
-            Some(part) => {
-                if verdict == Verdict::Good {
-                    part.write_leaf(leaf, &bytes)?;
-                }
-                None
-            }
-            None => Some(bytes),
-        };
-        results.push(Checked { leaf, verdict, bytes });
-    }
-    Ok(results)
-}
-
 /// Verifies leaves that an earlier download left on disk. Blocks.
 pub(super) fn verify_local(checker: &Checker, epoch: u64, part: &PartFile, ranges: &[LeafRange]) -> Vec<(u64, bool)> {
     let leaves = ranges.iter().flat_map(|range| range.first..range.first + range.count);
     leaves
         .map(|leaf| {
-            let good = part.read_leaf(leaf).is_ok_and(|bytes| checker.verify(epoch, leaf, &bytes) == Verdict::Good);
+            let good = part.read_leaf(leaf).is_ok_and(|bytes| checker.verify(leaf, &bytes) == (epoch, Verdict::Good));
             (leaf, good)
         })
         .collect()

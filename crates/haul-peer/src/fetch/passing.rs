@@ -111,10 +111,10 @@ impl Passing {
         }
     }
 
-    /// This leaf is written.
-    pub(super) fn add(&self, leaf: u64) {
+    /// These leaves are written.
+    pub(super) fn add(&self, leaves: &[u64]) {
         if let Some(offered) = self.offered.as_ref().filter(|_| self.proven) {
-            offered.add(leaf);
+            offered.add(leaves);
         }
     }
 

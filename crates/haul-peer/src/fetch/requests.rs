@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use haul_core::blob::{BlobGeometry, LeafSet};
-use haul_core::download::{Have, RequestEnd, RequestId};
+use haul_core::download::{Have, RequestEnd, RequestId, Verdict};
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits::LEAF_BYTES;
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
@@ -16,8 +16,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::pool::Lease;
 use super::transfer::Event;
+use crate::partial::Checker;
 
-/// Leaves that are verified and written together: 1 MiB keeps a worker busy for half a millisecond.
+/// Leaves that are handed over together: 1 MiB.
 pub(super) const BATCH: usize = 16;
 
 /// Between two questions for what a provider of parts holds: what comes meanwhile goes together …
@@ -43,7 +44,17 @@ pub(super) struct Asking {
     pub(super) provider: PeerId,
     pub(super) blob: BlobId,
     pub(super) lease: Lease,
+    pub(super) checker: Arc<Checker>,
     pub(super) events: mpsc::Sender<Event>,
+}
+
+/// A leaf as it came.
+pub(super) struct Arrived {
+    pub(super) leaf: u64,
+    pub(super) bytes: Bytes,
+    /// What the sheets of this epoch say of it.
+    pub(super) epoch: u64,
+    pub(super) verdict: Verdict,
 }
 
 /// Asks for a sheet.
@@ -61,7 +72,8 @@ pub(super) async fn ask_sheet(asking: Asking, sheet: Option<u64>) {
     let _ = asking.events.send(event).await;
 }
 
-/// Asks for leaves; they are reported in batches, each with a permit that bounds what waits for verification.
+/// Asks for leaves; each is verified here, while the processor's cache still holds it. They are reported in batches, each
+/// with a permit that bounds what waits to be written.
 pub(super) async fn ask_leaves(asking: Asking, ranges: Vec<LeafRange>, wait: bool, permits: Arc<Semaphore>) {
     let end = stream_leaves(&asking, ranges, wait, &permits).await.unwrap_or(RequestEnd::Failed);
     let event = Event::Ended { request: asking.request, provider: asking.provider, end };
@@ -76,7 +88,7 @@ async fn stream_leaves(
 ) -> Result<RequestEnd, RequestError> {
     let request = PeerRequest::Pieces { blob: asking.blob, ranges: List::new(ranges), wait };
     let mut stream = asking.lease.connection().open_stream(&request).await?;
-    let mut leaves: Vec<(u64, Bytes)> = Vec::new();
+    let mut leaves = Vec::new();
     loop {
         // Take what is there already; hand it on before waiting for more.
         let ready = if leaves.len() < BATCH { stream.next().now_or_never() } else { None };
@@ -88,7 +100,9 @@ async fn stream_leaves(
         };
         let end = match item {
             Ok(StreamItem::Data { index, bytes }) => {
-                leaves.push((index, at_most_a_leaf(bytes)));
+                let bytes = at_most_a_leaf(bytes);
+                let (epoch, verdict) = asking.checker.verify(index, &bytes);
+                leaves.push(Arrived { leaf: index, bytes, epoch, verdict });
                 continue;
             }
             Ok(StreamItem::End(message)) => Ok(decode(&message).map_or(RequestEnd::Failed, |answer| end_of(&answer))),
@@ -147,7 +161,7 @@ pub(super) fn at_most_a_leaf(bytes: Bytes) -> Bytes {
     if bytes.len() as u64 > LEAF_BYTES { Bytes::new() } else { bytes }
 }
 
-async fn send(asking: &Asking, leaves: Vec<(u64, Bytes)>, permits: &Arc<Semaphore>) {
+async fn send(asking: &Asking, leaves: Vec<Arrived>, permits: &Arc<Semaphore>) {
     if leaves.is_empty() {
         return;
     }

@@ -17,10 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Checked, Output, verify_and_write, verify_local};
+use super::output::{Output, verify_local};
 use super::passing::{Passed, Passing};
 use super::providers::{Providers, Search};
-use super::requests::{Asking, Following, SheetAnswer, ask_leaves, ask_sheet, follow};
+use super::requests::{Arrived, Asking, Following, SheetAnswer, ask_leaves, ask_sheet, follow};
+use super::writing::{Batch, WriteQueue, Written};
 use super::{CHANGED, Downloader, FetchError, FetchProgress, Found, ProviderProgress};
 use crate::fetch::pool::{ConnectError, Lease};
 use crate::files::FileError;
@@ -41,9 +42,9 @@ const TELL: Duration = Duration::from_millis(100);
 /// What happened.
 pub(super) enum Event {
     Sheet { request: RequestId, provider: PeerId, sheet: Option<u64>, answer: SheetAnswer },
-    Leaves { request: RequestId, provider: PeerId, leaves: Vec<(u64, Bytes)>, permit: OwnedSemaphorePermit },
+    Leaves { request: RequestId, provider: PeerId, leaves: Vec<Arrived>, permit: OwnedSemaphorePermit },
     Ended { request: RequestId, provider: PeerId, end: RequestEnd },
-    Checked { provider: PeerId, result: Result<Vec<Checked>, FileError> },
+    Written(Result<Vec<Written>, FileError>),
     Local(Vec<(u64, bool)>),
     Checkpointed(Result<(), FileError>),
     Connected { provider: PeerId, result: Result<Lease, ConnectError> },
@@ -115,10 +116,11 @@ pub(super) struct Transfer<'a> {
     sender: mpsc::Sender<Event>,
     /// Requests, look-ups, calls: ended at any moment.
     tasks: JoinSet<()>,
-    /// Verification, writing and checkpoints: waited for.
+    /// Writing, checkpoints, and looking at what the part file holds: waited for.
     workers: JoinSet<()>,
     requests: BTreeMap<RequestId, AbortHandle>,
     batches: Arc<Semaphore>,
+    writing: WriteQueue,
     other_sizes: BTreeSet<u64>,
     finished: bool,
     done_bytes: u64,
@@ -187,6 +189,7 @@ impl<'a> Transfer<'a> {
             workers: JoinSet::new(),
             requests: BTreeMap::new(),
             batches: Arc::new(Semaphore::new(BATCHES)),
+            writing: WriteQueue::default(),
             other_sizes: BTreeSet::new(),
             finished: false,
             done_bytes,
@@ -231,8 +234,8 @@ impl<'a> Transfer<'a> {
     }
 
     fn count_late(&mut self, event: Option<Event>) {
-        if let Some(Event::Checked { provider, result: Ok(checked) }) = event {
-            self.checked(provider, checked);
+        if let Some(Event::Written(Ok(written))) = event {
+            self.written(written);
         }
     }
 
@@ -339,7 +342,14 @@ impl<'a> Transfer<'a> {
             self.machine.handle_provider_lost(now, provider);
             return None;
         };
-        Some(Asking { request, provider, blob: self.start.blob, lease, events: self.sender.clone() })
+        Some(Asking {
+            request,
+            provider,
+            blob: self.start.blob,
+            lease,
+            checker: Arc::clone(&self.checker),
+            events: self.sender.clone(),
+        })
     }
 
     fn ban(&mut self, provider: PeerId, offence: Offence) {
@@ -375,13 +385,13 @@ impl<'a> Transfer<'a> {
             Event::Sheet { request, provider, sheet, answer } => self.sheet(request, provider, sheet, answer),
             Event::Leaves { request, provider, leaves, permit } => self.leaves(request, provider, leaves, permit),
             Event::Ended { request, provider, end } => self.ended(request, provider, end),
-            Event::Checked { provider, result } => self.checked(provider, result?),
+            Event::Written(written) => self.written(written?),
             Event::Local(results) => {
                 for (leaf, good) in results {
                     if good {
                         let bytes = self.start.geometry.leaf_bytes(leaf) as u64;
                         self.tally.local += bytes;
-                        self.passing.add(leaf);
+                        self.passing.add(&[leaf]);
                         self.note_bytes(bytes);
                     }
                     self.machine.handle_local(now, leaf, good);
@@ -482,54 +492,70 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    fn leaves(
-        &mut self,
-        request: RequestId,
-        provider: PeerId,
-        leaves: Vec<(u64, Bytes)>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let now = boot_now();
-        let mut wanted = leaves;
-        wanted.retain(|(leaf, _)| self.machine.handle_arrival(now, request, *leaf) == Arrival::Verify);
-        if wanted.is_empty() {
-            return;
-        }
-        let (checker, sender) = (Arc::clone(&self.checker), self.sender.clone());
-        let part = match &self.output {
-            Output::File(part) => Some(Arc::clone(part)),
-            Output::Reader(_) => None,
-        };
-        let epoch = checker.epoch();
-        self.workers.spawn(async move {
-            let work = tokio::task::spawn_blocking(move || verify_and_write(&checker, epoch, part.as_deref(), wanted));
-            if let Ok(result) = work.await {
-                let _ = sender.send(Event::Checked { provider, result }).await;
-            }
-            drop(permit);
-        });
-    }
-
-    fn checked(&mut self, provider: PeerId, checked: Vec<Checked>) {
-        let now = boot_now();
-        for Checked { leaf, verdict, bytes } in checked {
-            if verdict == Verdict::Bad && self.start.geometry.sheets() == 0 {
-                // Without an outline nothing has shown yet what size this provider believes in.
-                self.ask_size(provider);
+    fn leaves(&mut self, request: RequestId, provider: PeerId, leaves: Vec<Arrived>, permit: OwnedSemaphorePermit) {
+        let (now, current) = (boot_now(), self.checker.epoch());
+        let mut good = Vec::with_capacity(leaves.len());
+        for Arrived { leaf, bytes, epoch, verdict } in leaves {
+            if self.machine.handle_arrival(now, request, leaf) == Arrival::Discard {
                 continue;
             }
-            if verdict == Verdict::Good {
-                let size = self.start.geometry.leaf_bytes(leaf) as u64;
-                self.passing.add(leaf);
-                self.passing.gave(provider, size);
-                *self.tally.gave.entry(provider).or_default() += size;
-                self.providers.gave(provider);
-                self.note_bytes(size);
-                if let (Output::Reader(reader), Some(bytes)) = (&mut self.output, bytes) {
+            match (if epoch == current { verdict } else { Verdict::Unknown }, &mut self.output) {
+                (Verdict::Good, Output::File(_)) => good.push((leaf, bytes)),
+                (Verdict::Good, Output::Reader(reader)) => {
                     reader.keep(leaf, bytes);
+                    self.verified(provider, &[leaf]);
+                }
+                (verdict, _) => self.refused(provider, leaf, verdict),
+            }
+        }
+        if !good.is_empty() {
+            self.write(Batch { provider, epoch: current, leaves: good, _permit: permit });
+        }
+    }
+
+    /// A leaf that cannot be used.
+    fn refused(&mut self, provider: PeerId, leaf: u64, verdict: Verdict) {
+        if verdict == Verdict::Bad && self.start.geometry.sheets() == 0 {
+            // Without an outline nothing has shown yet what size this provider believes in.
+            self.ask_size(provider);
+        } else {
+            self.machine.handle_verified(boot_now(), provider, leaf, verdict);
+        }
+    }
+
+    fn write(&mut self, batch: Batch) {
+        let Output::File(part) = &self.output else { return };
+        if self.writing.push(batch) {
+            let (writing, part, sender) = (self.writing.clone(), Arc::clone(part), self.sender.clone());
+            self.workers.spawn_blocking(move || writing.drain(&part, &sender));
+        }
+    }
+
+    fn written(&mut self, written: Vec<Written>) {
+        let current = self.checker.epoch();
+        for Written { provider, epoch, leaves } in written {
+            if epoch == current {
+                self.verified(provider, &leaves);
+            } else {
+                let now = boot_now();
+                for leaf in leaves {
+                    self.machine.handle_verified(now, provider, leaf, Verdict::Unknown);
                 }
             }
-            self.machine.handle_verified(now, provider, leaf, verdict);
+        }
+    }
+
+    /// Leaves of this provider are verified, and written if they are to be.
+    fn verified(&mut self, provider: PeerId, leaves: &[u64]) {
+        let now = boot_now();
+        let bytes = leaves.iter().map(|leaf| self.start.geometry.leaf_bytes(*leaf) as u64).sum();
+        self.passing.add(leaves);
+        self.passing.gave(provider, bytes);
+        *self.tally.gave.entry(provider).or_default() += bytes;
+        self.providers.gave(provider);
+        self.note_bytes(bytes);
+        for leaf in leaves {
+            self.machine.handle_verified(now, provider, *leaf, Verdict::Good);
         }
     }
 

@@ -4,10 +4,11 @@
 mod tests;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use haul_core::blob::{BlobGeometry, LeafSet};
 use haul_core::ids::BlobId;
 use haul_core::limits::LEAF_BYTES;
@@ -150,9 +151,22 @@ impl PartFile {
         Ok(())
     }
 
-    /// Writes a verified leaf at its place.
-    pub fn write_leaf(&self, leaf: u64, bytes: &[u8]) -> Result<(), FileError> {
-        self.file.write_all_at(bytes, leaf * LEAF_BYTES).map_err(|error| self.io("write", error))
+    /// Writes verified leaves that follow each other at the place of the first.
+    pub fn write_leaves(&self, first: u64, leaves: &[Bytes]) -> Result<(), FileError> {
+        let mut slices: Vec<IoSlice<'_>> = leaves.iter().map(|leaf| IoSlice::new(leaf)).collect();
+        let (mut rest, mut at) = (slices.as_mut_slice(), first * LEAF_BYTES);
+        while !rest.is_empty() {
+            match rustix::io::pwritev(&self.file, rest, at) {
+                Ok(0) => return Err(self.io("write", io::ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut rest, written);
+                    at += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(self.io("write", errno.into())),
+            }
+        }
+        Ok(())
     }
 
     /// Reads a leaf back.

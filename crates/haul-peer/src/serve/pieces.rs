@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,8 @@ use haul_core::limits::{LEAF_BYTES, LEAF_WAIT};
 use haul_core::wire::Label;
 use haul_core::wire::peer::{LeafRange, PeerAnswer};
 use haul_net::connection::{InboundRequest, StreamSender};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -183,13 +184,27 @@ fn read_partial(partial: &Partial, leaves: &[u64]) -> io::Result<Batch> {
 fn read_run(shares: &Shares, open: &OpenFile, run: std::ops::Range<u64>) -> io::Result<Batch> {
     let start = run.start * LEAF_BYTES;
     let end = (run.end * LEAF_BYTES).min(open.geometry.size());
-    let mut buffer = vec![0; (end - start) as usize];
-    open.file.read_exact_at(&mut buffer, start)?;
+    let buffer = read_at(&open.file, start, (end - start) as usize)?;
     if !shares.still_same(&open.file, &open.located) {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut bytes = Bytes::from(buffer);
     Ok(run.map(|leaf| (leaf, bytes.split_to(open.geometry.leaf_bytes(leaf)))).collect())
+}
+
+/// Reads so many bytes, into memory that nobody has to clear before.
+fn read_at(file: &File, mut at: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = Vec::with_capacity(bytes);
+    while buffer.len() < bytes {
+        match rustix::io::pread(file, spare_capacity(&mut buffer), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => at += read as u64,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    buffer.truncate(bytes);
+    Ok(buffer)
 }
 
 /// Answers `Blobs`: those that are here and have at most one leaf.
