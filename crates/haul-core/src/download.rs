@@ -93,6 +93,11 @@ pub enum Action {
         /// What was wrong.
         offence: Offence,
     },
+    /// It should hold what was asked of it and did not give it: worth telling those who plan.
+    Blame {
+        /// Who.
+        provider: PeerId,
+    },
     /// Every leaf is verified.
     Finished,
     /// Nothing can be asked of anybody now. Said once each time the reason changes.
@@ -172,6 +177,8 @@ struct Request {
     answered: bool,
     /// The provider may not hold the leaves yet.
     waits: bool,
+    /// The plan wants it.
+    planned: bool,
 }
 
 /// Who works on a leaf that is not verified yet.
@@ -367,7 +374,7 @@ impl Download {
     /// A leaf arrived; the answer says what to do with it.
     pub fn handle_arrival(&mut self, now: Moment, request: RequestId, leaf: u64) -> Arrival {
         self.now = now;
-        let Some(Request { provider, wanted: Wanted::Leaves(wanted), asked, answered, waits }) =
+        let Some(Request { provider, wanted: Wanted::Leaves(wanted), asked, answered, waits, .. }) =
             self.requests.get_mut(&request)
         else {
             self.discarded += 1;
@@ -447,21 +454,34 @@ impl Download {
     pub fn handle_end(&mut self, now: Moment, request: RequestId, end: RequestEnd) {
         self.now = now;
         let Some(ended) = self.requests.get(&request) else { return };
-        let (provider, waited) = (ended.provider, ended.waits);
+        let Request { provider, asked, waits, .. } = *ended;
         let incomplete = match &ended.wanted {
             Wanted::Sheet(_) => true,
             Wanted::Leaves(leaves) => !leaves.is_empty(),
         };
         self.forget_request(request);
+        let Some(known) = self.providers.get(&provider) else { return };
+        // It waited for the leaves itself, and gave what it got.
+        let waited = waits && known.progress() > asked;
+        let holds_all = known.have == Have::All;
         match end {
             RequestEnd::Served if !incomplete || waited => {}
-            RequestEnd::Served | RequestEnd::Failed | RequestEnd::Busy => self.back_off(provider),
-            // It downloads the blob itself, and may just not have begun.
-            RequestEnd::NotHeld if self.providers.get(&provider).is_some_and(|known| known.have != Have::All) => {
+            RequestEnd::Served => {
                 self.back_off(provider);
+                if !waits || self.providers.get(&provider).is_some_and(|known| known.failures > 1) {
+                    self.blame(provider);
+                }
+            }
+            RequestEnd::Busy => self.back_off(provider),
+            // Who downloads the blob itself may just not have begun.
+            RequestEnd::NotHeld if !holds_all => self.back_off(provider),
+            RequestEnd::Failed => {
+                self.back_off(provider);
+                self.blame_if(provider, holds_all);
             }
             RequestEnd::NotHeld | RequestEnd::Changed | RequestEnd::OtherSize => {
                 self.drop_provider(provider, ProviderState::Lost);
+                self.blame_if(provider, holds_all);
             }
         }
         self.assign();
@@ -481,6 +501,7 @@ impl Download {
                 provider.stalled();
             }
             self.back_off(id);
+            self.blame(id);
         }
         for provider in self.providers.values_mut() {
             if matches!(provider.state, ProviderState::Waiting(until) if until <= now) {
@@ -503,6 +524,16 @@ impl Download {
         if !already {
             self.drop_provider(provider, ProviderState::Banned);
             self.actions.push_back(Action::Ban { provider, offence });
+        }
+    }
+
+    fn blame(&mut self, provider: PeerId) {
+        self.blame_if(provider, true);
+    }
+
+    fn blame_if(&mut self, provider: PeerId, to_blame: bool) {
+        if to_blame {
+            self.actions.push_back(Action::Blame { provider });
         }
     }
 

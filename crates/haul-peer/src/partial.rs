@@ -76,7 +76,7 @@ impl Checker {
 #[derive(Debug)]
 pub struct Partial {
     geometry: BlobGeometry,
-    groups: Vec<Label>,
+    groups: RwLock<Vec<Label>>,
     file: File,
     checker: Arc<Checker>,
     held: RwLock<LeafSet>,
@@ -89,12 +89,21 @@ impl Partial {
     pub(crate) fn new(checker: Arc<Checker>, file: File, groups: Vec<Label>) -> Self {
         let geometry = checker.geometry();
         let held = RwLock::new(LeafSet::new(geometry.leaves()));
-        Self { geometry, groups, file, checker, held, count: watch::Sender::new(Some(0)) }
+        Self { geometry, groups: RwLock::new(groups), file, checker, held, count: watch::Sender::new(Some(0)) }
     }
 
     /// Its leaves.
     pub(crate) fn geometry(&self) -> BlobGeometry {
         self.geometry
+    }
+
+    /// From now on it is for members of these groups.
+    pub(crate) fn set_groups(&self, groups: &[Label]) {
+        groups.clone_into(&mut self.groups.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn is_for(&self, groups: &[Label]) -> bool {
+        visible(&self.groups.read().unwrap_or_else(PoisonError::into_inner), groups)
     }
 
     /// The blob's size is proved, and these leaves are in the file.
@@ -131,11 +140,17 @@ impl Partial {
         self.count.subscribe()
     }
 
-    /// The bytes of a leaf that is held. Blocks.
+    /// The bytes of a leaf that is held. They are verified again: what a disk or somebody else has changed since they
+    /// were written is not passed on, now or later. Blocks.
     pub(crate) fn read(&self, leaf: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.geometry.leaf_bytes(leaf)];
         self.file.read_exact_at(&mut bytes, leaf * LEAF_BYTES)?;
-        Ok(bytes)
+        if self.checker.verify(leaf, &bytes).1 == Verdict::Good {
+            return Ok(bytes);
+        }
+        self.held.write().unwrap_or_else(PoisonError::into_inner).remove(leaf);
+        tracing::warn!(blob = %self.checker.blob, leaf, "what was written is not what was verified: is the disk damaged?");
+        Err(io::ErrorKind::InvalidData.into())
     }
 
     /// A sheet of its outline, if it is known here and the size is proved.
@@ -155,7 +170,7 @@ impl Partials {
     /// What is here of a blob, for a member of these groups.
     pub(crate) fn find(&self, blob: &BlobId, groups: &[Label]) -> Option<Arc<Partial>> {
         let blobs = self.blobs.read().unwrap_or_else(PoisonError::into_inner);
-        blobs.get(blob).filter(|partial| visible(&partial.groups, groups)).cloned()
+        blobs.get(blob).filter(|partial| partial.is_for(groups)).cloned()
     }
 
     /// Passes a blob on until the guard is dropped.

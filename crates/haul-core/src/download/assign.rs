@@ -5,6 +5,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::time::Duration;
 
 use super::provider::{Provider, ProviderState};
@@ -114,7 +115,7 @@ impl Download {
         if leaves.is_empty() {
             return false;
         }
-        self.request_leaves(id, leaves, false);
+        self.request_leaves(id, leaves, false, false);
         true
     }
 
@@ -127,7 +128,7 @@ impl Download {
         if leaves.is_empty() {
             return false;
         }
-        self.request_leaves(id, leaves, waits);
+        self.request_leaves(id, leaves, waits, true);
         true
     }
 
@@ -163,11 +164,25 @@ impl Download {
         let first = self.first_unfinished_sheet()?;
         let wanted = |sheet: &u64| {
             let known = self.sheets.contains(*sheet) || self.sheets_asked.contains_key(&Some(*sheet));
-            let mut leaves = self.geometry.sheet_leaves(*sheet);
-            !known && leaves.any(|leaf| have.contains(leaf) && !self.verified.contains(leaf))
+            !known && self.may_help_with(have, self.geometry.sheet_leaves(*sheet))
         };
         let ahead = if self.spread { self.geometry.sheets() } else { SHEETS_AHEAD };
         (first..=last.min(first + ahead)).find(wanted).map(Some)
+    }
+
+    /// Whether something of these leaves is held there and not verified here. They begin at a multiple of 64.
+    fn may_help_with(&self, have: &Have, leaves: Range<u64>) -> bool {
+        let words = leaves.clone().step_by(64);
+        let missing = |first: u64| {
+            let all = u64::MAX >> (64 - (leaves.end - first).min(64));
+            all & !self.verified.bits(first)
+        };
+        match have {
+            Have::All => words.into_iter().any(|first| missing(first) != 0),
+            Have::Leaves(set) => {
+                set.count() > 0 && words.into_iter().any(|first| missing(first) & set.bits(first) != 0)
+            }
+        }
     }
 
     /// The sheet of the first leaf that is not verified and below the horizon.
@@ -242,7 +257,7 @@ impl Download {
         leaves
     }
 
-    fn new_request(&mut self, provider: PeerId, wanted: Wanted, waits: bool) -> RequestId {
+    fn new_request(&mut self, provider: PeerId, wanted: Wanted, waits: bool, planned: bool) -> RequestId {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let leaves = match &wanted {
@@ -252,19 +267,19 @@ impl Download {
         if let Some(known) = self.providers.get_mut(&provider) {
             known.request_made(self.now, id, leaves);
         }
-        self.requests.insert(id, Request { provider, wanted, asked: self.now, answered: false, waits });
+        self.requests.insert(id, Request { provider, wanted, asked: self.now, answered: false, waits, planned });
         id
     }
 
     fn request_sheet(&mut self, provider: PeerId, sheet: Option<u64>) {
-        let request = self.new_request(provider, Wanted::Sheet(sheet), false);
+        let request = self.new_request(provider, Wanted::Sheet(sheet), false, false);
         self.sheets_asked.insert(sheet, request);
         self.actions.push_back(Action::RequestSheet { request, provider, sheet });
     }
 
-    fn request_leaves(&mut self, provider: PeerId, leaves: Vec<u64>, wait: bool) {
+    fn request_leaves(&mut self, provider: PeerId, leaves: Vec<u64>, wait: bool, planned: bool) {
         let runs = ranges(&leaves);
-        let request = self.new_request(provider, Wanted::Leaves(VecDeque::from(leaves.clone())), wait);
+        let request = self.new_request(provider, Wanted::Leaves(VecDeque::from(leaves.clone())), wait, planned);
         for leaf in leaves {
             self.taken.insert(leaf);
             self.claims.entry(leaf).or_default().requests.push(request);

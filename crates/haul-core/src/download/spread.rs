@@ -9,7 +9,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::provider::{Provider, ProviderState};
-use super::{Action, Download, Have, Request, RequestId, Wanted};
+use super::{Action, Download, Have, Request, Wanted};
 use crate::blob::BlobGeometry;
 use crate::ids::PeerId;
 use crate::limits::PIECE_RANGES;
@@ -19,6 +19,9 @@ use crate::time::Moment;
 const COUNTS_AGE: Duration = Duration::from_millis(100);
 /// A plan that leaves nothing to do is waited out for so long: the next one is on its way unless the index is gone.
 const PLAN_PATIENCE: Duration = Duration::from_secs(1);
+/// A source that has brought nothing for so long gives back what a new plan names elsewhere: less would ask twice for
+/// leaves that are on their way over an uplink which many share.
+const SILENT: Duration = Duration::from_secs(2);
 /// Planned leaves that may be open with one source. Whether it has them yet or not, the planner has seen to it that its
 /// uplink can carry them; a window by the rate so far would keep a shared uplink as slow as it once was.
 pub(super) const PLANNED_LEAVES: u64 = 64;
@@ -32,6 +35,12 @@ pub(super) struct Plan {
     sources: Vec<(PeerId, Vec<Range<u64>>)>,
     /// Since when it leaves nothing to do.
     done_since: Option<Moment>,
+}
+
+impl Plan {
+    fn names(&self, provider: &PeerId, leaf: u64) -> bool {
+        self.sources.iter().any(|(source, runs)| source == provider && runs.iter().any(|run| run.contains(&leaf)))
+    }
 }
 
 /// How many providers hold each piece.
@@ -59,27 +68,56 @@ impl Download {
     }
 
     /// A plan has come: which runs of leaves to ask of whom, until then. It replaces the one before. Requests that it
-    /// does not name, and that have brought nothing yet, are cancelled.
+    /// does not name, and that have brought nothing yet, are cancelled; leaves that it names at another source are taken
+    /// back from a source that has fallen silent.
     pub fn handle_plan(&mut self, now: Moment, until: Moment, sources: Vec<(PeerId, Vec<Range<u64>>)>) {
         self.now = now;
-        let planned = |provider: PeerId, leaf: u64| {
-            sources.iter().any(|(source, runs)| *source == provider && runs.iter().any(|run| run.contains(&leaf)))
-        };
-        let is_idle = |request: &Request| match &request.wanted {
-            Wanted::Leaves(leaves) => !request.answered && !leaves.iter().any(|leaf| planned(request.provider, *leaf)),
-            Wanted::Sheet(_) => false,
-        };
-        // The proof of the size is nobody's to plan.
-        if self.size_is_proven() {
-            let idle: Vec<RequestId> =
-                self.requests.iter().filter(|(_, request)| is_idle(request)).map(|(id, _)| *id).collect();
-            for request in idle {
-                self.forget_request(request);
-                self.actions.push_back(Action::Cancel { request });
+        let done_since = self.plan_in_date().and_then(|plan| plan.done_since);
+        let plan = Plan { until, sources, done_since };
+        // The proof of the size is nobody's to plan. And a plan of which nothing can be done takes no work away.
+        if self.size_is_proven() && self.has_work(&plan) {
+            self.take_back(&plan);
+        }
+        self.plan = Some(plan);
+        self.assign();
+    }
+
+    /// Whether something of the plan is missing here that one of its sources can be asked for.
+    fn has_work(&self, plan: &Plan) -> bool {
+        let missing = |runs: &[Range<u64>]| runs.iter().cloned().flatten().any(|leaf| !self.verified.contains(leaf));
+        plan.sources.iter().any(|(source, runs)| self.is_ready(source) && missing(runs))
+    }
+
+    fn take_back(&mut self, plan: &Plan) {
+        let mut idle = Vec::new();
+        let mut moved = Vec::new();
+        for (id, request) in &self.requests {
+            let Wanted::Leaves(leaves) = &request.wanted else { continue };
+            if !request.answered {
+                if !leaves.iter().any(|leaf| plan.names(&request.provider, *leaf)) {
+                    idle.push(*id);
+                }
+            } else if self.providers.get(&request.provider).is_some_and(|known| known.silence(self.now) >= SILENT) {
+                let elsewhere = |leaf: u64| {
+                    let other = |source: &PeerId| *source != request.provider && self.is_ready(source);
+                    plan.sources.iter().any(|(source, _)| other(source) && plan.names(source, leaf))
+                };
+                let lost = |leaf: &u64| !plan.names(&request.provider, *leaf) && elsewhere(*leaf);
+                moved.extend(leaves.iter().copied().filter(lost).map(|leaf| (*id, leaf)));
             }
         }
-        self.plan = Some(Plan { until, sources, done_since: None });
-        self.assign();
+        for request in idle {
+            self.forget_request(request);
+            self.actions.push_back(Action::Cancel { request });
+        }
+        for (request, leaf) in moved {
+            self.unclaim(leaf, request);
+            self.no_longer_wanted(request, leaf);
+        }
+    }
+
+    fn is_ready(&self, provider: &PeerId) -> bool {
+        self.providers.get(provider).is_some_and(|known| known.state == ProviderState::Ready)
     }
 
     fn plan_in_date(&self) -> Option<&Plan> {
@@ -99,16 +137,15 @@ impl Download {
         self.plan_in_date().is_none_or(late)
     }
 
-    /// Notes since when the plan leaves nothing to do.
+    /// Notes since when the plan leaves nothing to do. What this downloader has asked for by itself meanwhile does not
+    /// count, so it goes on by itself until a plan brings work.
     pub(super) fn note_plan_done(&mut self) {
         let Some(plan) = self.plan_in_date() else { return };
-        let able = |source: &PeerId| {
-            self.providers.get(source).is_some_and(|known| matches!(known.state, ProviderState::Ready))
-        };
         let open = |(source, runs): &(PeerId, Vec<Range<u64>>)| {
-            able(source) && runs.iter().cloned().flatten().any(|leaf| !self.taken.contains(leaf))
+            self.is_ready(source) && runs.iter().cloned().flatten().any(|leaf| !self.taken.contains(leaf))
         };
-        let done = self.requests.is_empty() && !plan.sources.iter().any(open);
+        let under_way = |request: &Request| request.planned || matches!(request.wanted, Wanted::Sheet(_));
+        let done = !self.requests.values().any(under_way) && !plan.sources.iter().any(open);
         let now = self.now;
         if let Some(plan) = &mut self.plan {
             plan.done_since = done.then(|| plan.done_since.unwrap_or(now));

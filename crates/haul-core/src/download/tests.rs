@@ -6,6 +6,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::*;
+
+mod hostile;
 use crate::ids::PublicKey;
 use crate::limits::LEAF_BYTES;
 
@@ -116,7 +118,7 @@ impl World {
                     let until = self.now + owner.delay;
                     self.cancelled.insert(request, until);
                 }
-                Action::ForgetSheets => {}
+                Action::ForgetSheets | Action::Blame { .. } => {}
                 Action::Ban { provider, .. } => {
                     let liar = self.providers.get_mut(&provider).unwrap();
                     assert!(
@@ -584,12 +586,16 @@ fn a_plan_is_followed_while_it_is_in_date() {
     machine.handle_provider(Moment(4), peer(2), held(64, &[]));
     let from_second = asked(&mut machine);
     assert_eq!((from_second[0].1, &from_second[0].2, from_second[0].3), (peer(2), &(20..28).collect(), true));
-    // Who waits itself and has got nothing is not to blame.
+    // Who waits itself and has got nothing is not to blame, and is asked again a little later.
     machine.handle_end(Moment(1_100), from_second[0].0, RequestEnd::Served);
+    assert_eq!(asked(&mut machine), []);
+    let later = machine.next_timeout().unwrap();
+    assert!(later < Moment(1_700), "{later:?}");
+    machine.handle_timeout(later);
     let again = asked(&mut machine);
     assert_eq!((again.len(), again[0].1, again[0].3), (1, peer(2), true));
     // Another plan takes back what has brought nothing yet.
-    machine.handle_plan(Moment(1_200), Moment(6_000), alloc::vec![(peer(1), alloc::vec![20..24])]);
+    machine.handle_plan(Moment(1_700), Moment(6_000), alloc::vec![(peer(1), alloc::vec![20..24])]);
     let cancelled: Vec<RequestId> = core::iter::from_fn(|| machine.poll_action())
         .filter_map(|action| match action {
             Action::Cancel { request } => Some(request),

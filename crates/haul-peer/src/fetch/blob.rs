@@ -311,7 +311,7 @@ fn copy_now(
     Ok(copied)
 }
 
-/// Copies a file of this machine if it holds the blob; false if it does not.
+/// Copies a file of this machine if it holds the blob; false if it does not, or cannot be read.
 pub(super) fn copy_file(
     mut source: File,
     place: Place,
@@ -324,15 +324,12 @@ pub(super) fn copy_file(
     let target = part.target().path().to_path_buf();
     let failed = |error| FileError::from_io("copy to", &target, error);
     let mut file = part.file();
-    file.set_len(0).map_err(failed)?;
+    part.start_over()?;
     // A shared extent costs nothing; the content is verified all the same, as the source may change at any time.
-    let same = if rustix::fs::ioctl_ficlone(file, &source).is_ok() {
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        hash_into(&mut file, &mut std::io::sink()).map_err(failed)? == blob
-    } else {
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        hash_into(&mut source, &mut file).map_err(failed)? == blob
-    };
+    let cloned = rustix::fs::ioctl_ficlone(file, &source).is_ok();
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let copied = if cloned { hash_into(&mut file, &mut std::io::sink()) } else { hash_into(&mut source, &mut file) };
+    let same = copied.map_err(failed)? == Some(blob);
     if same {
         part.finish(traits, force)?;
     } else {
@@ -341,14 +338,19 @@ pub(super) fn copy_file(
     Ok(same)
 }
 
-fn hash_into(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<BlobId> {
+/// Copies all bytes and tells their hash; none if they cannot be read. An error is that of writing.
+fn hash_into(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<Option<BlobId>> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 16 * LEAF_BYTES as usize];
     loop {
-        let count = from.read(&mut buffer)?;
+        let count = match from.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => return Ok(None),
+        };
         let bytes = buffer.get(..count).unwrap_or_default();
         if bytes.is_empty() {
-            return Ok(BlobId::new(*hasher.finalize().as_bytes()));
+            return Ok(Some(BlobId::new(*hasher.finalize().as_bytes())));
         }
         hasher.update(bytes);
         to.write_all(bytes)?;

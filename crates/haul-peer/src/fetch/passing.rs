@@ -85,7 +85,10 @@ impl Passing {
 
     /// The index has taken this peer in.
     pub(super) fn joined(&mut self, groups: Vec<Label>) {
-        self.groups.get_or_insert(groups);
+        if let Some(offered) = &self.offered {
+            offered.set_groups(&groups);
+        }
+        self.groups = Some(groups);
     }
 
     /// Begins to serve, once it is known who may have it. Until the size is proved there is nothing to have, but others

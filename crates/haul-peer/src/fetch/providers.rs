@@ -21,6 +21,8 @@ const NEIGHBOURS: usize = 32;
 const ATTEMPTS: u32 = 5;
 /// First wait before a provider is called again; doubles.
 const RECALL: Duration = Duration::from_millis(500);
+/// Up to four minutes: whoever is named again and again, at whatever address, does not have it called without end.
+const RECALL_DOUBLINGS: u32 = 9;
 /// First wait between look-ups while nobody can help; doubles up to [`LOOKUP_REGULAR`].
 const LOOKUP_FIRST: Duration = Duration::from_secs(1);
 /// Between look-ups while all goes well: new providers may have come.
@@ -47,12 +49,17 @@ struct Known {
     card: PeerCard,
     lease: Option<Lease>,
     connecting: bool,
+    /// Calls without anything gained since it was named last: too many of them end the calling.
     attempts: u32,
+    /// The same since it gave something: how long to wait grows with them, however often it is named.
+    in_vain: u32,
     next_attempt: Moment,
     trouble: Option<String>,
     banned: bool,
     /// It is downloading the blob itself.
     partial: bool,
+    /// The index wants it to be asked.
+    planned: bool,
 }
 
 #[allow(clippy::struct_excessive_bools, reason = "each is one fact; their combinations are all possible")]
@@ -110,6 +117,18 @@ impl Providers {
         self.learn(peers, now);
     }
 
+    /// The index has planned with these, and with none of those before.
+    pub(super) fn planned(&mut self, sources: impl Iterator<Item = PeerId>) {
+        for known in self.known.values_mut() {
+            known.planned = false;
+        }
+        for source in sources {
+            if let Some(known) = self.known.get_mut(&source) {
+                known.planned = true;
+            }
+        }
+    }
+
     fn learn(&mut self, peers: Vec<SwarmPeer>, now: Moment) {
         for SwarmPeer { card, complete } in peers {
             if card.addresses.is_empty() && !card.online {
@@ -120,10 +139,12 @@ impl Providers {
                 lease: None,
                 connecting: false,
                 attempts: 0,
+                in_vain: 0,
                 next_attempt: now,
                 trouble: None,
                 banned: false,
                 partial: !complete,
+                planned: false,
             });
             // Whoever had everything once is not asked for its bitfield again.
             known.partial &= !complete;
@@ -185,17 +206,17 @@ impl Providers {
         for partial in [false, true] {
             let mut room = self.room(partial);
             for known in self.known.values_mut().filter(|known| known.partial == partial) {
-                if room > 0 && known.may_be_called() && known.next_attempt <= now {
+                if (room > 0 || known.planned) && known.may_be_called() && known.next_attempt <= now {
                     known.connecting = true;
                     due.push(known.card.clone());
-                    room -= 1;
+                    room = room.saturating_sub(1);
                 }
             }
         }
         due
     }
 
-    /// How many more providers of a kind may be connected.
+    /// How many more providers of a kind may be connected. Those of a plan, of which there are few, have room always.
     fn room(&self, partial: bool) -> usize {
         let in_use = |known: &&Known| known.partial == partial && (known.lease.is_some() || known.connecting);
         let most = if partial { NEIGHBOURS } else { CONNECTED };
@@ -271,7 +292,7 @@ impl Providers {
         self.starved_since = None;
         self.looked_up_since = false;
         if let Some(known) = self.known.get_mut(&provider).filter(|known| !known.banned) {
-            known.attempts = 0;
+            (known.attempts, known.in_vain) = (0, 0);
             // Leaves that were under way when it lost the content may still verify.
             known.trouble.take_if(|trouble| trouble != CHANGED && trouble != NOT_HELD);
         }
@@ -293,7 +314,7 @@ impl Providers {
     /// When something is due next.
     pub(super) fn next_due(&self) -> Option<Moment> {
         let room = [self.room(false), self.room(true)];
-        let has_room = |known: &&Known| if known.partial { room[1] > 0 } else { room[0] > 0 };
+        let has_room = |known: &&Known| known.planned || if known.partial { room[1] > 0 } else { room[0] > 0 };
         let waiting = self.known.values().filter(|known| known.may_be_called()).filter(has_room);
         let calls = waiting.map(|known| known.next_attempt).min();
         let lookup = (!self.lookup_running).then_some(self.next_lookup);
@@ -345,7 +366,65 @@ impl Known {
     }
 
     fn call_later(&mut self, now: Moment) {
-        self.next_attempt = now.after(RECALL * (1 << self.attempts.min(6)));
+        self.next_attempt = now.after(RECALL * (1 << self.in_vain.min(RECALL_DOUBLINGS)));
         self.attempts += 1;
+        self.in_vain += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use haul_core::ids::PublicKey;
+    use haul_core::time::Timestamp;
+    use haul_core::wire::Label;
+
+    use super::*;
+
+    fn named(n: u8) -> SwarmPeer {
+        let mut bytes = [7; 32];
+        bytes[0] = n;
+        let card = PeerCard {
+            id: PublicKey::new(bytes).unwrap(),
+            name: Label::new("x").unwrap(),
+            addresses: vec!["192.0.2.1:1".into()],
+            online: true,
+            seen: Timestamp(0),
+            files: 0,
+            bytes: 0,
+        };
+        SwarmPeer { card, complete: true }
+    }
+
+    fn nobody() -> Providers {
+        let search = Search { cards: vec![], only_these: false, fresh: true, patience: Duration::from_secs(15) };
+        Providers::new(search, Moment(0))
+    }
+
+    #[test]
+    fn a_source_that_is_planned_is_called_however_many_others_are_connected() {
+        let mut providers = nobody();
+        providers.told_of((0..CONNECTED as u8).map(named).collect(), Moment(0));
+        assert_eq!(providers.connections_due(Moment(0)).len(), CONNECTED);
+        let late = named(200);
+        providers.told_of(vec![late.clone()], Moment(10));
+        assert_eq!(providers.connections_due(Moment(10)), []);
+        providers.planned([late.card.id].into_iter());
+        assert_eq!(providers.connections_due(Moment(20)), [late.card]);
+    }
+
+    #[test]
+    fn one_that_is_named_again_and_again_is_called_more_and_more_rarely() {
+        let mut providers = nobody();
+        let mut calls = 0;
+        for second in 0..3_600 {
+            let now = Moment(second * 1_000);
+            providers.told_of(vec![named(1)], now);
+            for card in providers.connections_due(now) {
+                calls += 1;
+                providers.connected(card.id, Err(ConnectError::NoGrant), now);
+            }
+        }
+        assert!((10..30).contains(&calls), "{calls} calls in an hour");
     }
 }

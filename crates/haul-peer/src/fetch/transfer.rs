@@ -328,6 +328,7 @@ impl<'a> Transfer<'a> {
                     }
                 }
                 Action::ForgetSheets => self.checker.forget(),
+                Action::Blame { provider } => self.passing.failed(provider),
                 Action::Ban { provider, offence } => self.ban(provider, offence),
                 Action::Finished => self.finished = true,
                 Action::Starved(_) => {}
@@ -402,9 +403,10 @@ impl<'a> Transfer<'a> {
                 result?;
             }
             Event::Connected { provider, result } => {
+                let ours = matches!(result, Err(ConnectError::NoGrant));
                 if self.providers.connected(provider, result, now) {
                     self.provider_is_there(provider);
-                } else {
+                } else if !ours {
                     self.passing.failed(provider);
                 }
             }
@@ -467,6 +469,7 @@ impl<'a> Transfer<'a> {
                 self.named_again();
             }
             SwarmNews::Plan { lease, sources } => {
+                self.providers.planned(sources.iter().map(|source| source.from));
                 let leaves = |source: &PlannedSource| (source.from, leaves_of(self.start.geometry, &source.pieces));
                 let sources = sources.iter().map(leaves).collect();
                 self.machine.handle_plan(now, now.after(lease), sources);
@@ -600,10 +603,6 @@ impl<'a> Transfer<'a> {
             RequestEnd::Changed => self.providers.trouble(provider, CHANGED.into()),
             RequestEnd::Busy => self.providers.trouble(provider, "is busy".into()),
             RequestEnd::Failed => self.providers.trouble(provider, "broke off".into()),
-        }
-        // Who downloads it too may just not have begun, and who is busy has it all the same.
-        if !matches!(end, RequestEnd::Served | RequestEnd::Busy) && !self.providers.is_partial(&provider) {
-            self.passing.failed(provider);
         }
         self.machine.handle_end(now, request, end);
         if self.providers.lost(&provider, now) {

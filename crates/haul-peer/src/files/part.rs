@@ -85,13 +85,19 @@ impl PartFile {
             Some(Err(_)) | None => true,
         };
         if !ours || length > self.geometry.size() {
-            self.file.set_len(0).map_err(|error| self.io("empty the part file of", error))?;
-            self.progress.remove().map_err(|errno| self.target.error("remove the progress of", errno))?;
+            self.start_over()?;
             return Ok(nothing);
         }
-        let Some(Ok(progress)) = progress else {
+        let Some(Ok(mut progress)) = progress else {
             return Ok(Resumed { local: self.leaves_with_data(length)?, ..nothing });
         };
+        for leaf in length / LEAF_BYTES..leaves {
+            // Whatever cut the file: what is not there does not count.
+            if self.geometry.leaf_range(leaf).end > length {
+                progress.written.remove(leaf);
+                progress.durable.remove(leaf);
+            }
+        }
         *self.durable.lock().unwrap_or_else(PoisonError::into_inner) = progress.durable.clone();
         if clock::same_boot(&progress.boot_id) {
             return Ok(Resumed { verified: progress.written, ..nothing });
@@ -149,6 +155,14 @@ impl PartFile {
             return Err(FileError::NoSpace { path: self.target.shown.clone(), need, free });
         }
         Ok(())
+    }
+
+    /// Empties the part file, to be filled by a copy. What is known of its leaves is forgotten before, and durably: a copy
+    /// that breaks off, even by a power cut, must not leave leaves that count as verified.
+    pub(crate) fn start_over(&self) -> Result<(), FileError> {
+        let removed = self.progress.remove().map_err(|errno| self.target.error("remove the progress of", errno));
+        removed.and_then(|()| self.target.sync_folder())?;
+        self.file.set_len(0).map_err(|error| self.io("empty the part file of", error))
     }
 
     /// Writes verified leaves that follow each other at the place of the first.

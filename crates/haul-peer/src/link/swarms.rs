@@ -1,18 +1,23 @@
 //! This peer's places in swarms: taken at the index on every session, kept up to date, given up when nobody needs them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
 use haul_core::wire::List;
-use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, Received};
+use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, Received, Refusal};
 use haul_net::connection::RequestError;
 use tokio::sync::{Notify, mpsc};
 
 use super::session::Session;
 use crate::swarm::{Report, Seat, SwarmNews, SwarmSeat};
+
+/// Bounds of the wait for an index that is busy, whatever it says.
+const BUSY_SHORTEST: Duration = Duration::from_millis(100);
+const BUSY_LONGEST: Duration = Duration::from_secs(10);
 
 /// All places of this peer.
 #[derive(Debug, Default)]
@@ -26,6 +31,8 @@ pub(super) struct Swarms {
 struct Inner {
     last: u64,
     places: BTreeMap<BlobId, Place>,
+    /// Whose order was carried out last: the next one is that of a place behind it, so that all have their turn.
+    served: Option<BlobId>,
     /// Given up here, and still taken at the index.
     ended: Vec<BlobId>,
 }
@@ -96,9 +103,16 @@ impl Drop for LinkSeat {
 
 /// What the index is to be told.
 enum Order {
-    Join(BlobId, IndexRequest),
-    Have(BlobId, IndexRequest),
+    Join(BlobId, u64, IndexRequest),
+    Have(BlobId, u64, IndexRequest),
     Depart(IndexRequest),
+}
+
+impl Order {
+    fn request(&self) -> &IndexRequest {
+        let (Self::Join(_, _, request) | Self::Have(_, _, request) | Self::Depart(request)) = self;
+        request
+    }
 }
 
 impl Swarms {
@@ -156,21 +170,32 @@ impl Swarms {
                 self.orders.notified().await;
                 continue;
             };
-            let (Order::Join(_, request) | Order::Have(_, request) | Order::Depart(request)) = &order;
-            let answer = session.connection.request::<_, IndexAnswer>(request).await;
+            let answer = session.connection.request::<_, IndexAnswer>(order.request()).await;
             if matches!(answer, Err(RequestError::Closed(_))) {
                 // Whoever reads learns it, too.
                 return std::future::pending().await;
             }
             match (order, answer) {
-                (Order::Join(blob, _), Ok(IndexAnswer::Joined(joined))) => self.joined(blob, joined),
-                (Order::Join(blob, _), answer) => {
+                (Order::Join(blob, number, _), Ok(IndexAnswer::Joined(joined))) => self.joined(blob, number, joined),
+                // A place that is taken anew tells all again, so nothing is lost.
+                (
+                    Order::Join(blob, number, _) | Order::Have(blob, number, _),
+                    Ok(IndexAnswer::Refused(Refusal::Busy { retry_after_ms })),
+                ) => {
+                    let wait = Duration::from_millis(retry_after_ms);
+                    tokio::time::sleep(wait.clamp(BUSY_SHORTEST, BUSY_LONGEST)).await;
+                    self.stand(blob, number, Standing::New);
+                }
+                (Order::Join(blob, number, _), answer) => {
                     tracing::debug!(?answer, %blob, "the index keeps no swarm for this content");
-                    self.stand(blob, Standing::Refused);
-                    self.tell(blob, SwarmNews::Alone);
+                    if self.stand(blob, number, Standing::Refused) {
+                        self.tell(blob, SwarmNews::Alone);
+                    }
                 }
                 // It has forgotten the place: taken anew.
-                (Order::Have(blob, _), Ok(IndexAnswer::Refused(_))) => self.stand(blob, Standing::New),
+                (Order::Have(blob, number, _), Ok(IndexAnswer::Refused(_)) | Err(_)) => {
+                    self.stand(blob, number, Standing::New);
+                }
                 (Order::Have(..) | Order::Depart(_), _) => {}
             }
         }
@@ -184,19 +209,26 @@ impl Swarms {
                 return Some(Order::Depart(IndexRequest::Depart { blob }));
             }
         }
-        inner.places.iter_mut().find_map(|(blob, place)| place.order(*blob))
+        let after = inner.served.map_or(Bound::Unbounded, Bound::Excluded);
+        let order = |(blob, place): (&BlobId, &mut Place)| Some((*blob, place.order(*blob)?));
+        let behind = inner.places.range_mut((after, Bound::Unbounded)).find_map(order);
+        let (blob, order) = behind.or_else(|| inner.places.iter_mut().find_map(order))?;
+        inner.served = Some(blob);
+        Some(order)
     }
 
-    fn joined(&self, blob: BlobId, joined: Joined) {
-        self.stand(blob, Standing::Taken);
-        self.tell(blob, SwarmNews::Peers(joined.peers));
-        self.tell(blob, SwarmNews::Joined { groups: joined.groups.into_vec() });
-    }
-
-    fn stand(&self, blob: BlobId, standing: Standing) {
-        if let Some(place) = self.lock().places.get_mut(&blob) {
-            place.standing = standing;
+    fn joined(&self, blob: BlobId, number: u64, joined: Joined) {
+        if self.stand(blob, number, Standing::Taken) {
+            self.tell(blob, SwarmNews::Peers(joined.peers));
+            self.tell(blob, SwarmNews::Joined { groups: joined.groups.into_vec() });
         }
+    }
+
+    /// Notes how a place stands; false if it was given up meanwhile. Another of the same blob is asked for by itself.
+    fn stand(&self, blob: BlobId, number: u64, standing: Standing) -> bool {
+        let mut inner = self.lock();
+        let place = inner.places.get_mut(&blob).filter(|place| place.number == number);
+        place.map(|place| place.standing = standing).is_some()
     }
 
     fn tell(&self, blob: BlobId, news: SwarmNews) {
@@ -221,14 +253,14 @@ impl Place {
                 let mut untold = self.held.clone();
                 let pieces = List::new(take_runs(&mut untold));
                 self.untold = untold;
-                Some(Order::Join(blob, IndexRequest::Join { blob, size: self.size, pieces }))
+                Some(Order::Join(blob, self.number, IndexRequest::Join { blob, size: self.size, pieces }))
             }
             Standing::Taken if !self.untold.is_empty() || !self.received.is_empty() || !self.failed.is_empty() => {
                 let pieces = List::new(take_runs(&mut self.untold));
                 let received = std::mem::take(&mut self.received).into_iter();
                 let received = List::new(received.map(|(from, bytes)| Received { from, bytes }).collect());
                 let failed = List::new(std::mem::take(&mut self.failed).into_iter().collect());
-                Some(Order::Have(blob, IndexRequest::Have { blob, pieces, received, failed }))
+                Some(Order::Have(blob, self.number, IndexRequest::Have { blob, pieces, received, failed }))
             }
             Standing::Asked | Standing::Taken | Standing::Refused => None,
         }
@@ -260,7 +292,7 @@ mod tests {
     }
 
     fn request(order: Option<Order>) -> Option<IndexRequest> {
-        order.map(|(Order::Join(_, request) | Order::Have(_, request) | Order::Depart(request))| request)
+        order.map(|(Order::Join(.., request) | Order::Have(.., request) | Order::Depart(request))| request)
     }
 
     #[test]
@@ -278,7 +310,7 @@ mod tests {
         seat.seat.have(&Report { pieces: Vec::new(), ..report });
         assert_eq!(request(swarms.next_order()), None, "the index has not answered yet");
         let groups = List::new(Vec::new());
-        swarms.joined(blob, Joined { groups, peers: Vec::new() });
+        swarms.joined(blob, 1, Joined { groups, peers: Vec::new() });
         assert_eq!(seat.news.try_recv().unwrap(), SwarmNews::Peers(Vec::new()));
         assert_eq!(seat.news.try_recv().unwrap(), SwarmNews::Joined { groups: Vec::new() });
         let have = IndexRequest::Have {
@@ -302,5 +334,35 @@ mod tests {
         let mut left = every_other.clone();
         assert_eq!(take_runs(&mut left).len(), limits::HAVE_RANGES);
         assert_eq!(left.len(), 2);
+    }
+
+    #[test]
+    fn an_answer_to_a_place_that_was_given_up_says_nothing_of_the_next_one() {
+        let swarms = Arc::<Swarms>::default();
+        let blob = BlobId::new([1; 32]);
+        let joined = || Joined { groups: List::new(Vec::new()), peers: Vec::new() };
+        let old = swarms.join(blob, 100, &[run(0, 9)]).unwrap();
+        let Some(Order::Join(_, first, _)) = swarms.next_order() else { panic!("it is asked for") };
+        drop(old);
+        let _new = swarms.join(blob, 100, &[run(2, 1)]).unwrap();
+        swarms.joined(blob, first, joined());
+        let Some(Order::Join(_, second, _)) = swarms.next_order() else { panic!("it is asked for, too") };
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn places_take_turns_however_much_one_has_to_tell() {
+        let swarms = Arc::<Swarms>::default();
+        let (low, high) = (BlobId::new([1; 32]), BlobId::new([2; 32]));
+        let busy = swarms.join(low, 100, &[]).unwrap();
+        assert!(matches!(swarms.next_order(), Some(Order::Join(..))));
+        swarms.joined(low, 1, Joined { groups: List::new(Vec::new()), peers: Vec::new() });
+        let _other = swarms.join(high, 100, &[]).unwrap();
+        let next = |piece| {
+            busy.seat.have(&Report { pieces: vec![run(piece, 1)], ..Report::default() });
+            swarms.next_order()
+        };
+        assert!(matches!(next(0), Some(Order::Join(blob, ..)) if blob == high));
+        assert!(matches!(next(1), Some(Order::Have(blob, ..)) if blob == low));
     }
 }

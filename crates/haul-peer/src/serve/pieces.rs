@@ -31,6 +31,8 @@ const COPIES: usize = 4;
 
 /// Leaves of a blob on its way here that one request can ask for; who wants more asks again.
 const PARTIAL_LEAVES: usize = 4_096;
+/// The same of those that it waits for: what a plan opens with one source. Each leaf that comes is looked for among them.
+const AWAITED_LEAVES: usize = 64;
 /// How soon it is noticed that nobody waits for a leaf any more.
 const NOTICE: Duration = Duration::from_millis(500);
 
@@ -146,7 +148,7 @@ async fn send_partial(partial: Arc<Partial>, ranges: &[LeafRange], wait: bool, s
         return bad;
     }
     let leaves = ranges.iter().flat_map(|range| range.first..range.first + range.count);
-    let mut wanted: Vec<u64> = leaves.take(PARTIAL_LEAVES).collect();
+    let mut wanted: Vec<u64> = leaves.take(if wait { AWAITED_LEAVES } else { PARTIAL_LEAVES }).collect();
     let mut growth = partial.growth();
     let mut patience = Instant::now() + LEAF_WAIT;
     while !wanted.is_empty() && !stream.is_cancelled() {

@@ -176,3 +176,27 @@ fn a_disk_that_fills_up_keeps_what_was_written() {
     drop(part);
     let _ = std::process::Command::new("umount").arg(folder.path()).status();
 }
+
+#[test]
+fn what_was_cut_off_or_started_over_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let written = || {
+        let (part, _) = open(&path, 4).unwrap();
+        for leaf in 0..3 {
+            part.write_leaves(leaf, &[vec![1; part.geometry.leaf_bytes(leaf)].into()]).unwrap();
+        }
+        part.checkpoint(&set(4, &[0, 1, 2]), true).unwrap();
+        part
+    };
+    drop(written());
+    File::options().write(true).open(folder.path().join(".file.haul-part")).unwrap().set_len(2 * 65_536 - 1).unwrap();
+    assert_eq!(open(&path, 4).unwrap().1.verified, set(4, &[0]));
+    // A copy begins, and breaks off at once.
+    let part = written();
+    part.start_over().unwrap();
+    drop(part);
+    let (part, resumed) = open(&path, 4).unwrap();
+    assert_eq!((resumed.verified.count(), resumed.local.count()), (0, 0));
+    assert_eq!(part.file().metadata().unwrap().len(), 0);
+}

@@ -1,0 +1,152 @@
+//! Swarms in which somebody does not do what he should, or the index is mistaken.
+
+use super::*;
+
+/// A partial provider that answers every planned request with Served and nothing else.
+#[test]
+fn a_provider_that_serves_nothing_is_asked_more_and_more_rarely() {
+    let (mut machine, sheet) = proven(64, 5);
+    machine.handle_sheet(Moment(2), sheet, true);
+    asked(&mut machine);
+    machine.handle_provider_lost(Moment(3), peer(1));
+    machine.handle_provider(Moment(4), peer(2), held(64, &[]));
+    let mut at = 10;
+    let (mut requests, mut starved) = (0, 0);
+    let mut open: Vec<RequestId> = asked(&mut machine).into_iter().map(|(id, ..)| id).collect();
+    while at < 10_000 {
+        // The index renews its plan, as it does every 1.5 s.
+        if at % 1_500 == 10 {
+            machine.handle_plan(Moment(at), Moment(at + 5_000), alloc::vec![(peer(2), alloc::vec![20..28])]);
+        }
+        open.extend(asked(&mut machine).into_iter().map(|(id, ..)| id));
+        for id in core::mem::take(&mut open) {
+            requests += 1;
+            machine.handle_end(Moment(at), id, RequestEnd::Served);
+        }
+        starved += u32::from(machine.starved().is_some());
+        at += 1;
+    }
+    assert!(requests < 10 && starved > 0, "{requests} requests, starved {starved} times");
+}
+
+/// A server waits ten seconds for a leaf that never comes to it.
+#[test]
+fn a_download_that_nobody_helps_says_that_it_is_stuck() {
+    let (mut machine, sheet) = proven(64, 5);
+    machine.handle_sheet(Moment(2), sheet, true);
+    asked(&mut machine);
+    machine.handle_provider_lost(Moment(3), peer(1));
+    machine.handle_provider(Moment(4), peer(2), held(64, &[]));
+    asked(&mut machine);
+    let mut starved = 0;
+    let mut open: Option<(u64, RequestId)> = None;
+    for at in (100..3_600_000u64).step_by(100) {
+        if at % 1_500 == 100 {
+            machine.handle_plan(Moment(at), Moment(at + 5_000), alloc::vec![(peer(2), alloc::vec![20..28])]);
+        }
+        if machine.next_timeout().is_some_and(|due| due <= Moment(at)) {
+            machine.handle_timeout(Moment(at));
+        }
+        for (id, ..) in asked(&mut machine) {
+            open = Some((at, id));
+        }
+        if let Some((since, id)) = open
+            && at >= since + 10_000
+        {
+            open = None;
+            machine.handle_end(Moment(at), id, RequestEnd::Served);
+            for (id, ..) in asked(&mut machine) {
+                open = Some((at, id));
+            }
+        }
+        if at > 10_000 {
+            starved += u32::from(machine.starved().is_some());
+        }
+    }
+    assert!(starved > 0, "an hour without a byte: never starved, so no reason is told and patience never ends");
+}
+
+/// A source gives one leaf each eleven seconds; the planner moves its work to another.
+#[test]
+fn a_dripping_source_gives_back_what_the_plan_moves_elsewhere() {
+    let (mut machine, sheet) = proven(64, 5);
+    machine.handle_plan(Moment(1), Moment(5_000), alloc::vec![(peer(2), alloc::vec![0..32])]);
+    machine.handle_sheet(Moment(2), sheet, true);
+    machine.handle_provider(Moment(3), peer(2), Have::All);
+    let drip = asked(&mut machine);
+    assert_eq!((drip.len(), drip[0].1), (1, peer(2)));
+    let mut at = 1_000;
+    let mut leaf = 0;
+    let mut from_seed = 0;
+    let mut next_leaf = 1_000;
+    while at < 3_600_000 && leaf < 32 && from_seed == 0 {
+        if at >= next_leaf {
+            if machine.handle_arrival(Moment(at), drip[0].0, leaf) == Arrival::Verify {
+                machine.handle_verified(Moment(at), peer(2), leaf, Verdict::Good);
+            }
+            leaf += 1;
+            next_leaf = at + 11_000;
+        }
+        // From 9 s on, the planner wants all of it from the seed, which is idle.
+        if at >= 9_000 && at % 1_500 == 0 {
+            machine.handle_plan(Moment(at), Moment(at + 5_000), alloc::vec![(peer(1), alloc::vec![0..32])]);
+        }
+        if machine.next_timeout().is_some_and(|due| due <= Moment(at)) {
+            machine.handle_timeout(Moment(at));
+        }
+        from_seed += asked(&mut machine).iter().filter(|(_, provider, ..)| *provider == peer(1)).count();
+        at += 500;
+    }
+    assert!(at < 30_000, "the seed was asked only after {} s", at / 1000);
+}
+
+/// The index plans nothing for this downloader, again and again, though a seed is there: it answers every request 50 ms
+/// later at 100 leaves a second.
+#[test]
+fn empty_plans_keep_nobody_from_a_seed_that_is_there() {
+    let took = |every: u64| {
+        let leaves = 2_048;
+        let (mut machine, sheet) = proven(leaves, 5);
+        machine.handle_sheet(Moment(2), sheet, true);
+        let mut queue: VecDeque<(u64, RequestId, VecDeque<u64>)> = VecDeque::new();
+        for at in (10..3_600_000u64).step_by(10) {
+            if every > 0 && at % every == 10 {
+                machine.handle_plan(Moment(at), Moment(at + 5_000), Vec::new());
+            }
+            if machine.next_timeout().is_some_and(|due| due <= Moment(at)) {
+                machine.handle_timeout(Moment(at));
+            }
+            while let Some(action) = machine.poll_action() {
+                match action {
+                    Action::RequestLeaves { request, ranges, .. } => {
+                        let leaves = ranges.iter().flat_map(|range| range.first..range.first + range.count).collect();
+                        queue.push_back((at + 50, request, leaves));
+                    }
+                    Action::Cancel { request } => queue.retain(|(_, id, _)| *id != request),
+                    Action::Finished => return at,
+                    _ => {}
+                }
+            }
+            // One leaf each 10 ms.
+            if let Some((_, request, leaves)) = queue.front_mut().filter(|(from, ..)| *from <= at) {
+                let (request, leaf) = (*request, leaves.pop_front().unwrap());
+                let over = leaves.is_empty();
+                if over {
+                    queue.pop_front();
+                }
+                if machine.handle_arrival(Moment(at), request, leaf) == Arrival::Verify {
+                    machine.handle_verified(Moment(at), peer(1), leaf, Verdict::Good);
+                }
+                if over {
+                    machine.handle_end(Moment(at), request, RequestEnd::Served);
+                }
+            }
+        }
+        3_600_000
+    };
+    let without = took(0);
+    for every in [2_000, 1_500, 900, 100] {
+        let with = took(every);
+        assert!(with < without + 1_500, "{with} ms instead of {without} ms with an empty plan every {every} ms");
+    }
+}
