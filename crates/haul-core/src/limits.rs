@@ -122,8 +122,11 @@ pub const MATCHES_WAITING: usize = 1_000;
 pub const MATCHES_WAITING_IN_ALL: usize = 50_000;
 /// Names with their contents that a watch remembers as told; the oldest are forgotten, and told again if they come again.
 pub const MATCHES_REMEMBERED: usize = 2_000;
-/// One-leaf blobs in one request.
+/// Small blobs in one request.
 pub const SMALL_BLOBS: usize = 1_000;
+/// A blob of up to this many leaves is small: it is sent whole among others, without an outline and without a part file. One
+/// that is wrong or breaks off costs a mebibyte.
+pub const SMALL_LEAVES: u64 = 16;
 /// Ranges of leaves in one request for pieces.
 pub const PIECE_RANGES: usize = 64;
 /// Runs of pieces that one message tells of; further ones go into the next.

@@ -157,7 +157,7 @@ impl Server {
                 let answer = answers::bitfield(&self.shares, &blob, beyond, groups).await;
                 let _ = request.answer(&answer).await;
             }
-            PeerRequest::Blobs { blobs } => pieces::send_small(&self.shares, &blobs, groups, request).await,
+            PeerRequest::Blobs { blobs } => pieces::send_small(&self.shares, blobs.into_vec(), groups, request).await,
             other => {
                 let answer = answers::answer(&self.shares, other, groups).await;
                 let _ = request.answer(&answer).await;

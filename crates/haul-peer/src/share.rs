@@ -39,7 +39,8 @@ use cache::HashCache;
 pub(crate) use folder::{Folder, Overview};
 pub(crate) use manifest::Key as ManifestKey;
 use manifest::{FileItem, Key, Kind, Trust};
-use open::{Root, stamp_of};
+use open::{Root, stamp_from, stamp_of};
+pub(crate) use open::{Roots, read_at};
 use state::{StateDb, guarded};
 use work::{Agenda, StopOnDrop};
 
@@ -304,6 +305,13 @@ impl LocalFile {
     pub fn size(&self) -> u64 {
         self.stamp.size
     }
+
+    /// Opens it as one of a series, if it is still what was hashed.
+    pub(crate) fn open(&self, roots: &mut Roots) -> Result<File, OpenError> {
+        let root = roots.at(&self.root).map_err(|_| OpenError::Gone)?;
+        let (opened, stat) = root.open_regular(&self.path)?;
+        if stamp_from(&stat) == self.stamp { Ok(opened) } else { Err(OpenError::Changed) }
+    }
 }
 
 /// Outlines kept in memory: those of the files that are being served.
@@ -524,9 +532,7 @@ impl Shares {
     /// Opens a located file below its root: never through a symbolic link, only a regular file, only if it is still
     /// the file that was hashed. Compare [`Shares::still_same`] after reading.
     pub fn open_file(&self, file: &LocalFile) -> Result<File, OpenError> {
-        let root = Root::open(&file.root).map_err(|_| OpenError::Gone)?;
-        let opened = root.open_regular(&file.path)?;
-        if self.still_same(&opened, file) { Ok(opened) } else { Err(OpenError::Changed) }
+        file.open(&mut Roots::default())
     }
 
     /// Whether the open file is still what was hashed.
@@ -640,9 +646,8 @@ impl Shares {
         let path = std::fs::canonicalize(path).map_err(|_| OpenError::Gone)?;
         let (Some(root), Some(name)) = (path.parent(), path.file_name()) else { return Err(OpenError::Gone) };
         let name = SharePath::new(name.as_bytes()).map_err(|_| OpenError::Gone)?;
-        let opened = Root::open(root).map_err(|_| OpenError::Gone)?.open_regular(&name)?;
-        let stat = rustix::fs::fstat(&opened).map_err(|error| OpenError::Io(error.into()))?;
-        let stamp = open::stamp_from(&stat);
+        let (_, stat) = Root::open(root).map_err(|_| OpenError::Gone)?.open_regular(&name)?;
+        let stamp = stamp_from(&stat);
         let file_system = open::file_system_id(&path).unwrap_or(stat.st_dev);
         let row = cache::Remember {
             file_system,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haul_core::ids::BlobId;
-use haul_core::limits::LEAF_BYTES;
+use haul_core::limits::{LEAF_BYTES, SMALL_LEAVES};
 use haul_core::path::SharePath;
 use haul_core::trust::Grant;
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
@@ -264,9 +264,14 @@ async fn answers_what_is_there_and_nothing_else() {
 
     let blobs = vec![BlobId::new([1; 32]), blob, blob_of(&small).0];
     let mut stream = connection.open_stream(&PeerRequest::Blobs { blobs: List::new(blobs) }).await.unwrap();
-    let StreamItem::Data { index: 2, bytes } = stream.next().await.unwrap() else { panic!() };
-    assert_eq!(bytes, small);
-    assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)));
+    let mut arrived = Vec::new();
+    while let StreamItem::Data { index, bytes } = stream.next().await.unwrap() {
+        arrived.push((index, bytes.to_vec()));
+    }
+    let leaves = large.chunks(LEAF_BYTES as usize).map(<[u8]>::to_vec);
+    let mut expected: Vec<_> = (SMALL_LEAVES..).zip(leaves).collect();
+    expected.push((2 * SMALL_LEAVES, small));
+    assert_eq!(arrived, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

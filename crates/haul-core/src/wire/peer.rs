@@ -46,8 +46,9 @@ pub enum PeerRequest {
         /// comes first. Without, or after [`limits::LEAF_WAIT`] without one, what is missing is left out.
         wait: bool,
     },
-    /// Whole blobs of at most one leaf. Answered by data frames (index = position in this list) and an end; those that
-    /// the other side cannot give are left out.
+    /// Whole blobs of at most [`limits::SMALL_LEAVES`] leaves. Answered by data frames, one for each leaf (index =
+    /// position in this list × [`limits::SMALL_LEAVES`] + leaf), and an end. The leaves of a blob follow each other;
+    /// blobs that the other side cannot give are left out.
     Blobs {
         /// The blobs.
         blobs: List<BlobId, { limits::SMALL_BLOBS }>,

@@ -173,7 +173,8 @@ async fn prepare(shared: &Arc<Shared>, mut plan: Plan, mut tree: Tree) -> Result
             tree.create_folder(path)?;
         }
         let mut resumed = 0;
-        for files in [&mut plan.small, &mut plan.large] {
+        let lists = if tree.is_new() { Vec::new() } else { vec![&mut plan.small, &mut plan.large] };
+        for files in lists {
             let mut open = Vec::new();
             for file in std::mem::take(files) {
                 let place = tree.place(&file.path)?;

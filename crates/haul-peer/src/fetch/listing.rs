@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use haul_core::ids::BlobId;
-use haul_core::limits::{LEAF_BYTES, PAGE_ENTRIES};
+use haul_core::limits::{LEAF_BYTES, PAGE_ENTRIES, SMALL_LEAVES};
 use haul_core::manifest::{Change, EntryKind, Page};
 use haul_core::path::SharePath;
 use haul_core::wire::peer::{PeerAnswer, PeerRequest};
@@ -141,7 +141,7 @@ fn plan(entries: BTreeMap<SharePath, Listed>) -> Result<Plan, FetchError> {
             Listed::File { blob: None, .. } => plan.unhashed.push(path),
             Listed::File { blob: Some(blob), size, executable, mtime_ns } => {
                 let file = WantedFile { path, blob, size, executable, mtime_ns };
-                if size <= LEAF_BYTES { plan.small.push(file) } else { plan.large.push(file) }
+                if size <= SMALL_LEAVES * LEAF_BYTES { plan.small.push(file) } else { plan.large.push(file) }
             }
         }
     }

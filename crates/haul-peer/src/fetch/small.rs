@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use haul_core::ids::{BlobId, PeerId};
+use haul_core::limits::{LEAF_BYTES, SMALL_LEAVES};
 use haul_core::wire::List;
 use haul_core::wire::index::PeerCard;
 use haul_core::wire::peer::PeerRequest;
@@ -23,10 +24,14 @@ use crate::files::{FileTraits, Tree};
 
 /// Blobs in one request: enough to hide a round trip of 50 ms at 5,000 files per second.
 const BATCH: usize = 256;
+/// Bytes in one request, and the last file more: with several providers all end at about the same time.
+const BATCH_BYTES: u64 = 16 * 1024 * 1024;
 /// Requests in flight with one provider.
 const IN_FLIGHT: usize = 3;
-/// Files that are verified and written together on a worker thread.
-const WRITE: usize = 32;
+/// Files that are verified and written together on a worker thread …
+const WRITE: usize = 128;
+/// … or bytes of them.
+const WRITE_BYTES: u64 = 1024 * 1024;
 
 /// Files with the same content, fetched once.
 pub(super) type Group = Vec<WantedFile>;
@@ -131,7 +136,7 @@ async fn serve_queue(work: &Arc<Work>, lease: &Lease, peer: PeerId, tree: Tree) 
     loop {
         let mut batch: BTreeMap<u64, (BlobId, Group)> = {
             let mut queue = lock(&work.queue);
-            let count = BATCH.min(queue.len());
+            let count = next_batch(&queue);
             (0..).zip(queue.drain(..count)).collect()
         };
         if batch.is_empty() || lock(&work.banned).contains_key(&peer) {
@@ -149,6 +154,43 @@ async fn serve_queue(work: &Arc<Work>, lease: &Lease, peer: PeerId, tree: Tree) 
     }
 }
 
+/// How many from the front of the queue to ask for at once.
+fn next_batch(queue: &VecDeque<(BlobId, Group)>) -> usize {
+    let sizes = queue.iter().take(BATCH).map(|(_, group)| group.first().map_or(0, |file| file.size));
+    let before = sizes.scan(0, |sum, size| Some(std::mem::replace(sum, *sum + size)));
+    before.take_while(|before| *before < BATCH_BYTES).count()
+}
+
+/// The blob whose leaves are coming.
+#[derive(Default)]
+struct Arriving {
+    place: u64,
+    leaves: u64,
+    bytes: BytesMut,
+}
+
+impl Arriving {
+    /// Adds a leaf. The blob, if this was its last one; what does not follow what came before begins another.
+    fn add(&mut self, index: u64, bytes: Bytes, size: impl Fn(u64) -> Option<u64>) -> Option<(u64, Bytes)> {
+        let (place, leaf) = (index / SMALL_LEAVES, index % SMALL_LEAVES);
+        let size = size(place)?;
+        let bytes = at_most_a_leaf(bytes);
+        if leaf == 0 && size <= LEAF_BYTES {
+            return Some((place, bytes));
+        }
+        if leaf == 0 {
+            *self =
+                Self { place, leaves: 0, bytes: BytesMut::with_capacity(size.min(SMALL_LEAVES * LEAF_BYTES) as usize) };
+        }
+        if (self.place, self.leaves) != (place, leaf) {
+            return None;
+        }
+        self.leaves += 1;
+        self.bytes.extend_from_slice(&bytes);
+        (self.leaves == size.div_ceil(LEAF_BYTES)).then(|| (place, std::mem::take(&mut self.bytes).freeze()))
+    }
+}
+
 /// One request; what came is taken out of the batch. False if the provider failed or lied.
 async fn fetch_batch(
     work: &Arc<Work>,
@@ -162,21 +204,29 @@ async fn fetch_batch(
         return Ok(false);
     };
     let mut arrived: Vec<(BlobId, Group, Bytes)> = Vec::new();
+    let (mut arriving, mut waiting) = (Arriving::default(), 0);
     loop {
-        let ready = if arrived.len() < WRITE { stream.next().now_or_never() } else { None };
+        let has_room = arrived.len() < WRITE && waiting < WRITE_BYTES;
+        let ready = if has_room { stream.next().now_or_never() } else { None };
         let item = if let Some(item) = ready {
             item
         } else {
             if !write(work, peer, std::mem::take(&mut arrived), tree, batch).await? {
                 return Ok(false);
             }
+            waiting = 0;
             stream.next().await
         };
         let complete = match item {
             Ok(StreamItem::Data { index, bytes }) => {
-                // A number that was not asked for, or comes twice, is dropped.
-                let bytes = at_most_a_leaf(bytes);
-                arrived.extend(batch.remove(&index).map(|(blob, group)| (blob, group, bytes)));
+                // What was not asked for, or comes twice, is dropped.
+                let size = |place| batch.get(&place)?.1.first().map(|file| file.size);
+                if let Some((place, bytes)) = arriving.add(index, bytes, size)
+                    && let Some((blob, group)) = batch.remove(&place)
+                {
+                    waiting += bytes.len() as u64;
+                    arrived.push((blob, group, bytes));
+                }
                 continue;
             }
             Ok(StreamItem::End(_)) => true,
@@ -266,3 +316,32 @@ pub(super) async fn providers_for(
 const SAMPLES: usize = 4;
 /// Providers that small files are spread over.
 const PROVIDERS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_of_small_files_are_joined_in_their_order_only() {
+        let leaf = |byte: u8, bytes: u64| Bytes::from(vec![byte; bytes as usize]);
+        let sizes = BTreeMap::from([(0, 9), (1, 2 * LEAF_BYTES + 1), (2, 0), (3, LEAF_BYTES + 5)]);
+        let size = |place: u64| sizes.get(&place).copied();
+        let mut arriving = Arriving::default();
+        let mut add = |place: u64, number: u64, bytes| arriving.add(place * SMALL_LEAVES + number, bytes, size);
+        assert_eq!(add(0, 0, leaf(1, 9)), Some((0, leaf(1, 9))));
+        assert_eq!(add(1, 0, leaf(2, LEAF_BYTES)), None);
+        assert_eq!(add(1, 1, leaf(2, LEAF_BYTES)), None);
+        assert_eq!(add(1, 2, leaf(2, 1)), Some((1, leaf(2, 2 * LEAF_BYTES + 1))));
+        assert_eq!(add(2, 0, Bytes::new()), Some((2, Bytes::new())));
+        // Without its first leaf, out of order, of nobody's, or longer than a leaf.
+        assert_eq!(add(3, 1, leaf(3, 5)), None);
+        assert_eq!(add(3, 0, leaf(3, LEAF_BYTES)), None);
+        assert_eq!(add(1, 2, leaf(2, 1)), None);
+        assert_eq!(add(4, 0, leaf(3, 5)), None);
+        assert_eq!(
+            add(3, 1, leaf(3, LEAF_BYTES + 1)),
+            Some((3, leaf(3, LEAF_BYTES))),
+            "cut short, so it will not verify"
+        );
+    }
+}

@@ -34,6 +34,8 @@ pub struct Tree {
     target: Place,
     /// Whether the tree is the target itself, into which files are merged one by one.
     merge: bool,
+    /// Nothing is in it yet that it did not create itself.
+    new: bool,
     /// The folder used last: entries come sorted by folder.
     last: Option<(Vec<u8>, Arc<OwnedFd>)>,
 }
@@ -45,16 +47,17 @@ impl Tree {
             return Err(FileError::Exists(target.shown.clone()));
         }
         let place = target.beside(&part_names(&target.name).part);
+        let there = place.stat().map_err(|errno| target.error("look at", errno))?.is_some();
         let root = make_folder(&place.folder, &place.name).map_err(|errno| place.error("create the folder", errno))?;
         lock(&root, &target)?;
-        Ok(Self { root: Arc::new(root), place, target, merge: false, last: None })
+        Ok(Self { root: Arc::new(root), place, target, merge: false, new: !there, last: None })
     }
 
     /// An existing folder that files are merged into.
     pub fn existing(target: Place) -> Result<Self, FileError> {
         let root = rustix::fs::openat(&*target.folder, &target.name, FOLDER_FLAGS, Mode::empty())
             .map_err(|errno| target.error("open the folder", errno))?;
-        Ok(Self { root: Arc::new(root), place: target.clone(), target, merge: true, last: None })
+        Ok(Self { root: Arc::new(root), place: target.clone(), target, merge: true, new: false, last: None })
     }
 
     /// Another handle on the same folder, for another thread.
@@ -65,8 +68,14 @@ impl Tree {
             place: self.place.clone(),
             target: self.target.clone(),
             merge: self.merge,
+            new: self.new,
             last: None,
         }
+    }
+
+    /// Whether it was not there before: nothing of it is complete.
+    pub fn is_new(&self) -> bool {
+        self.new
     }
 
     /// Whether something stands at the target.

@@ -10,22 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::BlobId;
-use haul_core::limits::{LEAF_BYTES, LEAF_WAIT};
+use haul_core::limits::{LEAF_BYTES, LEAF_WAIT, SMALL_LEAVES};
 use haul_core::wire::Label;
 use haul_core::wire::peer::{LeafRange, PeerAnswer};
 use haul_net::connection::{InboundRequest, StreamSender};
-use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::partial::Partial;
-use crate::share::{LocalFile, OpenError, Shares};
+use crate::share::{LocalFile, OpenError, Roots, Shares, read_at};
 
 /// Leaves read at once: 1 MiB.
 const READ_LEAVES: u64 = 16;
-/// Small files read at once: at most 1 MiB too.
-const READ_SMALL: usize = 16;
+/// Bytes of small files read at once, and the last file more.
+const READ_SMALL: u64 = 1024 * 1024;
 /// Copies of a blob that are tried, if files turn out to have changed.
 const COPIES: usize = 4;
 
@@ -51,7 +49,7 @@ pub(super) async fn send(
     let stream = request.into_stream();
     let opened = {
         let (shares, groups) = (Arc::clone(shares), Arc::clone(groups));
-        tokio::task::spawn_blocking(move || open(&shares, &blob, &groups)).await
+        tokio::task::spawn_blocking(move || open(&shares, &mut Roots::default(), &blob, &groups)).await
     };
     let end = match opened {
         Ok(Ok(file)) => send_leaves(shares, Arc::new(file), ranges, &stream).await,
@@ -72,11 +70,11 @@ struct OpenFile {
 }
 
 /// Opens a copy of the blob that is still what was hashed.
-fn open(shares: &Shares, blob: &BlobId, groups: &[Label]) -> Result<OpenFile, PeerAnswer> {
+fn open(shares: &Shares, roots: &mut Roots, blob: &BlobId, groups: &[Label]) -> Result<OpenFile, PeerAnswer> {
     let mut outcome = PeerAnswer::NotHeld;
     for _ in 0..COPIES {
         let Some(located) = shares.locate_for(blob, groups) else { return Err(outcome) };
-        match shares.open_file(&located) {
+        match located.open(roots) {
             Ok(file) => {
                 let geometry = BlobGeometry::new(located.size()).ok_or(PeerAnswer::NotHeld)?;
                 return Ok(OpenFile { file, located, geometry });
@@ -194,38 +192,28 @@ fn read_run(shares: &Shares, open: &OpenFile, run: std::ops::Range<u64>) -> io::
     Ok(run.map(|leaf| (leaf, bytes.split_to(open.geometry.leaf_bytes(leaf)))).collect())
 }
 
-/// Reads so many bytes, into memory that nobody has to clear before.
-fn read_at(file: &File, mut at: u64, bytes: usize) -> io::Result<Vec<u8>> {
-    let mut buffer = Vec::with_capacity(bytes);
-    while buffer.len() < bytes {
-        match rustix::io::pread(file, spare_capacity(&mut buffer), at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => at += read as u64,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    buffer.truncate(bytes);
-    Ok(buffer)
-}
-
-/// Answers `Blobs`: those that are here and have at most one leaf.
-pub(super) async fn send_small(shares: &Arc<Shares>, blobs: &[BlobId], groups: &Arc<[Label]>, request: InboundRequest) {
+/// Answers `Blobs`: those that are here and small.
+pub(super) async fn send_small(
+    shares: &Arc<Shares>,
+    blobs: Vec<BlobId>,
+    groups: &Arc<[Label]>,
+    request: InboundRequest,
+) {
     let stream = request.into_stream();
-    let mut batches = blobs.chunks(READ_SMALL).enumerate();
-    let read = |(number, chunk): (usize, &[BlobId])| -> JoinHandle<Batch> {
-        let (shares, groups, chunk) = (Arc::clone(shares), Arc::clone(groups), chunk.to_vec());
-        tokio::task::spawn_blocking(move || read_small(&shares, &chunk, &groups, (number * READ_SMALL) as u64))
+    let blobs: Arc<[BlobId]> = blobs.into();
+    let read = |from: usize| -> JoinHandle<(Batch, usize)> {
+        let (shares, groups, blobs) = (Arc::clone(shares), Arc::clone(groups), Arc::clone(&blobs));
+        tokio::task::spawn_blocking(move || read_small(&shares, &blobs, from, &groups))
     };
-    let mut ahead = batches.next().map(read);
+    let mut ahead = Some(read(0));
     'all: while let Some(reading) = ahead.take() {
-        let batch = reading.await.unwrap_or_default();
+        let Ok((batch, next)) = reading.await else { break };
         if stream.is_cancelled() {
             break;
         }
-        ahead = batches.next().map(read);
-        for (place, bytes) in batch {
-            if stream.send(place, bytes).await.is_err() {
+        ahead = (next < blobs.len()).then(|| read(next));
+        for (index, bytes) in batch {
+            if stream.send(index, bytes).await.is_err() {
                 break 'all;
             }
         }
@@ -233,17 +221,29 @@ pub(super) async fn send_small(shares: &Arc<Shares>, blobs: &[BlobId], groups: &
     let _ = stream.end(&PeerAnswer::Served).await;
 }
 
-fn read_small(shares: &Shares, blobs: &[BlobId], groups: &[Label], first: u64) -> Batch {
-    let read = |blob: &BlobId| {
-        let open = open(shares, blob, groups).ok()?;
-        if open.geometry.leaves() > 1 {
-            return None;
+/// Reads small blobs from a place in the list on; tells also where to go on.
+fn read_small(shares: &Shares, blobs: &[BlobId], from: usize, groups: &[Label]) -> (Batch, usize) {
+    let mut roots = Roots::default();
+    let (mut batch, mut bytes, mut next) = (Batch::new(), 0, from);
+    while let Some(blob) = blobs.get(next).filter(|_| bytes < READ_SMALL) {
+        if let Some(leaves) = read_whole(shares, &mut roots, blob, groups) {
+            bytes += leaves.iter().map(|(_, leaf)| leaf.len() as u64).sum::<u64>();
+            batch.extend(leaves.into_iter().map(|(leaf, bytes)| (next as u64 * SMALL_LEAVES + leaf, bytes)));
         }
-        if let Ok(batch) = read_run(shares, &open, 0..1) {
-            return batch.into_iter().next().map(|(_, bytes)| bytes);
-        }
+        next += 1;
+    }
+    (batch, next)
+}
+
+fn read_whole(shares: &Shares, roots: &mut Roots, blob: &BlobId, groups: &[Label]) -> Option<Batch> {
+    let open = open(shares, roots, blob, groups).ok()?;
+    let leaves = open.geometry.leaves();
+    if leaves > SMALL_LEAVES {
+        return None;
+    }
+    let read = read_run(shares, &open, 0..leaves);
+    if read.is_err() {
         shares.report_changed(&open.located);
-        None
-    };
-    (first..).zip(blobs).filter_map(|(place, blob)| Some((place, read(blob)?))).collect()
+    }
+    read.ok()
 }

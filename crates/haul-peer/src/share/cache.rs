@@ -12,7 +12,7 @@ use haul_core::blob::BlobGeometry;
 use haul_core::ids::BlobId;
 use haul_core::limits::LEAF_BYTES;
 use haul_core::outline::Outline;
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 use super::FileStamp;
 use super::state::{CACHE_BYTES, StateError, guarded};
@@ -84,25 +84,13 @@ impl HashCache {
         Ok(database)
     }
 
-    /// Looks a file up by its stamp, then by its path. Failures count as not known.
-    pub(crate) fn look_up(&self, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Option<Known> {
-        guarded(|| self.try_look_up(file_system, stamp, path)).ok().flatten()
-    }
-
-    fn try_look_up(&self, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Result<Option<Known>, StateError> {
-        let read = self.database.begin_read()?;
-        let files = read.open_table(FILES)?;
-        let row = files.get(file_key(file_system, stamp).as_slice())?;
-        if let Some((ctime_ns, blob)) = row.and_then(|row| file_row(row.value())) {
-            let exact = ctime_ns == stamp.ctime_ns;
-            return Ok(Some(if exact { Known::Hit(blob) } else { Known::Likely(blob) }));
-        }
-        let Some(key) = read.open_table(PATHS)?.get(path_key(path).as_slice())?.map(|key| key.value().to_vec()) else {
-            return Ok(None);
-        };
-        let same_size_and_time = key.get(16..) == file_key(0, stamp).get(16..);
-        let row = if same_size_and_time { files.get(key.as_slice())? } else { None };
-        Ok(row.and_then(|row| file_row(row.value())).map(|(_, blob)| Known::Likely(blob)))
+    /// What is known now, to look up several files; none if the database fails.
+    pub(crate) fn view(&self) -> Option<View> {
+        guarded(|| {
+            let read = self.database.begin_read()?;
+            Ok(View { files: read.open_table(FILES)?, paths: read.open_table(PATHS)? })
+        })
+        .ok()
     }
 
     /// The outline of a blob of more than one leaf, checked against its id.
@@ -148,6 +136,33 @@ impl HashCache {
         }
         write.commit()?;
         Ok(())
+    }
+}
+
+/// What the cache knew at one moment.
+pub(crate) struct View {
+    files: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    paths: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl View {
+    /// Looks a file up by its stamp, then by its path. Failures count as not known.
+    pub(crate) fn look_up(&self, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Option<Known> {
+        guarded(|| self.try_look_up(file_system, stamp, path)).ok().flatten()
+    }
+
+    fn try_look_up(&self, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Result<Option<Known>, StateError> {
+        let row = self.files.get(file_key(file_system, stamp).as_slice())?;
+        if let Some((ctime_ns, blob)) = row.and_then(|row| file_row(row.value())) {
+            let exact = ctime_ns == stamp.ctime_ns;
+            return Ok(Some(if exact { Known::Hit(blob) } else { Known::Likely(blob) }));
+        }
+        let Some(key) = self.paths.get(path_key(path).as_slice())?.map(|key| key.value().to_vec()) else {
+            return Ok(None);
+        };
+        let same_size_and_time = key.get(16..) == file_key(0, stamp).get(16..);
+        let row = if same_size_and_time { self.files.get(key.as_slice())? } else { None };
+        Ok(row.and_then(|row| file_row(row.value())).map(|(_, blob)| Known::Likely(blob)))
     }
 }
 

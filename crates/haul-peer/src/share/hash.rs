@@ -12,7 +12,7 @@ use haul_core::limits::LEAF_BYTES;
 use haul_core::outline::{ChainingValue, Outline, OutlineBuilder, leaf_value};
 
 use super::FileStamp;
-use super::open::stamp_of;
+use super::open::{read_at, stamp_of};
 
 /// One read: large enough that reading costs little beside hashing.
 const READ_BYTES: usize = 1024 * 1024;
@@ -59,16 +59,14 @@ pub(crate) struct HashRun<'a> {
     pub(crate) progress: &'a (dyn Fn(u64) + Sync),
 }
 
-/// Hashes an open file from its beginning to the size that it has now.
-pub(crate) fn hash_file(file: &File, run: HashRun<'_>) -> Result<Hashed, HashError> {
-    let stamp = stamp_of(file)?;
+/// Hashes a file from its beginning to its size. `stamp` is what it was when it was opened, just now.
+pub(crate) fn hash_file(file: &File, stamp: FileStamp, run: HashRun<'_>) -> Result<Hashed, HashError> {
     let Some(geometry) = BlobGeometry::new(stamp.size) else {
         return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
     };
     let mut builder = OutlineBuilder::new();
     if geometry.leaves() == 1 {
-        let mut bytes = vec![0; geometry.leaf_bytes(0)];
-        read_exactly(file, &mut bytes, 0)?;
+        let bytes = read_at(file, 0, geometry.leaf_bytes(0)).map_err(unread)?;
         (run.progress)(stamp.size);
         if !bytes.is_empty() {
             builder.push(&bytes);
@@ -165,10 +163,14 @@ fn segment_values(file: &File, start: u64, end: u64, run: HashRun<'_>) -> Result
 }
 
 fn read_exactly(file: &File, bytes: &mut [u8], at: u64) -> Result<(), HashError> {
-    file.read_exact_at(bytes, at).map_err(|error| match error.kind() {
+    file.read_exact_at(bytes, at).map_err(unread)
+}
+
+fn unread(error: io::Error) -> HashError {
+    match error.kind() {
         io::ErrorKind::UnexpectedEof => HashError::Changed,
         _ => HashError::Io(error),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -199,7 +201,9 @@ mod tests {
             let progress = |bytes| {
                 read.fetch_add(bytes, Ordering::Relaxed);
             };
-            let hashed = hash_file(&file, HashRun { stop: &stop, threads, progress: &progress }).unwrap();
+            let hashed =
+                hash_file(&file, stamp_of(&file).unwrap(), HashRun { stop: &stop, threads, progress: &progress })
+                    .unwrap();
             assert_eq!(hashed.blob.as_bytes(), blake3::hash(&bytes).as_bytes());
             assert_eq!(read.into_inner(), bytes.len() as u64);
             outlines.push(hashed.outline);
@@ -224,7 +228,7 @@ mod tests {
                 }
             };
             let run = HashRun { stop: &AtomicBool::new(false), threads: 1, progress: &meddle };
-            assert!(matches!(hash_file(&file, run), Err(HashError::Changed)), "{what}");
+            assert!(matches!(hash_file(&file, stamp_of(&file).unwrap(), run), Err(HashError::Changed)), "{what}");
         }
     }
 
@@ -234,7 +238,7 @@ mod tests {
         let stop = AtomicBool::new(false);
         let progress = |_| stop.store(true, Ordering::Relaxed);
         let run = HashRun { stop: &stop, threads: 1, progress: &progress };
-        assert!(matches!(hash_file(&file, run), Err(HashError::Stopped)));
+        assert!(matches!(hash_file(&file, stamp_of(&file).unwrap(), run), Err(HashError::Stopped)));
     }
 
     #[test]
@@ -243,7 +247,7 @@ mod tests {
             let bytes = pattern(size);
             let file = written(&bytes);
             let run = HashRun { stop: &AtomicBool::new(false), threads: 1, progress: &|_| {} };
-            let Hashed { blob, outline, .. } = hash_file(&file, run).unwrap();
+            let Hashed { blob, outline, .. } = hash_file(&file, stamp_of(&file).unwrap(), run).unwrap();
             assert!(spot_check(&file, size as u64, &blob, &outline, 7).unwrap());
             let other: Vec<u8> = bytes.iter().map(|byte| byte ^ 1).collect();
             assert!(!spot_check(&written(&other), size as u64, &blob, &outline, 7).unwrap());

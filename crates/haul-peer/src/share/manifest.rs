@@ -384,12 +384,14 @@ impl Manifest {
         self.by_blob.range((prefix, first)..).take_while(|(found, _)| *found == prefix).find_map(|(_, key)| fits(key))
     }
 
-    /// Files to hash behind `after`, as many as `limit`.
-    pub(crate) fn to_hash(&self, after: Option<&Key>, limit: usize) -> Vec<Key> {
+    /// Files to hash behind `after` with their bytes, as many as `limit`.
+    pub(crate) fn to_hash(&self, after: Option<&Key>, limit: usize) -> Vec<(Key, u64)> {
         self.iter_after(after)
-            .filter(|(_, _, item)| item.file().is_some_and(FileItem::needs_hash))
+            .filter_map(|(directory, name, item)| {
+                let file = item.file().filter(|file| file.needs_hash())?;
+                Some((key(directory, name), file.stamp.size))
+            })
             .take(limit)
-            .map(|(directory, name, _)| key(directory, name))
             .collect()
     }
 

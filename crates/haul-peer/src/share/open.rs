@@ -4,11 +4,13 @@
 //! filtered by a sandbox), the path is walked one component at a time, each opened from its parent without following.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use haul_core::path::SharePath;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
@@ -64,15 +66,15 @@ impl Root {
         Ok(Self { folder, resolver })
     }
 
-    /// Opens a regular file for reading. Never blocks on a FIFO and never follows a link.
-    pub fn open_regular(&self, path: &SharePath) -> Result<File, OpenError> {
+    /// Opens a regular file for reading, and tells what it is now. Never blocks on a FIFO and never follows a link.
+    pub fn open_regular(&self, path: &SharePath) -> Result<(File, Stat), OpenError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = self.open_below(path, flags, Mode::empty()).map_err(open_error)?;
         let stat = rustix::fs::fstat(&file).map_err(open_error)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(OpenError::Gone);
         }
-        Ok(File::from(file))
+        Ok((File::from(file), stat))
     }
 
     /// Opens anything below the root without following links; `OFlags::CREATE` is allowed too.
@@ -88,6 +90,39 @@ impl Root {
             }
         }
         by_components(self.folder.as_fd(), path, flags, mode)
+    }
+}
+
+/// Reads so many bytes, into memory that nobody has to clear before.
+pub(crate) fn read_at(file: &File, mut at: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = Vec::with_capacity(bytes);
+    while buffer.len() < bytes {
+        match rustix::io::pread(file, spare_capacity(&mut buffer), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => at += read as u64,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    buffer.truncate(bytes);
+    Ok(buffer)
+}
+
+/// The roots of a series of files, each opened once for all files in a row that lie below it. It is not kept longer than
+/// the series: a folder that takes the root's place meanwhile is seen by the next one.
+#[derive(Debug, Default)]
+pub struct Roots {
+    last: Option<(PathBuf, Root)>,
+}
+
+impl Roots {
+    /// The root at this folder.
+    pub fn at(&mut self, folder: &Path) -> rustix::io::Result<&Root> {
+        let (_, root) = match self.last.take().filter(|(path, _)| path == folder) {
+            Some(last) => self.last.insert(last),
+            None => self.last.insert((folder.to_path_buf(), Root::open(folder)?)),
+        };
+        Ok(root)
     }
 }
 

@@ -162,6 +162,10 @@ impl Scan<'_> {
 
     /// Files whose stamp is new: the cache may know them, perhaps under another name.
     fn ask_cache(&mut self, editor: &Editor<'_>, asked: Vec<(Key, FileItem, u64)>) {
+        if asked.is_empty() {
+            return;
+        }
+        let known = self.cache.view();
         let answered: Vec<(Key, FileItem)> = asked
             .into_iter()
             .map(|(key, file, device)| {
@@ -170,7 +174,7 @@ impl Scan<'_> {
                     .file_systems
                     .entry(device)
                     .or_insert_with(|| file_system_id(Path::new(std::ffi::OsStr::from_bytes(&path))).unwrap_or(device));
-                match self.cache.look_up(file_system, &file.stamp, &path) {
+                match known.as_ref().and_then(|known| known.look_up(file_system, &file.stamp, &path)) {
                     Some(Known::Hit(blob)) => (key, FileItem { blob: Some(blob), trust: Trust::Firm, ..file }),
                     Some(Known::Likely(_)) | None => (key, file),
                 }

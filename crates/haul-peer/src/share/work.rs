@@ -10,17 +10,19 @@ use haul_core::ids::{BlobId, ShareId};
 use haul_core::outline::Outline;
 use haul_core::path::SharePath;
 
-use super::cache::{self, HashCache, Known, Remember};
+use super::cache::{self, HashCache, Known, Remember, View};
 use super::folder::Folder;
 use super::hash::{HashError, HashRun, Hashed, hash_file, spot_check};
 use super::manifest::{FileItem, Key, Kind, Trust};
-use super::open::{Root, stamp_of};
-use super::{FileStamp, OpenError, Shares, scan};
+use super::open::{Roots, stamp_of};
+use super::{OpenError, Shares, scan};
 
 /// Files that the queue holds ready for the hashing threads.
-const QUEUE_FILES: usize = 1_024;
+const QUEUE_FILES: usize = 4_096;
+/// Batches of results that wait to be kept.
+const RESULTS: usize = 64;
 /// Results that are kept in one write at most.
-const KEEP_FILES: usize = 1_000;
+const KEEP_FILES: usize = 8_000;
 /// Results wait no longer than this to be kept.
 const KEEP_INTERVAL: Duration = Duration::from_millis(300);
 /// A file that changed while it was hashed rests this long.
@@ -33,11 +35,18 @@ const DEBOUNCE_WALKS: u32 = 10;
 /// How often to look whether a share that is away has come back.
 const RETURN_CHECK: Duration = Duration::from_secs(15);
 
+/// Files that a hashing thread takes at once: enough that handing them over costs little beside hashing them …
+const TAKE_FILES: usize = 64;
+/// … or so many bytes of them, and the last file more.
+const TAKE_BYTES: u64 = 1024 * 1024;
+
 /// A file to hash.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) folder: Arc<Folder>,
     pub(crate) key: Key,
+    /// Bytes, as far as is known.
+    pub(crate) size: u64,
 }
 
 /// What became of a job.
@@ -137,40 +146,45 @@ impl Agenda {
         }
     }
 
-    /// The next file to hash; waits for one. None at the end.
-    fn next_job(&self, shares: &Shares) -> Option<Job> {
+    /// The next files to hash; waits for one. None at the end.
+    fn next_jobs(&self, shares: &Shares) -> Option<Vec<Job>> {
         let mut list = self.list.lock().expect("no panic while held");
         loop {
             if self.stopped() {
                 return None;
             }
-            match list.take_job(shares) {
-                Ok(job) => return Some(job),
+            match list.take_jobs(shares) {
+                Ok(jobs) => return Some(jobs),
                 Err(wait) => list = self.wake.wait_timeout(list, wait).expect("no panic while held").0,
             }
         }
     }
 
-    /// The next file to hash, if there is one now.
-    fn job_now(&self, shares: &Shares) -> Option<Job> {
-        self.list.lock().expect("no panic while held").take_job(shares).ok()
+    /// The next files to hash, if there are some now.
+    fn jobs_now(&self, shares: &Shares) -> Option<Vec<Job>> {
+        self.list.lock().expect("no panic while held").take_jobs(shares).ok()
     }
 }
 
 impl List {
-    /// A job, or how long to wait at most before the next look.
-    fn take_job(&mut self, shares: &Shares) -> Result<Job, Duration> {
+    /// Jobs, or how long to wait at most before the next look.
+    fn take_jobs(&mut self, shares: &Shares) -> Result<Vec<Job>, Duration> {
         while let Some((share, key)) = self.urgent.pop_front() {
             if let Some(folder) = shares.folder(share)
                 && folder.lock().in_flight.insert(key.clone())
             {
-                return Ok(Job { folder, key });
+                return Ok(vec![Job { folder, key, size: 0 }]);
             }
         }
         if self.queue.is_empty() {
             self.refill(shares);
         }
-        self.queue.pop_front().ok_or(RETRY)
+        // The last ones are shared by all threads.
+        let most = (self.queue.len() / 8).clamp(1, TAKE_FILES);
+        let before = self.queue.iter().scan(0, |sum, job| Some(std::mem::replace(sum, *sum + job.size)));
+        let count = before.take(most).take_while(|before| *before < TAKE_BYTES).count();
+        let jobs: Vec<Job> = self.queue.drain(..count).collect();
+        if jobs.is_empty() { Err(RETRY) } else { Ok(jobs) }
     }
 
     fn refill(&mut self, shares: &Shares) {
@@ -184,13 +198,15 @@ impl List {
             let keys = state.manifest.to_hash(after, QUEUE_FILES);
             match keys.last() {
                 // At the end: from the start next time.
-                Some(last) if keys.len() == QUEUE_FILES => drop(self.cursors.insert(folder.record.id, last.clone())),
+                Some((last, _)) if keys.len() == QUEUE_FILES => {
+                    drop(self.cursors.insert(folder.record.id, last.clone()));
+                }
                 _ => drop(self.cursors.remove(&folder.record.id)),
             }
             state.deferred.retain(|_, until| *until > now);
-            for key in keys {
+            for (key, size) in keys {
                 if !state.deferred.contains_key(&key) && state.in_flight.insert(key.clone()) {
-                    self.queue.push_back(Job { folder: folder.clone(), key });
+                    self.queue.push_back(Job { folder: folder.clone(), key, size });
                 }
             }
         }
@@ -210,7 +226,7 @@ impl Drop for StopOnDrop<'_> {
 /// Runs all threads until the agenda says stop.
 pub(crate) fn work(shares: &Arc<Shares>) {
     let agenda = &shares.agenda;
-    let (results, kept) = sync_channel::<Outcome>(256);
+    let (results, kept) = sync_channel::<Vec<Outcome>>(RESULTS);
     let wide = Mutex::new(());
     std::thread::scope(|scope| {
         scope.spawn(|| walk_all(shares));
@@ -218,9 +234,8 @@ pub(crate) fn work(shares: &Arc<Shares>) {
             let results = results.clone();
             let wide = &wide;
             scope.spawn(move || {
-                while let Some(job) = agenda.next_job(shares) {
-                    let outcome = hash_job(shares, job, wide);
-                    if results.send(outcome).is_err() {
+                while let Some(jobs) = agenda.next_jobs(shares) {
+                    if results.send(hash_jobs(shares, jobs, wide)).is_err() {
                         return;
                     }
                 }
@@ -261,38 +276,56 @@ fn walk_all(shares: &Arc<Shares>) {
     }
 }
 
-/// Hashes one file. Only one file at a time is hashed by many threads, so threads stay few.
-fn hash_job(shares: &Shares, job: Job, wide: &Mutex<()>) -> Outcome {
-    let path = scan::absolute(&job.folder.record.root, &job.key);
-    let result = hash_found(shares, &job, &path, wide);
-    Outcome { job, path, result }
+/// What hashing several files in a row has in common.
+struct Series<'a> {
+    shares: &'a Shares,
+    roots: Roots,
+    known: Option<View>,
+    /// Device of the last file, and the id of its file system.
+    file_system: Option<(u64, u64)>,
+    /// Held by who hashes one file with many threads: one at a time, so threads stay few.
+    wide: &'a Mutex<()>,
 }
 
-fn hash_found(shares: &Shares, job: &Job, path: &[u8], wide: &Mutex<()>) -> Result<Found, Failure> {
+fn hash_jobs(shares: &Shares, jobs: Vec<Job>, wide: &Mutex<()>) -> Vec<Outcome> {
+    let mut series = Series { shares, roots: Roots::default(), known: shares.cache.view(), file_system: None, wide };
+    let hash = |job: Job| {
+        let path = scan::absolute(&job.folder.record.root, &job.key);
+        let result = hash_found(&mut series, &job, &path);
+        Outcome { job, path, result }
+    };
+    jobs.into_iter().map(hash).collect()
+}
+
+fn hash_found(series: &mut Series<'_>, job: &Job, path: &[u8]) -> Result<Found, Failure> {
+    let shares = series.shares;
     let share_path = SharePath::new(job.key.path()).map_err(|_| Failure::Gone)?;
-    let root = Root::open(&job.folder.record.root).map_err(|_| Failure::Gone)?;
-    let file = root.open_regular(&share_path).map_err(|error| match error {
+    let root = series.roots.at(&job.folder.record.root).map_err(|_| Failure::Gone)?;
+    let (file, stat) = root.open_regular(&share_path).map_err(|error| match error {
         OpenError::Io(error) => Failure::Unreadable(error.to_string()),
         OpenError::Gone | OpenError::Changed => Failure::Gone,
     })?;
-    let unreadable = |error: rustix::io::Errno| Failure::Unreadable(error.to_string());
-    let stat = rustix::fs::fstat(&file).map_err(unreadable)?;
-    let file_system = super::open::file_system_of(&file).map_err(unreadable)?;
+    let file_system = match series.file_system {
+        Some((device, id)) if device == stat.st_dev => id,
+        _ => super::open::file_system_of(&file).map_err(|error| Failure::Unreadable(error.to_string()))?,
+    };
+    series.file_system = Some((stat.st_dev, file_system));
     let began_ns = (shares.clock)();
     let stamp = super::open::stamp_from(&stat);
     let executable = stat.st_mode & 0o100 != 0;
     let settled = cache::is_settled(&stamp, began_ns);
-    if let Some((blob, outline)) = recognise(shares, file_system, &stamp, path)
+    let known = series.known.as_ref().and_then(|known| known.look_up(file_system, &stamp, path));
+    if let Some((blob, outline)) = recognise(shares, known, stamp.size)
         && spot_check(&file, stamp.size, &blob, &outline, shares.seed()).unwrap_or(false)
         && stamp_of(&file).is_ok_and(|after| after == stamp)
     {
         let hashed = Hashed { stamp, blob, outline };
         return Ok(Found { hashed, executable, file_system, settled, outline_kept: true });
     }
-    let wide = wide.try_lock();
+    let wide = series.wide.try_lock();
     let threads = if wide.is_ok() { shares.settings.hash_threads } else { 1 };
     let run = HashRun { stop: &shares.agenda.stop, threads, progress: &|_| {} };
-    match hash_file(&file, run) {
+    match hash_file(&file, stamp, run) {
         Ok(hashed) => Ok(Found { hashed, executable, file_system, settled, outline_kept: false }),
         Err(HashError::Changed) => Err(Failure::Later),
         Err(HashError::Stopped) => Err(Failure::Stopped),
@@ -301,22 +334,22 @@ fn hash_found(shares: &Shares, job: &Job, path: &[u8], wide: &Mutex<()>) -> Resu
 }
 
 /// A hash that the file likely has, with the outline to compare it with.
-fn recognise(shares: &Shares, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Option<(BlobId, Outline)> {
-    let (Known::Hit(blob) | Known::Likely(blob)) = shares.cache.look_up(file_system, stamp, path)?;
-    Some((blob, shares.cache.outline(&blob, stamp.size)?))
+fn recognise(shares: &Shares, known: Option<Known>, size: u64) -> Option<(BlobId, Outline)> {
+    let (Known::Hit(blob) | Known::Likely(blob)) = known?;
+    Some((blob, shares.cache.outline(&blob, size)?))
 }
 
 /// Keeps results in batches, at once when nothing more is on its way.
-fn keep_all(shares: &Shares, results: &Receiver<Outcome>) {
+fn keep_all(shares: &Shares, results: &Receiver<Vec<Outcome>>) {
     let mut batch = Vec::new();
     let mut since = Instant::now();
     loop {
         match results.recv_timeout(if batch.is_empty() { Duration::from_mins(1) } else { Duration::from_millis(20) }) {
-            Ok(outcome) => {
+            Ok(outcomes) => {
                 if batch.is_empty() {
                     since = Instant::now();
                 }
-                batch.push(outcome);
+                batch.extend(outcomes);
                 if batch.len() < KEEP_FILES && since.elapsed() < KEEP_INTERVAL {
                     continue;
                 }
@@ -399,9 +432,9 @@ pub(crate) fn hash_all_now(shares: &Shares) {
     loop {
         let mut batch = Vec::new();
         while batch.len() < KEEP_FILES
-            && let Some(job) = shares.agenda.job_now(shares)
+            && let Some(jobs) = shares.agenda.jobs_now(shares)
         {
-            batch.push(hash_job(shares, job, &wide));
+            batch.extend(hash_jobs(shares, jobs, &wide));
         }
         if batch.is_empty() {
             return;
