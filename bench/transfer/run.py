@@ -22,7 +22,7 @@ sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import report
 from common import install, machine, page, raw, runner
 from rivals import aria2, floor, nginx, programs, rsync
-from rows import one_to_one, shaped, share, small_files, sources
+from rows import one_to_one, shaped, share, small_files, sources, swarm
 
 ROWS = {
     "one_to_one": one_to_one.one_to_one,
@@ -31,10 +31,12 @@ ROWS = {
     "small_files": small_files.small_files,
     "shaped": shaped.shaped,
     "sources": sources.sources,
+    "swarm": swarm.swarm,
 }
 # Shown while a row runs.
 SHOWN = ("wall_s", "cpu_s", "mb_per_s", "mb_per_cpu_s", "files_per_s", "mbit_per_s", "over_limit", "banned",
-         "received_over_size", "others_share", "chain_mb_per_cpu_s")
+         "received_over_size", "others_share", "chain_mb_per_cpu_s", "median_over_limit", "seed_payload_over_size",
+         "sent_again_share", "idle_share")
 MIB = 1 << 20
 # A memory file system that every Linux has.
 MEMORY = "/dev/shm"
@@ -56,6 +58,8 @@ class Size:
         # (Mbit/s, bytes): long enough that the beginning is seen and does not decide.
         self.shaped = [(1000, 16 * MIB), (100, 4 * MIB)] if quick else [(1000, 1024 * MIB), (100, 192 * MIB)]
         self.sources = (64 if quick else 512) * MIB
+        self.swarm = (16 if quick else 256) * MIB
+        self.peers = (3,) if quick else swarm.PEERS
         self.seconds = 2 if quick else 6
         self.rounds = 1 if quick else 3
         # For programs that need minutes.

@@ -5,19 +5,23 @@ import sys
 import tempfile
 import unittest
 from typing import Any
+from xml.etree import ElementTree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 
+import bounds
 import content
 import cost
 import faults
 import goals
 import links
+import plots
 import report
+import swarms
 from common import raw
 from rivals import floor, rqbit, sendme
-from rows import share, sources, turns
+from rows import share, sources, swarm, turns
 
 
 def costs(wall: float, cpu: float, size: float = 1e9) -> dict[str, Any]:
@@ -172,6 +176,78 @@ class LinksTest(unittest.TestCase):
     def test_buckets_are_small_and_hold_a_packet(self):
         self.assertEqual(links.bucket(1000), ["rate", "1000000kbit", "burst", "125000", "limit", "2625000"])
         self.assertEqual(links.bucket(10)[3:4], ["66000"])
+
+
+class BoundsTest(unittest.TestCase):
+    def test_the_fluid_bound_is_the_worst_of_its_three_parts(self):
+        ends = [bounds.End(50, 100)] * 4
+        self.assertAlmostEqual(bounds.fluid(50_000_000, bounds.End(40), ends), 10)
+        self.assertAlmostEqual(bounds.fluid(50_000_000, bounds.End(400), [*ends, bounds.End(50, 20)]), 20)
+        self.assertAlmostEqual(bounds.fluid(50_000_000, bounds.End(40), [bounds.End(10)] * 4), 20)
+        self.assertAlmostEqual(bounds.by_seed_alone(50_000_000, bounds.End(40), 4), 40)
+        self.assertAlmostEqual(bounds.chain(50_000_000, [bounds.End(40), bounds.End(80, 100), bounds.End(1, 100)]), 10)
+
+    def test_in_stages_it_is_the_same_while_nobody_comes_or_goes(self):
+        for seed, ends in ((bounds.End(40), [bounds.End(50, 100)] * 4), (bounds.End(200), [bounds.End(10, 100)] * 3)):
+            whole = bounds.fluid(20_000_000, seed, ends)
+            self.assertAlmostEqual(bounds.staged(20_000_000, seed, ends), whole, delta=3 * bounds.STEP)
+
+    def test_who_comes_late_and_who_goes_make_it_longer(self):
+        size, seed, end = 20_000_000, bounds.End(80), bounds.End(80, 80)
+        still = bounds.staged(size, seed, [end] * 3)
+        self.assertAlmostEqual(bounds.staged(size, seed, [end, end, end._replace(joins=4)]), 6, delta=0.1)
+        poor = [bounds.End(20, 80)] * 3
+        leaver = [*poor[:2], poor[2]._replace(up=80, leaves_at=0.5)]
+        self.assertGreater(bounds.staged(size, seed, leaver), bounds.staged(size, seed, [*poor[:2], bounds.End(80, 80)]))
+        self.assertGreaterEqual(bounds.staged(size, seed._replace(leaves_after=1.05), [end] * 3), still)
+
+
+class SwarmTest(unittest.TestCase):
+    def test_counters_are_read_as_the_kernel_writes_them(self):
+        dev = ("Inter-|   Receive  |  Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes packets\n"
+               "   far: 11 1 0 0 0 0 0 0 2222 3 0 0 0 0 0 0\n")
+        self.assertEqual(swarms.sent_in(dev, "far"), 2222)
+        with self.assertRaises(ValueError):
+            swarms.sent_in(dev, "near")
+        snmp = "Ip: A\nIp: 1\nTcp: InSegs OutSegs RetransSegs\nTcp: 7 200 30\n"
+        self.assertEqual(swarms.segments_in(snmp), (200, 30))
+        self.assertEqual(swarms.repeated((100, 5), (200, 30)), 0.25)
+        self.assertEqual(swarms.repeated((100, 5), (100, 5)), 0)
+
+    def test_fetches_run_side_by_side_and_one_that_fails_does_not_hide_the_others(self):
+        def fails():
+            raise RuntimeError("no")
+
+        good = {"from": [{"peer": "a", "bytes": 3}, {"peer": "b", "bytes": 4}]}
+        gots = swarms.together([lambda: good, fails, lambda: {"from": [{"peer": "b", "bytes": 1}]}], [0, 0, 0.01])
+        self.assertEqual([str(got.error) for got in gots], ["None", "no", "None"])
+        self.assertEqual(swarms.given(gots), {"a": 3, "b": 5})
+        self.assertGreaterEqual(gots[2].ended, gots[2].seconds)
+
+    def test_the_last_peer_is_held_against_the_bound(self):
+        found = swarm.times([10, 11, 12], 12, 10)
+        self.assertEqual((found["over_limit"], found["median_over_limit"]), (1.2, 1.1))
+        self.assertAlmostEqual(swarm.bound(25_000_000, 16, (40, 40)), 5)
+        self.assertAlmostEqual(swarm.bound(25_000_000, 16, (40, 10)), 16 * 25e6 * 8 / 200e6)
+
+
+class PlotsTest(unittest.TestCase):
+    def test_marks_are_round_and_reach_beyond_the_highest_value(self):
+        for high in (0.7, 1, 7, 48.3, 610):
+            marks = plots.steps(high)
+            self.assertTrue(marks[0] == 0 and marks[-1] >= high and 4 <= len(marks) - 1 <= 11, marks)
+        self.assertEqual([plots.mark(value) for value in (0.25, 50.0, 1000)], ["0.25", "50", "1,000"])
+
+    def test_a_picture_is_whole_and_inside_its_frame(self):
+        lines = [plots.Line("a & b", [(1, 5), (8, 40)]), plots.Line("bound", [(1, 4), (8, 30)], bound=True)]
+        text = plots.draw("Rate", plots.Axis("providers", [1, 2, 4, 8]), plots.Axis("Mbit/s"), lines)
+        root = ElementTree.fromstring(text)
+        circles = [one for one in root.iter() if one.tag.endswith("circle")]
+        self.assertEqual(len(circles), 2, "a bound has no points")
+        for one in circles:
+            self.assertTrue(plots.LEFT <= float(one.get("cx")) <= plots.WIDTH - plots.RIGHT)
+            self.assertTrue(plots.TOP <= float(one.get("cy")) <= plots.HEIGHT - plots.BOTTOM)
+        self.assertIn("prefers-color-scheme:dark", text)
 
 
 if __name__ == "__main__":

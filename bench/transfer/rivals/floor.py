@@ -100,3 +100,18 @@ def link_rate(sender: list[str], receiver: list[str], address: str, seconds: flo
             server.kill()
             server.wait()
     return json.loads(text)["end"]["sum_received"]["bits_per_second"] / 1e6
+
+
+def link_rate_both(one: list[str], other: list[str], address: str, seconds: float) -> float:
+    """Mbit/s of TCP payload that each of two ends sends while it receives as much, the mean of both."""
+    server = subprocess.Popen([*other, "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL)
+    time.sleep(0.3)
+    try:
+        text = run("iperf3", "-c", address, "-t", seconds, "-O", 1, "--bidir", "-J", inside=one)
+        server.wait(30)
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+    end = json.loads(text)["end"]
+    return (end["sum_received"]["bits_per_second"] + end["sum_received_bidir_reverse"]["bits_per_second"]) / 2e6

@@ -1,0 +1,137 @@
+"""One seed to N peers at once over equal uplinks, and how far from the bound the last of them ends."""
+
+import os
+import shutil
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import bounds
+import content
+from common import machine
+from links import Links, Rate
+from rivals import floor
+from rivals.rival import fresh, run
+from rows.turns import STEAL_LIMIT, wait_for_calm
+from swarms import NAME, Got, Swarm, Uplinks, given
+
+# Mbit/s of every peer and the seed.
+UP, DOWN = 50.0, 100.0
+PEERS = (4, 8, 16)
+# The row is void with less of the machine idle: then the processor decides, not the links.
+IDLE_LEAST = 0.3
+
+
+def equal(count: int) -> list[Rate]:
+    """The seed, so many peers, and an end without limits for the index."""
+    return [*[(UP, DOWN)] * (count + 1), (None, None)]
+
+
+def swarm(bench: Any) -> dict[str, Any]:
+    """Every number of peers in every round."""
+    runs: list[dict[str, Any]] = []
+    place, digest = shared(bench, "swarm")
+    try:
+        for count in bench.size.peers:
+            with Links(equal(count)) as links:
+                for number in range(bench.rounds):
+                    case = f"{count} peers"
+                    carried = efficiency(bench, links, number, case, runs)
+                    limit = bound(bench.size.swarm, count, carried)
+                    figures = by_haul(bench, links, place, digest, limit)
+                    runs.append(bench.run("haul", case, number, remarked(figures)))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    parameters = {"bytes": bench.size.swarm, "uplink": UP, "downlink": DOWN}
+    return {"runs": runs, "parameters": parameters}
+
+
+def shared(bench: Any, name: str) -> tuple[str, str]:
+    """A folder with the file to share, and the file's BLAKE3."""
+    place = fresh(os.path.join(bench.place("tmpfs"), name))
+    path = os.path.join(place, "content", NAME)
+    content.write_file(path, bench.size.swarm)
+    return place, run(bench.b3sum, "--no-names", path).strip()
+
+
+def efficiency(bench: Any, links: Links, number: int, case: str, runs: list[dict[str, Any]]) -> tuple[float, float]:
+    """Mbit/s of payload that an uplink carries: the seed's, which receives nothing, and a peer's that receives as much as
+    it sends."""
+    if not bench.size.tiny:
+        wait_for_calm()
+    seconds = bench.size.seconds
+    alone = floor.link_rate(links.inside(0), links.inside(1), links.address(1), seconds)
+    both = floor.link_rate_both(links.inside(1), links.inside(2), links.address(2), seconds)
+    runs.append(bench.run("iperf3", case, number, {"mbit_per_s": alone, "mbit_per_s_both": both, "eta": alone / UP}))
+    return alone, both
+
+
+def bound(size: int, count: int, carried: tuple[float, float]) -> float:
+    """T0 for equal links."""
+    alone, both = carried
+    down = DOWN * alone / UP
+    return bounds.fluid(size, bounds.End(alone, down), [bounds.End(both, down)] * count)
+
+
+def by_haul(bench: Any, links: Links, place: str, digest: str, limit: float,
+            more: dict[str, str] | None = None, act: Callable[[Swarm], list[Got]] | None = None) -> dict[str, Any]:
+    """All peers fetch at once, or as `act` has them fetch."""
+    with Swarm(bench.binary, links, place, more) as swarm:
+        if not bench.size.tiny:
+            wait_for_calm()
+        stolen = machine.steal_ticks()
+        with Uplinks(links, range(len(links.rates) - 1)) as uplinks:
+            gots = act(swarm) if act else swarm.get(digest)
+        steal = stolen_since(stolen)
+        failed = [got.error for got in gots if got.error]
+        if failed:
+            raise RuntimeError(f"{len(failed)} peers failed: {failed[0]}")
+        for number in range(len(gots)):
+            check(bench, swarm.target(number), digest)
+            os.remove(swarm.target(number))
+        gave = given(gots)
+        payload = [gave.get(peer.key, 0) for peer in filter(None, [swarm.seed, *swarm.sinks])]
+    return {"figures": {**times([got.seconds for got in gots], max(got.ended for got in gots), limit),
+                        **sent(uplinks, payload, bench.size.swarm), "steal_share": steal},
+            "samples": {"done_s": [got.ended for got in gots], "payload_by_end": [float(one) for one in payload],
+                        "sent_by_end": [float(one) for one in uplinks.sent]},
+            "texts": {"mbit_per_s": "\n".join(" ".join(map(str, line)) for line in uplinks.rates())}}
+
+
+def times(seconds: list[float], wall: float, limit: float) -> dict[str, float]:
+    """Of the last and the middle peer, by the clock and by the bound."""
+    middle = statistics.median(seconds)
+    return {"wall_s": wall, "median_s": middle, "over_limit": wall / limit, "median_over_limit": middle / limit,
+            "last_by_median": max(seconds) / middle, "limit_s": limit}
+
+
+def sent(uplinks: Uplinks, payload: list[int], size: int) -> dict[str, float]:
+    """What the ends sent: payload that somebody verified, and bytes on the wire with headers and what was sent again."""
+    peers = uplinks.sent[1:]
+    return {"seed_payload_over_size": payload[0] / size, "seed_wire_over_size": uplinks.sent[0] / size,
+            "peer_wire_least": min(peers) / size, "peer_wire_most": max(peers) / size,
+            "peer_payload_least": min(payload[1:]) / size, "peer_payload_most": max(payload[1:]) / size,
+            "sent_again_share": statistics.mean(uplinks.again), "idle_share": uplinks.idle_share}
+
+
+def stolen_since(before: tuple[int, int]) -> float:
+    """Part of the machine's time that was stolen since."""
+    stolen, every = machine.steal_ticks()
+    return (stolen - before[0]) / max(1, every - before[1])
+
+
+def check(bench: Any, path: str, digest: str) -> None:
+    """What arrived is what was shared."""
+    found = run(bench.b3sum, "--no-names", path).strip()
+    if found != digest:
+        raise RuntimeError(f"the file is not what it was: {found}")
+
+
+def remarked(found: dict[str, Any]) -> dict[str, Any]:
+    """With a word about the machine if it was not at its best."""
+    figures, remarks = found["figures"], []
+    if figures["steal_share"] > STEAL_LIMIT:
+        remarks.append(f"{figures['steal_share']:.0%} of the machine's time was stolen")
+    if figures["idle_share"] < IDLE_LEAST:
+        remarks.append(f"only {figures['idle_share']:.0%} of the machine was idle: the processor limits this run")
+    return {**found, "remarks": remarks} if remarks else found
