@@ -38,11 +38,11 @@ def bucket(mbit: float) -> list[str]:
 
 
 class Links:
-    """So many ends, each at its rates, in one subnet."""
+    """So many ends, each at its rates, in one subnet; TCP controls congestion in the named way, or in that of the machine."""
 
-    def __init__(self, rates: Sequence[Rate]):
+    def __init__(self, rates: Sequence[Rate], congestion: str | None = None):
         remove_left()
-        self.rates = list(rates)
+        self.rates, self.congestion = list(rates), congestion
         self.middle = PREFIX + "middle"
         try:
             self._join()
@@ -67,6 +67,10 @@ class Links:
             cable((end, "wire"), (gate, "near"))
             cable((gate, "far"), (self.middle, f"port{number}"))
             ip("address", "add", f"{self.address(number)}/24", "dev", "wire", inside=end)
+            if self.congestion:
+                # By the route: the setting of a namespace may not be ours to change.
+                ip("route", "replace", f"{SUBNET}.0/24", "dev", "wire", "src", self.address(number), "congctl",
+                   self.congestion, inside=end)
             for place, port in ((gate, "near"), (gate, "far"), (self.middle, f"port{number}")):
                 ip("link", "set", port, "master", "bridge", inside=place)
             for port, rate in (("far", up), ("near", down)):

@@ -31,7 +31,10 @@ ROWS = {
     "small_files": small_files.small_files,
     "shaped": shaped.shaped,
     "sources": sources.sources,
-    "swarm": swarm.swarm,
+    "swarm_4": swarm.swarm_4,
+    "swarm_8": swarm.swarm_8,
+    "swarm_16": swarm.swarm_16,
+    "swarm_bbr": swarm.swarm_bbr,
 }
 # Shown while a row runs.
 SHOWN = ("wall_s", "cpu_s", "mb_per_s", "mb_per_cpu_s", "files_per_s", "mbit_per_s", "over_limit", "banned",
@@ -59,7 +62,8 @@ class Size:
         self.shaped = [(1000, 16 * MIB), (100, 4 * MIB)] if quick else [(1000, 1024 * MIB), (100, 192 * MIB)]
         self.sources = (64 if quick else 512) * MIB
         self.swarm = (16 if quick else 256) * MIB
-        self.peers = (3,) if quick else swarm.PEERS
+        # At most so many in a swarm.
+        self.peers = 3 if quick else 16
         self.seconds = 2 if quick else 6
         self.rounds = 1 if quick else 3
         # For programs that need minutes.

@@ -17,7 +17,9 @@ from swarms import NAME, Got, Swarm, Uplinks, given
 
 # Mbit/s of every peer and the seed.
 UP, DOWN = 50.0, 100.0
-PEERS = (4, 8, 16)
+# What Linux uses unless it is told otherwise; the machine that measures may be.
+CONGESTION = "cubic"
+CASE = "all at once"
 # The row is void with less of the machine idle: then the processor decides, not the links.
 IDLE_LEAST = 0.3
 
@@ -27,23 +29,46 @@ def equal(count: int) -> list[Rate]:
     return [*[(UP, DOWN)] * (count + 1), (None, None)]
 
 
-def swarm(bench: Any) -> dict[str, Any]:
-    """Every number of peers in every round."""
+def swarm_4(bench: Any) -> dict[str, Any]:
+    """Four peers."""
+    return still(bench, 4)
+
+
+def swarm_8(bench: Any) -> dict[str, Any]:
+    """Eight."""
+    return still(bench, 8)
+
+
+def swarm_16(bench: Any) -> dict[str, Any]:
+    """Sixteen."""
+    return still(bench, 16)
+
+
+def swarm_bbr(bench: Any) -> dict[str, Any]:
+    """Eight whose machines control congestion in another way."""
+    return still(bench, 8, "bbr")
+
+
+def still(bench: Any, count: int, congestion: str = CONGESTION) -> dict[str, Any]:
+    """All come at once and stay."""
+    count = min(count, bench.size.peers)
     runs: list[dict[str, Any]] = []
     place, digest = shared(bench, "swarm")
     try:
-        for count in bench.size.peers:
-            with Links(equal(count)) as links:
-                for number in range(bench.rounds):
-                    case = f"{count} peers"
-                    carried = efficiency(bench, links, number, case, runs)
-                    limit = bound(bench.size.swarm, count, carried)
-                    figures = by_haul(bench, links, place, digest, limit)
-                    runs.append(bench.run("haul", case, number, remarked(figures)))
+        with Links(equal(count), congestion) as links:
+            for number in range(bench.rounds):
+                carried = efficiency(bench, links, number, runs)
+                limit = bound(bench.size.swarm, count, carried)
+                figures = by_haul(bench, links, place, digest, limit)
+                runs.append(bench.run("haul", CASE, number, remarked(figures)))
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    parameters = {"bytes": bench.size.swarm, "uplink": UP, "downlink": DOWN}
-    return {"runs": runs, "parameters": parameters}
+    return {"runs": runs, "parameters": parameters(bench, count, congestion)}
+
+
+def parameters(bench: Any, count: int, congestion: str) -> dict[str, Any]:
+    """Of a row."""
+    return {"bytes": bench.size.swarm, "uplink": UP, "downlink": DOWN, "peers": count, "congestion": congestion}
 
 
 def shared(bench: Any, name: str) -> tuple[str, str]:
@@ -54,7 +79,7 @@ def shared(bench: Any, name: str) -> tuple[str, str]:
     return place, run(bench.b3sum, "--no-names", path).strip()
 
 
-def efficiency(bench: Any, links: Links, number: int, case: str, runs: list[dict[str, Any]]) -> tuple[float, float]:
+def efficiency(bench: Any, links: Links, number: int, runs: list[dict[str, Any]]) -> tuple[float, float]:
     """Mbit/s of payload that an uplink carries: the seed's, which receives nothing, and a peer's that receives as much as
     it sends."""
     if not bench.size.tiny:
@@ -62,7 +87,7 @@ def efficiency(bench: Any, links: Links, number: int, case: str, runs: list[dict
     seconds = bench.size.seconds
     alone = floor.link_rate(links.inside(0), links.inside(1), links.address(1), seconds)
     both = floor.link_rate_both(links.inside(1), links.inside(2), links.address(2), seconds)
-    runs.append(bench.run("iperf3", case, number, {"mbit_per_s": alone, "mbit_per_s_both": both, "eta": alone / UP}))
+    runs.append(bench.run("iperf3", CASE, number, {"mbit_per_s": alone, "mbit_per_s_both": both, "eta": alone / UP}))
     return alone, both
 
 

@@ -131,6 +131,9 @@ pub struct Planner {
     last_run: Option<Moment>,
     last_sweep: Moment,
     last_tidy: Moment,
+    /// Sinks that came or went since the last layout, and when the last of them did.
+    came_or_went: usize,
+    last_came_or_went: Moment,
     /// Places astray after the last layout.
     usually_astray: Option<usize>,
     random: u64,
@@ -161,6 +164,8 @@ impl Planner {
             last_run: None,
             last_sweep: Moment(0),
             last_tidy: Moment(0),
+            came_or_went: 0,
+            last_came_or_went: Moment(0),
             usually_astray: None,
             random: seed,
             actions: VecDeque::new(),
@@ -247,14 +252,20 @@ impl Planner {
             }
         }
         self.link_newcomer(slot);
-        self.changed = true;
+        self.note_turnover(now);
         true
     }
 
     /// A peer is gone. Who was to get something from it gets it elsewhere.
-    pub fn handle_depart(&mut self, _now: Moment, peer: PeerId) {
+    pub fn handle_depart(&mut self, now: Moment, peer: PeerId) {
         let Some(slot) = self.slots.remove(&peer) else { return };
         self.remove(slot);
+        self.note_turnover(now);
+    }
+
+    fn note_turnover(&mut self, now: Moment) {
+        self.came_or_went += 1;
+        self.last_came_or_went = now;
         self.changed = true;
     }
 
@@ -299,7 +310,6 @@ impl Planner {
     fn assign(&mut self, now: Moment, sink: Slot, piece: u32, source: Slot) {
         let peer = &mut self.peers[sink as usize];
         assert!(peer.taken.insert(piece), "only what is lacking is planned");
-        peer.down.plan_piece();
         let spread = &mut self.spread[piece as usize];
         spread.lacking -= 1;
         spread.coming += 1;
@@ -309,9 +319,7 @@ impl Planner {
     /// Takes a piece out of a sink's plan: it lacks it again.
     fn unassign(&mut self, sink: Slot, piece: u32) {
         self.detach(sink, piece);
-        let peer = &mut self.peers[sink as usize];
-        peer.taken.remove(piece);
-        peer.down.unplan_piece(peer.wants.len());
+        self.peers[sink as usize].taken.remove(piece);
         let spread = &mut self.spread[piece as usize];
         spread.lacking += 1;
         spread.coming -= 1;
@@ -320,23 +328,26 @@ impl Planner {
     /// Enters a delivery with both its ends.
     fn attach(&mut self, now: Moment, sink: Slot, piece: u32, source: Slot) {
         self.assigned += 1;
+        let left = self.piece_bytes;
         let peer = &mut self.peers[sink as usize];
-        peer.wants.push(Want { piece, source, since: now });
+        peer.wants.push(Want { piece, source, since: now, left });
+        peer.down.plan(left);
         peer.changed = true;
         let giver = &mut self.peers[source as usize];
         giver.gives.push(Give { sink, piece, since: now });
-        giver.up.plan_piece();
+        giver.up.plan(left);
     }
 
     /// Takes a delivery out at both its ends; what the sink has taken stays.
     fn detach(&mut self, sink: Slot, piece: u32) {
         let peer = &mut self.peers[sink as usize];
         let Some(at) = peer.wants.iter().position(|want| want.piece == piece) else { return };
-        let source = peer.wants.remove(at).source;
+        let Want { source, left, .. } = peer.wants.remove(at);
+        peer.down.settle(left);
         peer.changed = true;
         let giver = &mut self.peers[source as usize];
         giver.forget_give(sink, piece);
-        giver.up.unplan_piece(giver.gives.len());
+        giver.up.settle(left);
     }
 
     /// Tells every sink whose plan changed, and renews leases.
@@ -358,7 +369,8 @@ impl Planner {
     fn plan_of(&self, slot: Slot) -> PlannerAction {
         let peer = &self.peers[slot as usize];
         let mut order: Vec<(Slot, Vec<PieceRange>)> = Vec::new();
-        for want in &peer.wants {
+        let held = |want: &&Want| self.peers[want.source as usize].have.contains(want.piece);
+        for want in peer.wants.iter().filter(held).chain(peer.wants.iter().filter(|want| !held(want))) {
             let at = order.iter().position(|(source, _)| *source == want.source).unwrap_or_else(|| {
                 order.push((want.source, Vec::new()));
                 order.len() - 1

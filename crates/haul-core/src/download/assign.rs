@@ -107,6 +107,11 @@ impl Download {
         } else {
             self.free_leaves(provider, unit)
         };
+        if self.spread && !self.size_is_proven() {
+            // Everybody who joins would begin at the front with the same leaves, of one that has everything: its uplink
+            // is for what nobody else has.
+            leaves.retain(|leaf| *leaf + 1 == self.geometry.leaves());
+        }
         let Some(provider) = self.providers.get(&id) else { return false };
         // In a swarm, who has nothing of use now will have soon; a leaf asked of two is sent twice.
         if leaves.is_empty() && !provider.is_busy() && (!shared || self.taken.is_full()) {

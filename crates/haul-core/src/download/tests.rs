@@ -499,6 +499,27 @@ fn a_reader_in_order_bounds_what_is_asked_for() {
     assert_eq!(asked, (0..8).chain([999]).collect());
 }
 
+#[test]
+fn in_a_swarm_nothing_but_the_last_leaf_is_asked_for_before_the_proof() {
+    for (spread, most) in [(true, 1), (false, 16)] {
+        let geometry = BlobGeometry::new(1_000 * LEAF_BYTES).unwrap();
+        let mut machine = Download::new(geometry, LeafSet::new(1_000), &LeafSet::new(1_000), 3);
+        machine.set_spread(Moment(0), spread);
+        machine.handle_provider(Moment(0), peer(1), Have::All);
+        let mut leaves = Vec::new();
+        while let Some(action) = machine.poll_action() {
+            match action {
+                Action::RequestSheet { request, .. } => machine.handle_sheet(Moment(1), request, true),
+                Action::RequestLeaves { ranges, .. } => {
+                    leaves.extend(ranges.iter().flat_map(|range| range.first..range.first + range.count));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!((leaves[0], leaves.len()), (999, most), "everybody would begin with the same leaves");
+    }
+}
+
 /// A machine past its proof, with a provider of everything that was asked for the sheet.
 fn proven(leaves: u64, seed: u64) -> (Download, RequestId) {
     let geometry = BlobGeometry::new(leaves * LEAF_BYTES).unwrap();

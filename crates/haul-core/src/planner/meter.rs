@@ -74,26 +74,30 @@ impl Meter {
         self.queue_us + self.piece_us
     }
 
-    /// A piece was planned.
-    pub(super) fn plan_piece(&mut self) {
-        self.open += self.piece_bytes;
+    /// Bytes planned and not yet reported.
+    #[cfg(test)]
+    pub(super) fn open(&self) -> u64 {
+        self.open
+    }
+
+    /// These bytes were planned.
+    pub(super) fn plan(&mut self, bytes: u64) {
+        self.open += bytes;
         self.refresh();
     }
 
-    /// A piece will not come this way after all.
-    pub(super) fn unplan_piece(&mut self, left: usize) {
-        self.open = self.open.saturating_sub(self.piece_bytes);
-        self.bound(left);
+    /// Of the planned bytes these have come, or will not come this way after all.
+    pub(super) fn settle(&mut self, bytes: u64) {
+        self.open = self.open.saturating_sub(bytes);
+        self.refresh();
     }
 
-    /// These bytes were reported.
+    /// These bytes were reported, planned or not.
     pub(super) fn note(&mut self, now: Moment, bytes: u64) {
-        self.open = self.open.saturating_sub(bytes);
         if !self.begun {
             // What the first report tells of began at an unknown time.
             self.begun = true;
             self.window_from = now;
-            self.refresh();
             return;
         }
         self.moved = self.moved.saturating_add(bytes);
@@ -101,13 +105,6 @@ impl Meter {
         if self.moved > 2 * WINDOW_SECONDS * self.rate {
             self.set_rate(self.moved / WINDOW_SECONDS);
         }
-        self.refresh();
-    }
-
-    /// `left` pieces are open: the open bytes are no more than theirs. Keeps bytes that nobody planned from adding up.
-    pub(super) fn bound(&mut self, left: usize) {
-        self.open = self.open.min(left as u64 * self.piece_bytes);
-        self.refresh();
     }
 
     /// Ends a window. A link that was busy all through it shows its rate; another one shows a lower bound only. To
@@ -169,12 +166,11 @@ mod tests {
     #[test]
     fn the_queue_is_what_is_planned_over_the_rate() {
         let mut meter = Meter::new(Moment(0), PIECE, Some(PIECE));
-        meter.plan_piece();
-        meter.plan_piece();
+        meter.plan(2 * PIECE);
         assert_eq!((meter.queue_us(), meter.finish_us()), (2_000_000, 3_000_000));
-        meter.note(Moment(1), PIECE / 2);
+        meter.settle(PIECE / 2);
         assert_eq!(meter.queue_us(), 1_500_000);
-        meter.unplan_piece(0);
-        assert_eq!(meter.queue_us(), 0);
+        meter.note(Moment(1), PIECE);
+        assert_eq!(meter.queue_us(), 1_500_000, "what nobody planned makes the queue no shorter");
     }
 }

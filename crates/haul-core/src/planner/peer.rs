@@ -15,6 +15,8 @@ pub(super) struct Want {
     pub(super) piece: u32,
     pub(super) source: Slot,
     pub(super) since: Moment,
+    /// Bytes of it that were not reported yet, as far as reports show.
+    pub(super) left: u64,
 }
 
 /// A piece that a source is to give.

@@ -59,9 +59,7 @@ impl Planner {
 
     /// Plans a piece down a tree; false if nobody can take it from these complete peers.
     fn release_piece(&mut self, now: Moment, piece: u32, complete: &[Slot]) -> bool {
-        for _ in 0..STRIPES {
-            let stripe = self.next_stripe;
-            self.next_stripe = (stripe + 1) % STRIPES;
+        for stripe in self.stripes_in_turn() {
             let Some(root) = self.root_of(stripe) else { continue };
             // It may have the piece, and not count because it will go.
             if self.peers[root as usize].taken.contains(piece) {
@@ -75,9 +73,27 @@ impl Planner {
             let Some(giver) = giver else { continue };
             self.assign(now, root, piece, giver);
             self.send_down(now, piece, stripe, root);
+            self.next_stripe = (stripe + 1) % STRIPES;
             return true;
         }
         false
+    }
+
+    /// The stripes in the order in which the next fresh piece is offered to them: first those whose root waits for the
+    /// fewest pieces of complete peers, for each stripe that it is the root of; among equals in turn. A complete peer
+    /// serves its connections alike, so a root that has fallen behind would never catch up, and everybody would wait for
+    /// it in the end.
+    fn stripes_in_turn(&self) -> [usize; STRIPES] {
+        let mut order: [usize; STRIPES] = core::array::from_fn(|at| (self.next_stripe + at) % STRIPES);
+        let waiting = |stripe: &usize| {
+            let Some(root) = self.root_of(*stripe) else { return usize::MAX };
+            let wants = self.peers[root as usize].wants.iter();
+            let waits = wants.filter(|want| self.peers[want.source as usize].have.is_full()).count();
+            let trees = (0..STRIPES).filter(|other| self.root_of(*other) == Some(root)).count();
+            waits / trees.max(1)
+        };
+        order.sort_by_cached_key(waiting);
+        order
     }
 
     /// Plans a piece for everybody below a peer in a tree, those near the root first.

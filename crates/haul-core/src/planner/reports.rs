@@ -26,6 +26,7 @@ impl Planner {
             self.peers[slot as usize].down.note(now, *bytes);
             if let Some(&source) = self.slots.get(source) {
                 self.peers[source as usize].up.note(now, *bytes);
+                self.settle_bytes(slot, source, *bytes);
             }
         }
         let end = self.pieces();
@@ -59,6 +60,19 @@ impl Planner {
             self.strike(slot);
         }
         self.changed = true;
+    }
+
+    /// Takes reported bytes off what a sink is still to get from a source, in the order planned. What was not planned,
+    /// or not with this source any more, is nobody's open work.
+    fn settle_bytes(&mut self, sink: Slot, source: Slot, bytes: u64) {
+        let mut rest = bytes;
+        for want in self.peers[sink as usize].wants.iter_mut().filter(|want| want.source == source) {
+            let part = want.left.min(rest);
+            want.left -= part;
+            rest -= part;
+        }
+        self.peers[sink as usize].down.settle(bytes - rest);
+        self.peers[source as usize].up.settle(bytes - rest);
     }
 
     fn strike(&mut self, slot: Slot) {
@@ -104,15 +118,21 @@ impl Planner {
         }
     }
 
-    /// A delivery is done: its bytes were reported already, so only what is left over is corrected.
+    /// A delivery is done. If its bytes were taken for those of others from the same source, these are open again.
     fn detach_done(&mut self, slot: Slot, piece: u32) {
-        let Some(source) = self.peers[slot as usize].source_of(piece) else { return };
+        let whole = self.piece_bytes;
         let peer = &mut self.peers[slot as usize];
-        peer.wants.retain(|want| want.piece != piece);
-        peer.down.bound(peer.wants.len());
+        let Some(at) = peer.wants.iter().position(|want| want.piece == piece) else { return };
+        let Want { source, mut left, .. } = peer.wants.remove(at);
+        for want in peer.wants.iter_mut().filter(|want| want.source == source) {
+            let part = left.min(whole - want.left);
+            want.left += part;
+            left -= part;
+        }
+        peer.down.settle(left);
         let giver = &mut self.peers[source as usize];
         giver.forget_give(slot, piece);
-        giver.up.bound(giver.gives.len());
+        giver.up.settle(left);
     }
 
     /// Measures rates and moves deliveries that are long overdue.

@@ -35,6 +35,10 @@ const SCANS: usize = 32;
 const ASTRAY: usize = 16;
 /// … and so long must be between two layouts.
 const TIDY_PAUSE: Duration = Duration::from_secs(2);
+/// A layout is old when one in so many sinks has come or gone since: trees that grew one by one carry unevenly.
+const TURNOVER: usize = 16;
+/// When nobody has come or gone for this long, all of a group that begins together are there.
+const SETTLED: Duration = Duration::from_millis(300);
 /// Longest way up a tree.
 const DEPTH: usize = 64;
 
@@ -99,10 +103,15 @@ impl Planner {
         }
         // Where peers are no multiple of the stripes, some stand astray in the best layout.
         let usual = *self.usually_astray.get_or_insert(astray);
-        if astray.saturating_sub(usual) * ASTRAY <= self.sinks() * STRIPES || now.since(self.last_tidy) < TIDY_PAUSE {
+        let moved = self.came_or_went * TURNOVER >= self.sinks();
+        let many = astray.saturating_sub(usual) * ASTRAY > self.sinks() * STRIPES;
+        let settled = now.since(self.last_came_or_went) >= SETTLED;
+        let long_ago = now.since(self.last_tidy) >= TIDY_PAUSE;
+        if !(moved && (settled || long_ago) || many && long_ago) {
             return;
         }
         self.last_tidy = now;
+        self.came_or_went = 0;
         self.usually_astray = None;
         for stripe in &mut self.stripes {
             *stripe = Stripe::default();

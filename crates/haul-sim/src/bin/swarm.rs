@@ -56,6 +56,12 @@ struct Arguments {
     /// Milliseconds from peer to peer, one way.
     #[arg(long, default_value_t = 20)]
     latency: u64,
+    /// Milliseconds over which the downloaders join, one after the other.
+    #[arg(long, default_value_t = 0)]
+    spread: u64,
+    /// Per cent of the downloaders' uplinks that acknowledgements of what they receive take away.
+    #[arg(long, default_value_t = 0.0)]
+    acks: f64,
     /// Leaves per event; more is faster and on the safe side.
     #[arg(long, default_value_t = 1)]
     quantum: u64,
@@ -120,6 +126,12 @@ fn scenario(arguments: &Arguments, peers: usize) -> Scenario {
     let mut scenario = Scenario::equal(arguments.bytes, peers, rate(arguments.up), rate(arguments.down));
     if arguments.moving {
         scenario.peers = moving(peers, arguments.bytes, arguments.seed);
+    }
+    for (at, peer) in scenario.peers.iter_mut().enumerate().skip(1).filter(|_| arguments.spread > 0) {
+        peer.joins = Duration::from_millis(arguments.spread * (at as u64 - 1) / peers as u64);
+    }
+    for peer in scenario.peers.iter_mut().skip(1) {
+        peer.up = (peer.up as f64 * (1.0 - arguments.acks / 100.0)) as u64;
     }
     scenario.mode = match arguments.who {
         Who::Planned => Mode::Planned,

@@ -220,6 +220,13 @@ impl World {
             for give in &peer.gives {
                 assert_eq!(planner.peers[give.sink as usize].source_of(give.piece), Some(*slot));
             }
+            let wanted = peer.wants.iter().map(|want| want.left).sum::<u64>();
+            let given = |give: &Give| {
+                let mut wants = planner.peers[give.sink as usize].wants.iter();
+                wants.find(|want| want.piece == give.piece).map_or(0, |want| want.left)
+            };
+            let loads = (peer.down.open(), peer.up.open());
+            assert_eq!(loads, (wanted, peer.gives.iter().map(given).sum()), "a load is what is open");
             for (piece, spread) in spread.iter_mut().enumerate() {
                 let piece = piece as u32;
                 spread.holders += u32::from(peer.have.contains(piece) && !peer.have.is_full() && peer.counts());
