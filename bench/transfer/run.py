@@ -35,6 +35,7 @@ ROWS = {
     "swarm_8": swarm.swarm_8,
     "swarm_16": swarm.swarm_16,
     "swarm_bbr": swarm.swarm_bbr,
+    **swarm.RIVALS,
 }
 # Shown while a row runs.
 SHOWN = ("wall_s", "cpu_s", "mb_per_s", "mb_per_cpu_s", "files_per_s", "mbit_per_s", "over_limit", "banned",

@@ -7,7 +7,8 @@ from common import install
 
 # Debian's packages by the program that shows that they are there.
 PACKAGES = {"nginx": "nginx", "curl": "curl", "rsync": "rsync", "iperf3": "iperf3", "openssl": "openssl", "cc": "gcc",
-            "ip": "iproute2", "aria2c": "aria2"}
+            "ip": "iproute2", "aria2c": "aria2", "opentracker": "opentracker", "transmission-daemon": "transmission-daemon",
+            "transmission-remote": "transmission-cli", "qbittorrent-nox": "qbittorrent-nox"}
 CRATES = ("sendme", "rqbit", "b3sum")
 
 
@@ -28,5 +29,7 @@ def versions(binaries: str) -> dict[str, str]:
     found = {name: first_line(os.path.join(binaries, name), "--version").split()[-1] for name in CRATES}
     found["curl"] = first_line("curl", "--version").split()[1]
     found["iperf3"] = first_line("iperf3", "--version").split()[1]
+    found["transmission"] = first_line("transmission-daemon", "--version").split()[1]
+    found["qbittorrent"] = first_line("qbittorrent-nox", "--version").split()[-1]
     found["openssl"] = first_line("openssl", "version").split()[1]
     return found

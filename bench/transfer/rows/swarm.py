@@ -3,6 +3,7 @@
 import os
 import shutil
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +13,17 @@ from common import machine
 from links import Links, Rate
 from rivals import floor
 from rivals.rival import fresh, run
+from rivals.torrents import CLIENTS, torrent, tracker, tracker_url
 from rows.turns import STEAL_LIMIT, wait_for_calm
-from swarms import NAME, Got, Swarm, Uplinks, given
+from swarms import NAME, Got, Swarm, Uplinks, given, together
 
 # Mbit/s of every peer and the seed.
 UP, DOWN = 50.0, 100.0
 # What Linux uses unless it is told otherwise; the machine that measures may be.
 CONGESTION = "cubic"
 CASE = "all at once"
+# For clients to begin, and for a seed to read its file.
+START_SECONDS = 5.0
 # The row is void with less of the machine idle: then the processor decides, not the links.
 IDLE_LEAST = 0.3
 
@@ -64,6 +68,70 @@ def still(bench: Any, count: int, congestion: str = CONGESTION) -> dict[str, Any
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return {"runs": runs, "parameters": parameters(bench, count, congestion)}
+
+
+def rival(name: str, tuned: bool) -> Callable[[Any], dict[str, Any]]:
+    """The row of a BitTorrent client with eight peers, as it comes or tuned."""
+
+    def row(bench: Any) -> dict[str, Any]:
+        count = min(8, bench.size.peers)
+        runs: list[dict[str, Any]] = []
+        place, digest = shared(bench, "swarm")
+        try:
+            with Links(equal(count), CONGESTION) as links:
+                # They need minutes.
+                for number in range(bench.size.slow_rounds):
+                    limit = bound(bench.size.swarm, count, efficiency(bench, links, number, runs))
+                    figures = by_client(bench, links, place, digest, limit, name, tuned)
+                    runs.append(bench.run(name + " tuned" * tuned, CASE, number, remarked(figures)))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        return {"runs": runs, "parameters": parameters(bench, count, CONGESTION)}
+
+    return row
+
+
+def by_client(bench: Any, links: Links, place: str, digest: str, limit: float, name: str, tuned: bool) -> dict[str, Any]:
+    """All clients are given the torrent at once; the seed has had it before."""
+    source, listed = os.path.join(place, "content", NAME), os.path.join(place, "swarm.torrent")
+    data, known = torrent(source, tracker_url(links))
+    with open(listed, "wb") as file:
+        file.write(data)
+    server = tracker(links, os.path.join(place, "tracker"), known)
+    clients = []
+    try:
+        for number in range(len(links.rates) - 1):
+            clients.append(CLIENTS[name](links, number, place, listed, tuned))
+            clients[number].prepare()
+        os.link(source, os.path.join(clients[0].folder, NAME))
+        time.sleep(START_SECONDS)
+        clients[0].add(seed=True)
+        # It reads its file once and tells the tracker.
+        time.sleep(START_SECONDS)
+        stolen = machine.steal_ticks()
+        with Uplinks(links, range(len(clients))) as uplinks:
+            gots = together([lambda client=client: client.add() or client.wait_done() for client in clients[1:]])
+        steal = stolen_since(stolen)
+        failed = [got.error for got in gots if got.error]
+        if failed:
+            raise RuntimeError(f"{len(failed)} clients failed: {failed[0]}")
+        for client in clients[1:]:
+            check(bench, os.path.join(client.folder, NAME), digest)
+    finally:
+        for client in clients:
+            client.stop()
+        server.process.terminate()
+        server.stop(5)
+    wire = uplinks.sent
+    figures = times([got.seconds for got in gots], max(got.ended for got in gots), limit)
+    figures |= {"seed_wire_over_size": wire[0] / bench.size.swarm, "peer_wire_least": min(wire[1:]) / bench.size.swarm,
+                "peer_wire_most": max(wire[1:]) / bench.size.swarm, "steal_share": steal,
+                "sent_again_share": statistics.mean(uplinks.again), "idle_share": uplinks.idle_share}
+    return {"figures": figures, "samples": {"done_s": [got.ended for got in gots]},
+            "texts": {"mbit_per_s": "\n".join(" ".join(map(str, line)) for line in uplinks.rates())}}
+
+
+RIVALS = {f"swarm_{name}{'_tuned' * tuned}": rival(name, tuned) for name in CLIENTS for tuned in (True, False)}
 
 
 def parameters(bench: Any, count: int, congestion: str) -> dict[str, Any]:
