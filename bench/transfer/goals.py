@@ -7,6 +7,8 @@ PER_CPU = "mb_per_cpu_s"
 WALL = "wall_s"
 RATE = "mbit_per_s"
 FAULTS = ("one dies", "one stalls", "one lies")
+SWARM = "all at once"
+CLIENTS = ("aria2", "transmission", "qbittorrent")
 SYSTEMS = {"tmpfs": "in memory", "disk": "on the disk"}
 
 
@@ -67,6 +69,28 @@ def small_files(system: str) -> list[Goal]:
     ]
 
 
+def one_to_many(peers: int) -> list[Goal]:
+    """Goals of a swarm."""
+    row = f"swarm_{peers}"
+    return [
+        Goal(row, f"one file from one seed to {peers} peers, 50 Mbit/s up each: the last peer", "1.05 x the shortest possible time",
+             at_most(row, [("haul", SWARM, "over_limit")], 1.05, "x")),
+        Goal(row, "the same: payload that the seed sends", "1.03 x the file",
+             at_most(row, [("haul", SWARM, "seed_payload_over_size")], 1.03, "x")),
+    ]
+
+
+def faster_than_clients(rows: Rows) -> Verdict:
+    """The best of them by haul, each over the bound of its own run."""
+    found = {name: rows[f"swarm_{name}_tuned"].median(f"{name} tuned", SWARM, "over_limit") for name in CLIENTS
+             if f"swarm_{name}_tuned" in rows}
+    name = min(found, key=lambda one: found[one])
+    quotient = found[name] / rows["swarm_8"].median("haul", SWARM, "over_limit")
+    missing = [one for one in CLIENTS if one not in found]
+    note = f"; {' and '.join(missing)} not measured" if missing else ""
+    return f"{quotient:.2f} x {name}{note}", quotient >= 1.15 and not missing
+
+
 GOALS = [
     *one_to_one("tmpfs"),
     *one_to_one("disk"),
@@ -86,5 +110,8 @@ GOALS = [
          at_most("sources", [("haul", case, "over_limit") for case in FAULTS], 1.1, "x")),
     Goal("sources", "the same: bytes over the sink's link, the worst of them", "1.01 x those when nothing fails", wasted),
     Goal("sources", "the same, nothing fails", "1.15 x aria2 with eight mirrors", faster("sources", "clean", "aria2", 1.15)),
+    *(goal for peers in (4, 8, 16) for goal in one_to_many(peers)),
+    Goal("swarm_8", "the same with 8 peers, by the clock", "1.15 x the fastest tuned one of aria2, transmission and qbittorrent",
+         faster_than_clients),
 ]
-# Not measured yet: swarms of 4, 8 and 16, a swarm that comes and goes.
+# Not measured yet: a swarm that comes and goes, without a planner, in a chain.

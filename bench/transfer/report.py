@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import goals
+import plots
 from common import page, raw
 
 Rows = dict[str, dict[str, Any]]
@@ -13,6 +14,12 @@ FILE_COLUMNS = {"wall_s": "seconds", "cpu_s": "CPU seconds", "files_per_s": "fil
 LINK_COLUMNS = {"wall_s": "seconds", "cpu_s": "CPU seconds", "mbit_per_s": "Mbit/s"}
 SOURCE_COLUMNS = {"wall_s": "seconds", "over_limit": "by the shortest possible", "cpu_s": "CPU seconds",
                   "received_over_size": "received by size", "banned": "banned"}
+SWARMS = ("swarm_4", "swarm_8", "swarm_16", "swarm_bbr", "swarm_aria2_tuned", "swarm_transmission_tuned",
+          "swarm_qbittorrent_tuned", "swarm_aria2", "swarm_transmission", "swarm_qbittorrent")
+SWARM_COLUMNS = {"wall_s": "last, seconds", "median_s": "median, seconds", "over_limit": "last by the shortest possible",
+                 "seed_payload_over_size": "seed's payload by size", "seed_wire_over_size": "seed's wire by size",
+                 "peer_wire_least": "least of a peer's", "peer_wire_most": "most", "sent_again_share": "segments sent again",
+                 "idle_share": "machine idle"}
 PROGRAMS = ("haul", "nginx", "nginx_tls", "rsync", "sendme", "rqbit", "b3sum", "aria2", "floor", "iperf3")
 TABLES = {
     "one_to_one": ("One large file, one to one", ("tmpfs", "disk"), COLUMNS),
@@ -28,6 +35,7 @@ def write(docs: str, rows: Rows, notes_path: str, chart: page.Chart) -> None:
     parts = [head(rows), page.goal_table(rows, goals.GOALS), page.missed(rows, goals.GOALS, page.read_notes(notes_path)),
              curves(docs, rows, chart)]
     parts += [table(rows, name) for name in TABLES if name in rows]
+    parts += [swarm_table(rows), swarm_picture(docs, rows)]
     parts += [limits(rows), page.remarks(rows), method(), priority(rows), page.machine_text(rows)]
     page.write(os.path.join(docs, "transfer.md"), parts)
 
@@ -59,6 +67,69 @@ def table(rows: Rows, name: str) -> str:
                 cells += [str(len(row.runs(program, case)))]
                 lines.append(f"| {case} | {program} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def swarm_table(rows: Rows) -> str:
+    """One seed to many: haul, and clients beside it."""
+    found = [(name, rows[name]) for name in SWARMS if name in rows]
+    if not found:
+        return ""
+    lines = ["## One seed to many peers", "", "256 MiB unless the row says otherwise, links of 50 Mbit/s up and 100 down, all begin at once.", ""]
+    heads = ["peers", "TCP", "program", *SWARM_COLUMNS.values(), "rounds"]
+    lines += ["| " + " | ".join(heads) + " |", "| --: | --- | --- |" + " --: |" * (len(heads) - 3)]
+    for name, one in found:
+        row, settings = raw.Row(one), one["parameters"]
+        for program in sorted({run["program"] for run in one["runs"]} - {"iperf3"}):
+            cells = [raw.number(row.median(program, goals.SWARM, column)) for column in SWARM_COLUMNS]
+            cells.append(str(len(row.runs(program))))
+            lines.append(f"| {settings['peers']} | {settings['congestion']} | {program} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def swarm_picture(docs: str, rows: Rows) -> str:
+    """Time against the number of peers, measured and simulated, with the bound."""
+    lines: list[plots.Line] = []
+    rivals: list[plots.Line] = []
+    points: dict[str, list[tuple[float, float]]] = {"last peer": [], "median peer": [], "bound": []}
+    for name in SWARMS:
+        if name not in rows:
+            continue
+        row, settings = raw.Row(rows[name]), rows[name]["parameters"]
+        for program in sorted({run["program"] for run in rows[name]["runs"]} - {"iperf3"}):
+            last = row.median(program, goals.SWARM, "wall_s")
+            if program != "haul":
+                if "tuned" in program:
+                    rivals.append(plots.Line(f"{program}, measured", [(settings["peers"], last)]))
+            elif settings["congestion"] == "cubic":
+                points["last peer"].append((settings["peers"], last))
+                points["median peer"].append((settings["peers"], row.median(program, goals.SWARM, "median_s")))
+                points["bound"].append((settings["peers"], row.median(program, goals.SWARM, "limit_s")))
+    if not points["last peer"]:
+        return ""
+    lines.append(plots.Line("haul, last peer, measured", points["last peer"]))
+    simulated = simulated_swarms(os.path.join(docs, "transfer", "simulated.txt"))
+    if simulated:
+        # The simulator's links carry nothing but payload: its times are set against the bound of the measured ones.
+        scale = points["bound"][0][1] / simulated[0][1]
+        lines.append(plots.Line("haul, last peer, simulated", [(peers, last * scale) for peers, _, last in simulated]))
+    lines += rivals
+    ends = [peers for line in lines for peers, _ in line.points]
+    lines.append(plots.Line("shortest possible", [(end, points["bound"][0][1]) for end in (min(ends), max(ends))], bound=True))
+    ticks = [tick for tick in (4, 8, 16, 32, 64, 128, 256) if tick <= max(8, max(ends))]
+    picture = plots.draw("256 MiB from one seed, 50 Mbit/s up, to so many peers at once", plots.Axis("peers", ticks),
+                         plots.Axis("seconds until the last has it"), lines)
+    with open(os.path.join(docs, "transfer", "swarm.svg"), "w", encoding="utf-8") as file:
+        file.write(picture)
+    return "![Time against the number of peers](transfer/swarm.svg)"
+
+
+def simulated_swarms(path: str) -> list[tuple[int, float, float]]:
+    """(peers, bound, last) of each line that haul-sim's `swarm` printed."""
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        fields = [line.split() for line in file]
+    return [(int(one[0]), float(one[1]), float(one[3])) for one in fields if one and one[0].isdigit()]
 
 
 def limits(rows: Rows) -> str:
@@ -150,6 +221,14 @@ def method() -> str:
   (SIGSTOP); the one of 80 lies from the beginning: one bit of every 64 KiB that it reads is flipped below it. aria2: plaintext HTTP
   from eight nginx, pieces of 1 MiB, four connections to each; it verifies nothing, so that it cannot take part with a liar.
   Received by size is what came over the sink's link, headers included.
+- **One seed to many**: end by end 50 Mbit/s up and 100 down, the index and the BitTorrent tracker at an end without limits.
+  The clock runs from the `get` commands (or the order to a client that runs already; aria2 is started by it) to the last
+  peer's final name. The shortest possible time is max(F/u_s, F/d, N F/(u_s + sum u_i)), at the rates that iperf3 finds in the same
+  round: the seed's with nothing coming back, the peers' while they receive as much. TCP controls congestion as Linux does by
+  default (cubic), whatever the measuring machine is set to; one row has BBR. Payload is what peers verified; wire is what
+  the shapers let through, headers and segments sent again included. Less than 30% of the machine idle voids a run. Clients:
+  pieces of 256 KiB, a private tracker, plaintext, no sync. Tuned: aria2 without a limit of peers, a cache, no lower limit of
+  speed; transmission without uTP, 32 slots, no encryption; qbittorrent with TCP only, slots by upload rate, no limits.
 - sendme, rqbit and b3sum are built by `cargo install` for speed (sendme's own profile asks for a small program) and for this
   machine's processor (`-C target-cpu=native`); haul as it is released.
 """
