@@ -228,7 +228,7 @@ def method() -> str:
   default (cubic), whatever the measuring machine is set to; one row has BBR. Payload is what peers verified; wire is what
   the shapers let through, headers and segments sent again included. Less than 30% of the machine idle voids a run. Clients:
   pieces of 256 KiB, a private tracker, plaintext, no sync. Tuned: aria2 without a limit of peers, a cache, no lower limit of
-  speed; transmission without uTP, 32 slots, no encryption; qbittorrent with TCP only, slots by upload rate, no limits.
+  speed; transmission without uTP, 32 slots, no encryption; qbittorrent with TCP only, super-seeding, no limits.
 - sendme, rqbit and b3sum are built by `cargo install` for speed (sendme's own profile asks for a small program) and for this
   machine's processor (`-C target-cpu=native`); haul as it is released.
 """

@@ -20,6 +20,7 @@ PIECE_BYTES = 256 << 10
 TRACKER_PORT, PEER_PORT, CONTROL_PORT = 6969, 51413, 9091
 LOOK_SECONDS = 0.02
 DONE_LIMIT = 210.0
+SETTLE_SECONDS = 3.0
 
 
 def torrent(path: str, tracker: str) -> tuple[bytes, str]:
@@ -131,11 +132,10 @@ class QBittorrent(Client):
         lines = ["[LegalNotice]", "Accepted=true", "[BitTorrent]", "Session\\DHTEnabled=false", "Session\\LSDEnabled=false",
                  "Session\\PeXEnabled=false", f"Session\\Port={PEER_PORT}", f"Session\\DefaultSavePath={self.folder}"]
         if self.tuned:
-            # uTP off, many slots, choking by upload rate, more outstanding requests.
+            # uTP off, many slots and connections.
             lines += ["Session\\BTProtocol=TCP", "Session\\MaxUploads=-1", "Session\\MaxUploadsPerTorrent=-1",
                       "Session\\MaxConnections=-1", "Session\\MaxConnectionsPerTorrent=-1",
-                      "Session\\ChokingAlgorithm=RateBased", "Session\\SeedChokingAlgorithm=RoundRobin",
-                      "Session\\SuggestMode=true", "Session\\PieceExtentAffinity=false"]
+                      "Session\\PieceExtentAffinity=false"]
         lines += ["[Preferences]", "WebUI\\LocalHostAuth=false", "WebUI\\Address=127.0.0.1", "WebUI\\UseUPnP=false",
                   f"WebUI\\Port={CONTROL_PORT}", "[AutoRun]", "enabled=true", f"program={self.hook}"]
         with open(os.path.join(folder, "qBittorrent.conf"), "w", encoding="utf-8") as file:
@@ -143,8 +143,13 @@ class QBittorrent(Client):
         self.start("qbittorrent-nox", f"--profile={self.place}")
 
     def add(self, seed: bool = False) -> None:
-        words = ["curl", "-sS", "--fail", "-F", f"torrents=@{self.listed}", "-F", f"savepath={self.folder}"]
-        run(*words, f"http://127.0.0.1:{CONTROL_PORT}/api/v2/torrents/add", inside=self.links.inside(self.number))
+        inside, asked = self.links.inside(self.number), f"http://127.0.0.1:{CONTROL_PORT}/api/v2/torrents/"
+        words = ["curl", "-sS", "--fail"]
+        run(*words, "-F", f"torrents=@{self.listed}", "-F", f"savepath={self.folder}", asked + "add", inside=inside)
+        if seed and self.tuned:
+            # It shows each piece to one peer first (BEP 16); begun once the file is checked.
+            time.sleep(SETTLE_SECONDS)
+            run(*words, "-d", "hashes=all&value=true", asked + "setSuperSeeding", inside=inside)
 
 
 CLIENTS: dict[str, type[Client]] = {"aria2": Aria2Torrent, "transmission": Transmission, "qbittorrent": QBittorrent}
