@@ -35,7 +35,7 @@ def write(docs: str, rows: Rows, notes_path: str, chart: page.Chart) -> None:
     parts = [head(rows), page.goal_table(rows, goals.GOALS), page.missed(rows, goals.GOALS, page.read_notes(notes_path)),
              curves(docs, rows, chart)]
     parts += [table(rows, name) for name in TABLES if name in rows]
-    parts += [swarm_table(rows), swarm_picture(docs, rows)]
+    parts += [providers_picture(docs, rows), swarm_table(rows), swarm_picture(docs, rows)]
     parts += [limits(rows), page.remarks(rows), method(), priority(rows), page.machine_text(rows)]
     page.write(os.path.join(docs, "transfer.md"), parts)
 
@@ -84,6 +84,24 @@ def swarm_table(rows: Rows) -> str:
             cells.append(str(len(row.runs(program))))
             lines.append(f"| {settings['peers']} | {settings['congestion']} | {program} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def providers_picture(docs: str, rows: Rows) -> str:
+    """Rate against the number of providers, with what their links carry."""
+    if "providers" not in rows:
+        return ""
+    row = raw.Row(rows["providers"])
+    counts = sorted({int(run["case"]) for run in row.runs("haul")})
+    lines = [plots.Line(name, [(count, row.median("haul", str(count), figure)) for count in counts], bound)
+             for name, figure, bound in (("haul", "mbit_per_s", False), ("what the links carry", "limit_mbit_per_s", True))]
+    picture = plots.draw("One file from so many providers, the fastest first", plots.Axis("providers"),
+                         plots.Axis("Mbit/s of payload"), lines)
+    with open(os.path.join(docs, "transfer", "providers.svg"), "w", encoding="utf-8") as file:
+        file.write(picture)
+    uplinks, downlink = (rows["providers"]["parameters"][name] for name in ("uplinks", "downlink"))
+    return ("## Rate against the number of providers\n\n"
+            f"Uplinks of {uplinks} Mbit/s, the sink's downlink {downlink}; lookup, connecting and the outline included.\n\n"
+            "![Rate against the number of providers](transfer/providers.svg)")
 
 
 def swarm_picture(docs: str, rows: Rows) -> str:

@@ -22,7 +22,7 @@ sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import report
 from common import install, machine, page, raw, runner
 from rivals import aria2, floor, nginx, programs, rsync
-from rows import one_to_one, shaped, share, small_files, sources, swarm
+from rows import one_to_one, providers, shaped, share, small_files, sources, swarm
 
 ROWS = {
     "one_to_one": one_to_one.one_to_one,
@@ -31,6 +31,7 @@ ROWS = {
     "small_files": small_files.small_files,
     "shaped": shaped.shaped,
     "sources": sources.sources,
+    "providers": providers.providers,
     "swarm_4": swarm.swarm_4,
     "swarm_8": swarm.swarm_8,
     "swarm_16": swarm.swarm_16,
@@ -62,6 +63,7 @@ class Size:
         # (Mbit/s, bytes): long enough that the beginning is seen and does not decide.
         self.shaped = [(1000, 16 * MIB), (100, 4 * MIB)] if quick else [(1000, 1024 * MIB), (100, 192 * MIB)]
         self.sources = (64 if quick else 512) * MIB
+        self.providers = (16 if quick else 256) * MIB
         self.swarm = (16 if quick else 256) * MIB
         # At most so many in a swarm.
         self.peers = 3 if quick else 16

@@ -21,7 +21,7 @@ import report
 import swarms
 from common import raw
 from rivals import floor, rqbit, sendme
-from rows import share, sources, swarm, turns
+from rows import providers, share, sources, swarm, turns
 
 
 def costs(wall: float, cpu: float, size: float = 1e9) -> dict[str, Any]:
@@ -223,6 +223,9 @@ class SwarmTest(unittest.TestCase):
         self.assertEqual([str(got.error) for got in gots], ["None", "no", "None"])
         self.assertEqual(swarms.given(gots), {"a": 3, "b": 5})
         self.assertGreaterEqual(gots[2].ended, gots[2].seconds)
+
+    def test_more_providers_carry_more_until_the_sink_is_full(self):
+        self.assertEqual([providers.most(count) for count in (1, 2, 3, 4, 8)], [200, 350, 450, 500, 500])
 
     def test_the_last_peer_is_held_against_the_bound(self):
         found = swarm.times([10, 11, 12], 12, 10)
