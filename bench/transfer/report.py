@@ -125,11 +125,12 @@ def swarm_picture(docs: str, rows: Rows) -> str:
     if not points["last peer"]:
         return ""
     lines.append(plots.Line("haul, last peer, measured", points["last peer"]))
-    simulated = simulated_swarms(os.path.join(docs, "transfer", "simulated.txt"))
-    if simulated:
+    for name, file in (("within half a second", "simulated-spread.txt"), ("in one instant", "simulated.txt")):
+        simulated = simulated_swarms(os.path.join(docs, "transfer", file))
         # The simulator's links carry nothing but payload: its times are set against the bound of the measured ones.
-        scale = points["bound"][0][1] / simulated[0][1]
-        lines.append(plots.Line("haul, last peer, simulated", [(peers, last * scale) for peers, _, last in simulated]))
+        scale = points["bound"][0][1] / simulated[0][1] if simulated else 1.0
+        spots = [(peers, last * scale) for peers, _, last in simulated]
+        lines += [plots.Line(f"haul, simulated, all begin {name}", spots)] if spots else []
     lines += rivals
     ends = [peers for line in lines for peers, _ in line.points]
     lines.append(plots.Line("shortest possible", [(end, points["bound"][0][1]) for end in (min(ends), max(ends))], bound=True))

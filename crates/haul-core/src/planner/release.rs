@@ -88,9 +88,9 @@ impl Planner {
         let waiting = |stripe: &usize| {
             let Some(root) = self.root_of(*stripe) else { return usize::MAX };
             let wants = self.peers[root as usize].wants.iter();
-            let waits = wants.filter(|want| self.peers[want.source as usize].have.is_full()).count();
+            let from_complete = wants.filter(|want| self.peers[want.source as usize].have.is_full()).count();
             let trees = (0..STRIPES).filter(|other| self.root_of(*other) == Some(root)).count();
-            waits / trees.max(1)
+            from_complete / trees.max(1)
         };
         order.sort_by_cached_key(waiting);
         order

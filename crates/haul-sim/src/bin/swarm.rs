@@ -227,15 +227,21 @@ mod curve {
 
     fn plot(file: &Path, lines: &[Line<'_>]) -> Result<(), Box<dyn std::error::Error>> {
         let highest = lines.iter().flat_map(|(_, _, points)| points.iter()).map(|point| point.1).fold(1.05, f64::max);
+        let most = lines.iter().flat_map(|(_, _, points)| points.iter()).map(|point| point.0).fold(8.0, f64::max);
         let root = SVGBackend::new(file, (760, 440)).into_drawing_area();
         root.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&root)
-            .caption("time to the last byte / fluid bound", ("sans-serif", 18))
-            .margin(12)
+            .caption("simulated swarms: time until a peer has everything, by the fluid bound", ("sans-serif", 18))
+            .margin(20)
             .x_label_area_size(40)
             .y_label_area_size(56)
-            .build_cartesian_2d((4.0..10_000.0f64).log_scale(), 1.0..(highest + 0.01))?;
-        chart.configure_mesh().x_desc("downloaders").x_label_formatter(&|count| format!("{count:.0}")).draw()?;
+            .build_cartesian_2d((4.0..most).log_scale(), 1.0..(highest + 0.01))?;
+        chart
+            .configure_mesh()
+            .x_desc("downloaders")
+            .y_desc("times the bound")
+            .x_label_formatter(&|count| format!("{count:.0}"))
+            .draw()?;
         for (name, colour, points) in lines {
             let colour = *colour;
             chart
