@@ -11,7 +11,7 @@ LEFT, RIGHT, TOP, BOTTOM = 78, 20, 52, 62
 # Of lines in their order, for light and for dark pages (Okabe and Ito's colours, which colour-blind people can tell
 # apart; the first ones brighter in the dark).
 COLOURS = (("#005aaa", "#6cb6ff"), ("#d55e00", "#ff9a4d"), ("#008c64", "#3fd0a4"), ("#9a4f86", "#e39ad0"),
-           ("#96793c", "#d6bb78"))
+           ("#96793c", "#d6bb78"), ("#b00020", "#ff7a85"), ("#666666", "#a8a8a8"))
 STYLE = """text{font:13px sans-serif;fill:#222}.title{font-size:16px}.grid{stroke:#ddd}.axis{stroke:#444}.paper{fill:#fff}
 .bound{stroke:#222;stroke-dasharray:7 5}.line{fill:none;stroke-width:2.2}"""
 DARK = """text{fill:#ddd}.grid{stroke:#3a3a3a}.axis{stroke:#aaa}.paper{fill:#16181c}.bound{stroke:#ddd}"""

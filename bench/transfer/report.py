@@ -124,14 +124,13 @@ def swarm_picture(docs: str, rows: Rows) -> str:
                 points["bound"].append((settings["peers"], row.median(program, goals.SWARM, "limit_s")))
     if not points["last peer"]:
         return ""
-    lines.append(plots.Line("haul, last peer, measured", points["last peer"]))
     for name, file in (("within half a second", "simulated-spread.txt"), ("in one instant", "simulated.txt")):
         simulated = simulated_swarms(os.path.join(docs, "transfer", file))
         # The simulator's links carry nothing but payload: its times are set against the bound of the measured ones.
         scale = points["bound"][0][1] / simulated[0][1] if simulated else 1.0
         spots = [(peers, last * scale) for peers, _, last in simulated]
         lines += [plots.Line(f"haul, simulated, all begin {name}", spots)] if spots else []
-    lines += rivals
+    lines += [plots.Line("haul, last peer, measured", points["last peer"]), *rivals]
     ends = [peers for line in lines for peers, _ in line.points]
     lines.append(plots.Line("shortest possible", [(end, points["bound"][0][1]) for end in (min(ends), max(ends))], bound=True))
     ticks = [tick for tick in (4, 8, 16, 32, 64, 128, 256) if tick <= max(8, max(ends))]
