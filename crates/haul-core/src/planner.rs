@@ -369,6 +369,7 @@ impl Planner {
     fn plan_of(&self, slot: Slot) -> PlannerAction {
         let peer = &self.peers[slot as usize];
         let mut order: Vec<(Slot, Vec<PieceRange>)> = Vec::new();
+        // What a source has goes first: sinks ask for so many leaves at a time, and those it waits for would hold these up.
         let held = |want: &&Want| self.peers[want.source as usize].have.contains(want.piece);
         for want in peer.wants.iter().filter(held).chain(peer.wants.iter().filter(|want| !held(want))) {
             let at = order.iter().position(|(source, _)| *source == want.source).unwrap_or_else(|| {
