@@ -20,7 +20,8 @@ use crate::ids::PeerId;
 use crate::limits::{LEAF_WAIT, SHEET_LEAVES};
 use crate::time::Moment;
 use crate::wire::peer::LeafRange;
-use provider::{Provider, ProviderState};
+pub use provider::Setback;
+use provider::{FAILURES, Provider, ProviderState};
 
 /// Without a leaf or sheet for this long, a provider of unknown rate counts as stalled.
 const STALL_UNKNOWN: Duration = Duration::from_secs(5);
@@ -97,6 +98,13 @@ pub enum Action {
     Blame {
         /// Who.
         provider: PeerId,
+    },
+    /// A provider fell short. Nothing to do: the machine has drawn its consequence.
+    Setback {
+        /// Who.
+        provider: PeerId,
+        /// In what.
+        setback: Setback,
     },
     /// Every leaf is verified.
     Finished,
@@ -498,7 +506,8 @@ impl Download {
         }
         for id in stalled {
             if let Some(provider) = self.providers.get_mut(&id) {
-                provider.stalled();
+                let setback = provider.stalled(now);
+                self.actions.push_back(Action::Setback { provider: id, setback });
             }
             self.back_off(id);
             self.blame(id);
@@ -543,6 +552,10 @@ impl Download {
             Some(known) if known.state == ProviderState::Ready => known.failed(self.now),
             _ => return,
         };
+        if state == ProviderState::Lost {
+            let setback = Setback::GivenUp { failures: FAILURES };
+            self.actions.push_back(Action::Setback { provider, setback });
+        }
         self.drop_provider(provider, state);
     }
 

@@ -185,6 +185,12 @@ pub const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 /// … or this long, whichever comes first.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Notes kept of one transfer: what happened in the last minutes of a bad one, in some 30 KiB. With as many finished
+/// transfers as are kept that is 6 MiB.
+pub const TIMELINE_NOTES: usize = 256;
+/// Providers of one transfer that are counted one by one: as many as one lookup names.
+pub const TIMELINE_PROVIDERS: usize = LOOKUP_PROVIDERS;
+
 /// How often the planner of a swarm runs at most: what is planned in one run is a few pieces per link, and two runs a
 /// round trip apart see the same reports.
 pub const PLAN_INTERVAL: Duration = Duration::from_millis(100);

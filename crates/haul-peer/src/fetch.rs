@@ -7,6 +7,7 @@
 mod blob;
 mod directory;
 mod listing;
+mod noting;
 mod output;
 mod passing;
 pub mod pool;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::files::FileError;
 use crate::share::Shares;
 use crate::swarm::Seat;
+use crate::timeline::Timeline;
 pub use pool::PeerPool;
 pub use progress::{CHANGED, FetchProgress, ProviderProgress};
 
@@ -80,6 +82,8 @@ pub struct FetchRequest {
     /// How long to go on without any provider that can help, once some were there. [`Duration::MAX`] waits for ever,
     /// also for the first one.
     pub patience: Duration,
+    /// Where what happens is noted.
+    pub timeline: Timeline,
 }
 
 impl FetchRequest {
@@ -95,6 +99,7 @@ impl FetchRequest {
             providers: Vec::new(),
             only_these: false,
             patience: DEFAULT_PATIENCE,
+            timeline: Timeline::default(),
         }
     }
 }
@@ -139,6 +144,8 @@ pub struct DirectoryRequest {
     pub only_this: bool,
     /// As in [`FetchRequest`].
     pub patience: Duration,
+    /// As in [`FetchRequest`].
+    pub timeline: Timeline,
 }
 
 /// A finished download.

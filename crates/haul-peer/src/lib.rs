@@ -1,7 +1,7 @@
 //! A peer: shares folders, serves ranges of files, downloads from many peers at once, and keeps a session with the index.
 //!
 //! Modules point down this list: daemon -> api, web -> link, fetch, serve, register -> share, files ->
-//! partial, swarm, config.
+//! partial, swarm, config, timeline.
 
 pub mod api;
 pub mod config;
@@ -15,5 +15,6 @@ pub mod serve;
 pub mod share;
 pub mod swarm;
 pub mod text;
+pub mod timeline;
 pub mod transfers;
 pub mod web;

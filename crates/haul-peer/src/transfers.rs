@@ -6,6 +6,7 @@
 mod job;
 mod report;
 mod stored;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,8 +22,9 @@ use tracing::warn;
 use crate::api::codes::ErrorCode;
 use crate::api::known::Known;
 use crate::api::problem::Problem;
-use crate::api::records::{DoneRecord, Notice, ProgressRecord, TransferRecord, TransferState};
+use crate::api::records::{DoneRecord, Notice, ProgressRecord, Record, TransferRecord, TransferState};
 use crate::fetch::{Downloader, FetchProgress};
+use crate::timeline::{Note, Timeline};
 pub use job::{Job, JobKind};
 pub use report::problem_of;
 
@@ -60,6 +62,8 @@ struct Item {
     cancel: CancellationToken,
     /// What the next end by `cancel` means.
     stop_as: TransferState,
+    /// What happened so far, over all runs.
+    timeline: Timeline,
 }
 
 /// The list.
@@ -124,6 +128,7 @@ impl Transfers {
     pub async fn add(self: &Arc<Self>, job: Job) -> Result<u64, Problem> {
         let id = {
             let mut items = self.lock();
+            let mut timeline = None;
             let same = items
                 .by_id
                 .iter()
@@ -136,6 +141,8 @@ impl Transfers {
                     let message = format!("transfer {id} already writes to {}", job.target.display());
                     return Err(Problem::new(ErrorCode::Exists, message).next("see it: haul transfers"));
                 }
+                // The same download once more goes on with its timeline.
+                timeline = item.job.same_content(&job).then(|| item.timeline.clone());
                 let id = *id;
                 items.by_id.remove(&id);
             }
@@ -152,7 +159,9 @@ impl Transfers {
             items.last += 1;
             let id = items.last;
             let phase = Phase::new(TransferState::Waiting, None);
-            items.by_id.insert(id, Item::new(job, clock::wall_now(), phase));
+            let mut item = Item::new(job, clock::wall_now(), phase);
+            item.timeline = timeline.unwrap_or(item.timeline);
+            items.by_id.insert(id, item);
             id
         };
         self.start(id, false);
@@ -167,12 +176,12 @@ impl Transfers {
         Some((item.phase.subscribe(), item.progress.clone()))
     }
 
-    /// Stops a download and keeps what it has.
+    /// Stops a download that runs or waits, and keeps what it has.
     pub async fn pause(&self, id: u64) -> Result<(), Problem> {
         self.stop(id, TransferState::Paused).await
     }
 
-    /// Stops a download for good.
+    /// Gives a download up. What arrived stays beside its target, for [`Transfers::retry`].
     pub async fn cancel(&self, id: u64) -> Result<(), Problem> {
         self.stop(id, TransferState::Canceled).await
     }
@@ -196,12 +205,14 @@ impl Transfers {
                     item.stop_as = stop_as;
                     item.cancel.cancel();
                 }
-                TransferState::Done => {
-                    return Err(
-                        Problem::new(ErrorCode::Usage, format!("transfer {id} is done already")).next("haul transfers")
-                    );
+                TransferState::Done => return Err(done_already(id)),
+                TransferState::Failed | TransferState::Canceled if stop_as == TransferState::Paused => {
+                    return Err(Problem::new(ErrorCode::Usage, format!("transfer {id} does not run"))
+                        .next(format!("run it again: haul transfers retry {id}")));
                 }
+                _ if state == stop_as => {}
                 _ => {
+                    item.timeline.note(clock::boot_now(), stopped(stop_as));
                     item.phase.send_modify(|phase| phase.state = stop_as);
                 }
             }
@@ -213,20 +224,40 @@ impl Transfers {
         Ok(())
     }
 
-    /// Starts a download again that was paused, failed or was given up.
+    /// Starts a download again that was paused, failed or was given up. It waits for providers if there are none.
     pub async fn resume(self: &Arc<Self>, id: u64) -> Result<(), Problem> {
-        let state = self.lock().by_id.get(&id).map(|item| item.phase.borrow().state).ok_or_else(|| no_such(id))?;
-        match state {
+        match self.state(id)? {
             TransferState::Running | TransferState::Waiting => return Ok(()),
-            TransferState::Done => {
-                return Err(
-                    Problem::new(ErrorCode::Usage, format!("transfer {id} is done already")).next("haul transfers")
-                );
-            }
+            TransferState::Done => return Err(done_already(id)),
             _ => self.start(id, true),
         }
         self.save().await;
         Ok(())
+    }
+
+    /// Runs a download again that failed, was given up or paused, just as it was asked for; it uses what arrived before.
+    pub async fn retry(self: &Arc<Self>, id: u64) -> Result<(), Problem> {
+        match self.state(id)? {
+            TransferState::Running | TransferState::Waiting => {
+                return Err(Problem::new(ErrorCode::Usage, format!("transfer {id} has not ended"))
+                    .next(format!("see what it waits for: haul transfers explain {id}")));
+            }
+            TransferState::Done => return Err(done_already(id)),
+            _ => self.start(id, false),
+        }
+        self.save().await;
+        Ok(())
+    }
+
+    fn state(&self, id: u64) -> Result<TransferState, Problem> {
+        self.lock().by_id.get(&id).map(|item| item.phase.borrow().state).ok_or_else(|| no_such(id))
+    }
+
+    /// What happened in a transfer, as records.
+    pub fn timeline(&self, id: u64) -> Result<Vec<Record>, Problem> {
+        let items = self.lock();
+        let item = items.by_id.get(&id).ok_or_else(|| no_such(id))?;
+        Ok(timeline::records(id, item, &self.known))
     }
 
     /// All downloads, oldest first.
@@ -258,12 +289,7 @@ impl Transfers {
 
     /// Bytes that came from other peers since the start, as far as the list goes back.
     pub fn received(&self) -> u64 {
-        let items = self.lock();
-        let of_item = |item: &Item| match &item.phase.borrow().done {
-            Some(done) => done.fetched,
-            None => item.progress.borrow().providers.iter().map(|provider| provider.bytes).sum::<u64>(),
-        };
-        items.by_id.values().map(of_item).sum()
+        self.lock().by_id.values().map(|item| item.timeline.received()).sum()
     }
 
     /// Ends after shutdown, when all downloads have ended and the list is written.
@@ -285,16 +311,26 @@ impl Transfers {
                 let mut job = item.job.clone();
                 // What was there before belongs to this download: it may take it up.
                 job.wait |= again;
-                (job, item.cancel.clone())
+                (job, item.cancel.clone(), item.timeline.clone())
             })
         };
-        if let Some((job, cancel)) = started {
+        if let Some((job, cancel, timeline)) = started {
             let this = self.clone();
-            self.tasks.spawn(async move { this.run(id, job, sender, cancel).await });
+            self.tasks.spawn(async move { this.run(id, job, timeline, sender, cancel).await });
         }
     }
 
-    async fn run(&self, id: u64, job: Job, progress: watch::Sender<FetchProgress>, cancel: CancellationToken) {
+    async fn run(
+        &self,
+        id: u64,
+        job: Job,
+        timeline: Timeline,
+        progress: watch::Sender<FetchProgress>,
+        cancel: CancellationToken,
+    ) {
+        if self.places.available_permits() == 0 {
+            timeline.note(clock::boot_now(), Note::Queued);
+        }
         let place = tokio::select! {
             place = self.places.acquire() => place.ok(),
             () = cancel.cancelled() => None,
@@ -303,8 +339,9 @@ impl Transfers {
             None => Err(Problem::new(ErrorCode::Interrupted, "stopped before it began")),
             Some(_place) => {
                 self.set(id, Phase::new(TransferState::Running, None));
+                timeline.note(clock::boot_now(), Note::Begun);
                 let latest = progress.subscribe();
-                let result = job.run(&self.downloader, &self.known, progress, cancel.clone()).await;
+                let result = job.run(&self.downloader, &self.known, timeline.clone(), progress, cancel.clone()).await;
                 let seen = latest.borrow().clone();
                 match result {
                     Ok(done) => {
@@ -323,6 +360,7 @@ impl Transfers {
             Err(problem) if cancel.is_cancelled() => Phase::new(stop_as, Some(problem)),
             Err(problem) => Phase::new(TransferState::Failed, Some(problem)),
         };
+        timeline.note(clock::boot_now(), end_of(&phase));
         self.set(id, phase);
         self.save().await;
     }
@@ -359,8 +397,30 @@ impl Item {
             progress: watch::channel(FetchProgress::default()).1,
             cancel: CancellationToken::new(),
             stop_as: TransferState::Paused,
+            timeline: Timeline::new(clock::wall_now(), clock::boot_now()),
         }
     }
+}
+
+/// The end of a run, for its timeline.
+fn end_of(phase: &Phase) -> Note {
+    match (phase.state, &phase.done, &phase.problem) {
+        (_, Some(done), _) => Note::Done { bytes: done.bytes, fetched: done.fetched, ms: done.ms },
+        (TransferState::Failed, _, Some(problem)) => Note::Failed { reason: problem.message.clone() },
+        (state, ..) => stopped(state),
+    }
+}
+
+fn stopped(state: TransferState) -> Note {
+    match state {
+        TransferState::Paused => Note::Paused,
+        TransferState::Canceled => Note::Canceled,
+        _ => Note::Stopped,
+    }
+}
+
+fn done_already(id: u64) -> Problem {
+    Problem::new(ErrorCode::Usage, format!("transfer {id} is done already")).next("haul transfers")
 }
 
 fn no_such(id: u64) -> Problem {

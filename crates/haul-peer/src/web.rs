@@ -203,6 +203,7 @@ async fn change(State(site): State<Site>, Path((id, action)): Path<(u64, String)
         "pause" => site.context.transfers.pause(id).await,
         "cancel" => site.context.transfers.cancel(id).await,
         "resume" => site.context.transfers.resume(id).await,
+        "retry" => site.context.transfers.retry(id).await,
         _ => return nothing().await,
     };
     match done {

@@ -90,6 +90,7 @@ fn request(peer: &PeerCard, share: &str, path: &str, target: &Path) -> Directory
         target: target.to_path_buf(),
         force: false,
         only_this: false,
+        timeline: haul_peer::timeline::Timeline::default(),
         patience: Duration::ZERO,
     }
 }

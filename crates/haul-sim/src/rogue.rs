@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use haul_core::blob::BlobGeometry;
@@ -32,6 +33,8 @@ pub enum Behaviour {
     Stall,
     /// Closes the connection after this many leaves.
     Vanish(u64),
+    /// Takes this long over every leaf.
+    Slow(Duration),
 }
 
 /// Why a rogue could not join.
@@ -239,6 +242,10 @@ impl Content {
             }
             Behaviour::Stall => std::future::pending().await,
             Behaviour::Vanish(after) => (before < after).then_some(bytes),
+            Behaviour::Slow(pause) => {
+                tokio::time::sleep(pause).await;
+                Some(bytes)
+            }
         }
     }
 }

@@ -3,14 +3,14 @@
 //! Units grow with a provider's rate and shrink with what is left, so that all finish together. When nothing is free
 //! any more, an idle provider doubles only those leaves that are predicted to be late.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::time::Duration;
 
 use super::provider::{Provider, ProviderState};
 use super::spread::PLANNED_LEAVES;
-use super::{Action, Download, Have, Request, RequestId, Starvation, Wanted, ranges};
+use super::{Action, Download, Have, Request, RequestId, Setback, Starvation, Wanted, ranges};
 use crate::ids::PeerId;
 use crate::limits::{PIECE_RANGES, SHEET_LEAVES};
 
@@ -116,6 +116,7 @@ impl Download {
         // In a swarm, who has nothing of use now will have soon; a leaf asked of two is sent twice.
         if leaves.is_empty() && !provider.is_busy() && (!shared || self.taken.is_full()) {
             leaves = self.late_leaves(id, provider, unit);
+            self.note_late(&leaves);
         }
         if leaves.is_empty() {
             return false;
@@ -260,6 +261,20 @@ impl Download {
         leaves.sort_unstable();
         leaves.truncate(PIECE_RANGES);
         leaves
+    }
+
+    /// Tells whose leaves are asked of somebody else too.
+    fn note_late(&mut self, leaves: &[u64]) {
+        let mut late: BTreeMap<PeerId, u64> = BTreeMap::new();
+        for owner in leaves.iter().filter_map(|leaf| self.claims.get(leaf)?.requests.first()) {
+            if let Some(request) = self.requests.get(owner) {
+                *late.entry(request.provider).or_default() += 1;
+            }
+        }
+        for (provider, leaves) in late {
+            let setback = Setback::Late { leaves, rate: self.rate_of(&provider) };
+            self.actions.push_back(Action::Setback { provider, setback });
+        }
     }
 
     fn new_request(&mut self, provider: PeerId, wanted: Wanted, waits: bool, planned: bool) -> RequestId {

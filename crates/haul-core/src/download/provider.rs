@@ -23,9 +23,33 @@ const STALL_LONGEST: Duration = Duration::from_secs(20);
 /// However patient, no longer than this: one leaf then needs 1 KiB/s.
 const STALL_MOST_PATIENT: Duration = Duration::from_secs(64);
 /// After so many failures in a row a provider is given up until somebody names it again.
-const FAILURES: u32 = 5;
+pub(super) const FAILURES: u32 = 5;
 /// First back-off; doubles with each failure.
 const BACK_OFF: Duration = Duration::from_millis(500);
+
+/// What a provider fell short of, for people who ask why a download took its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setback {
+    /// Nothing came for so long; it is asked again later.
+    Stalled {
+        /// Time since anything came, or since it was asked.
+        silence: Duration,
+        /// Bytes per second that it gave before, as measured; 0 if it never gave anything.
+        rate: u64,
+    },
+    /// Somebody else brings these leaves so much sooner that they are asked of both.
+    Late {
+        /// How many.
+        leaves: u64,
+        /// Bytes per second that it gave lately, as measured.
+        rate: u64,
+    },
+    /// It failed so often in a row that it is not asked again until somebody names it.
+    GivenUp {
+        /// How often.
+        failures: u32,
+    },
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProviderState {
@@ -172,8 +196,9 @@ impl Provider {
     }
 
     /// Nothing came for too long.
-    pub(super) fn stalled(&mut self) {
+    pub(super) fn stalled(&mut self, now: Moment) -> Setback {
         self.patience = (self.patience + 1).min(5);
+        Setback::Stalled { silence: self.silence(now), rate: self.rate }
     }
 
     /// Notes a failure; the state to go into.

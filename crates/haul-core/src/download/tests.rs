@@ -75,6 +75,7 @@ struct World {
     random: Random,
     good: BTreeSet<u64>,
     announcements: u32,
+    setbacks: Vec<(PeerId, Setback)>,
     finished: bool,
     seed: u64,
     rotten_local: BTreeSet<u64>,
@@ -129,6 +130,7 @@ impl World {
                     );
                     liar.banned_with = Some(liar.in_flight.values().map(|leaves| leaves.len() as u64).sum());
                 }
+                Action::Setback { provider, setback } => self.setbacks.push((provider, setback)),
                 Action::Finished => self.finished = true,
                 Action::Starved(_) => {
                     if self.announcements < 30 {
@@ -325,6 +327,7 @@ fn world(seed: u64) -> World {
         random,
         good,
         announcements: 0,
+        setbacks: Vec::new(),
         finished: false,
         seed,
         rotten_local,
@@ -450,6 +453,29 @@ fn a_dripping_provider_does_not_hold_up_the_rest() {
     assert!(world.finished);
     // Alone: 3.2 s. The prover may be the slow one, at a stall and one leaf of cost.
     assert!(world.now - 1_000 < 9_000, "took {} ms", world.now - 1_000);
+}
+
+#[test]
+fn who_falls_short_is_told_with_what_was_measured() {
+    let mut world = simple(1024, &[(Kind::Honest, 10 * MIB, 5), (Kind::Staller(20), 4 * MIB, 5)]);
+    world.run();
+    assert!(world.finished);
+    let of =
+        |n: u8| world.setbacks.iter().filter(move |(provider, _)| *provider == peer(n)).map(|(_, setback)| setback);
+    let stalled = of(2).find_map(|setback| match setback {
+        Setback::Stalled { silence, rate } => Some((*silence, *rate)),
+        _ => None,
+    });
+    let late: u64 = of(2).map(|setback| if let Setback::Late { leaves, .. } = setback { *leaves } else { 0 }).sum();
+    let (silence, rate) = stalled.unwrap();
+    assert!(silence >= Duration::from_secs(3) && rate > MIB / 2 && rate < 8 * MIB, "{silence:?} {rate}");
+    assert!(late > 0, "{:?}", world.setbacks);
+    assert_eq!(of(1).count(), 0, "{:?}", world.setbacks);
+    // Alone, it is asked until its failures are enough.
+    let mut world = simple(64, &[(Kind::Staller(0), MIB, 5)]);
+    world.announcements = 30;
+    world.run();
+    assert!(world.setbacks.contains(&(peer(1), Setback::GivenUp { failures: 5 })), "{:?}", world.setbacks);
 }
 
 #[test]

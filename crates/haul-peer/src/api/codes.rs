@@ -181,6 +181,7 @@ pub const VERBS: &[&str] = &[
     "status",
     "peers",
     "transfers",
+    "top",
     "invite",
     "join",
     "leave",

@@ -41,6 +41,13 @@ pub struct Facts {
     pub logins: Option<Arc<Logins>>,
 }
 
+/// What the index said of itself.
+struct Totals {
+    asked: Instant,
+    took: Duration,
+    stats: Stats,
+}
+
 /// The parts of a running peer.
 pub struct Context {
     /// The index.
@@ -59,7 +66,7 @@ pub struct Context {
     pub facts: Facts,
     /// Ends everything.
     pub shutdown: CancellationToken,
-    totals: tokio::sync::Mutex<Option<(Instant, Stats)>>,
+    totals: tokio::sync::Mutex<Option<Totals>>,
 }
 
 impl Context {
@@ -101,20 +108,27 @@ impl Context {
     /// Totals of the index, not older than seconds; none if it does not answer at once.
     pub async fn totals(&self) -> Option<Stats> {
         let mut kept = self.totals.lock().await;
-        if let Some((at, stats)) = kept.as_ref()
-            && at.elapsed() < TOTALS_LIFE
+        if let Some(known) = kept.as_ref()
+            && known.asked.elapsed() < TOTALS_LIFE
         {
-            return Some(stats.clone());
+            return Some(known.stats.clone());
         }
+        *kept = None;
         let LinkState::Connected(session) = self.link.state() else { return None };
-        let asked = session.connection.request::<_, IndexAnswer>(&IndexRequest::Stats);
-        match tokio::time::timeout(TOTALS_DEADLINE, asked).await {
+        let asked = Instant::now();
+        let answer = session.connection.request::<_, IndexAnswer>(&IndexRequest::Stats);
+        match tokio::time::timeout(TOTALS_DEADLINE, answer).await {
             Ok(Ok(IndexAnswer::Stats(stats))) => {
-                *kept = Some((Instant::now(), stats.clone()));
+                *kept = Some(Totals { asked, took: asked.elapsed(), stats: stats.clone() });
                 Some(stats)
             }
             _ => None,
         }
+    }
+
+    /// How long the index took to answer when it was last asked for [`Context::totals`], the way there and back included.
+    pub async fn answered_in(&self) -> Option<Duration> {
+        self.totals.lock().await.as_ref().map(|known| known.took)
     }
 
     /// The shares, or why there are none.

@@ -70,11 +70,23 @@ pub async fn network(context: &Context, records: &Records) -> Result<(), Problem
 
 /// Tells how this peer is.
 pub async fn status(context: &Context, records: &Records) -> Result<(), Problem> {
-    records.send(Record::Status(Box::new(status_record(context).await))).await?;
+    let mut status = status_record(context).await;
+    status.web = context.facts.logins.as_ref().and_then(|logins| logins.link());
+    records.send(Record::Status(Box::new(status))).await?;
     Ok(())
 }
 
-/// How this peer is.
+/// Tells how this peer is, and its transfers: for those who ask again and again. They would use up the links to its pages,
+/// so there is none.
+pub async fn activity(context: &Context, records: &Records) -> Result<(), Problem> {
+    records.send(Record::Status(Box::new(status_record(context).await))).await?;
+    for transfer in context.transfers.list() {
+        records.send(Record::Transfer(transfer)).await?;
+    }
+    Ok(())
+}
+
+/// How this peer is, without a link to its pages.
 pub async fn status_record(context: &Context) -> StatusRecord {
     let membership = context.link.membership();
     let mut index = context.index_state();
@@ -82,6 +94,7 @@ pub async fn status_record(context: &Context) -> StatusRecord {
         index.files = Some(totals.files);
         index.peers = Some(totals.peers);
         index.peers_online = Some(totals.peers_online);
+        index.answer_us = context.answered_in().await.map(|took| took.as_micros() as u64);
     }
     let listed = context.shares.as_ref().map(|shares| shares.list()).unwrap_or_default();
     let away = listed.iter().map(shares::record).filter(|share| share.state == ShareActivity::Away);
@@ -105,7 +118,7 @@ pub async fn status_record(context: &Context) -> StatusRecord {
         peer: context.link.me().to_string(),
         name: membership.as_ref().map_or_else(String::new, |known| known.certificate.name.clone()),
         peer_addr: context.facts.peer_addr.clone(),
-        web: context.facts.logins.as_ref().and_then(|logins| logins.link()),
+        web: None,
         network: membership.map(|known| known.network.to_string()),
         index,
         shares: listed.len() as u64,

@@ -4,9 +4,12 @@
 //! freely. Sizes are bytes, times RFC 3339 in UTC, rates bytes per second, ids and keys in full. A `path` always starts
 //! with the share's name, so `PEER:PATH` can be put together from any record. What a role does not know is `null`.
 
+mod timeline;
+
 use serde::{Deserialize, Serialize};
 
 use super::codes::ErrorCode;
+pub use timeline::{NoteRecord, TallyRecord, TimelineRecord};
 
 /// Version of the records.
 pub const RECORD_VERSION: u32 = 1;
@@ -47,6 +50,12 @@ pub enum Record {
     Ticket(TicketRecord),
     /// A download in the list.
     Transfer(TransferRecord),
+    /// One thing that happened in a transfer.
+    Note(NoteRecord),
+    /// What one provider gave to a transfer.
+    Tally(Box<TallyRecord>),
+    /// The end of a timeline in figures.
+    Timeline(TimelineRecord),
     /// How far a download is.
     Progress(ProgressRecord),
     /// A download is complete.
@@ -324,7 +333,7 @@ pub struct StatusRecord {
     pub name: String,
     /// Where it serves.
     pub peer_addr: Option<String>,
-    /// One-time link to its own pages, fresh in every answer.
+    /// One-time link to its own pages, fresh in every answer to `haul status`.
     pub web: Option<String>,
     /// The network's key; null before joining one.
     pub network: Option<String>,
@@ -373,6 +382,9 @@ pub struct IndexState {
     pub peers: Option<u64>,
     /// Members that are online.
     pub peers_online: Option<u64>,
+    /// Microseconds that its answer took to a question of this moment: the way there and back, and its work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_us: Option<u64>,
 }
 
 /// A member of the network.
@@ -469,7 +481,7 @@ pub enum TransferState {
 /// A download in the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferRecord {
-    /// Number in the list, for `haul transfers pause|resume|cancel|retry`.
+    /// Number in the list, for `haul transfers pause|resume|cancel|retry|explain`.
     pub transfer: u64,
     /// What was asked for.
     pub what: String,
@@ -495,6 +507,9 @@ pub struct TransferRecord {
     pub code: Option<ErrorCode>,
     /// When it was added.
     pub added: String,
+    /// Peers that are connected for it or gave to it, over all its runs, most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<ProviderShare>,
 }
 
 /// How far a download is.
@@ -538,6 +553,9 @@ pub struct ProviderShare {
     pub bytes: u64,
     /// Leaves from it that did not match.
     pub corrupt: u64,
+    /// Of a transfer in the list: rate at which it gives now; left out if it gives nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bps: Option<u64>,
 }
 
 /// A download is complete.

@@ -25,6 +25,7 @@ type Shared = State<Arc<Context>>;
 pub fn router(context: Arc<Context>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/activity", get(activity))
         .route("/v1/peers", get(peers))
         .route("/v1/network", get(network_state))
         .route("/v1/network/remove", post(remove_member))
@@ -41,6 +42,7 @@ pub fn router(context: Arc<Context>) -> Router {
         .route("/v1/join", post(join))
         .route("/v1/leave", post(leave))
         .route("/v1/transfers", get(transfers))
+        .route("/v1/transfers/{id}/timeline", get(timeline))
         .route("/v1/transfers/{id}/{action}", post(change_transfer))
         .fallback(unknown)
         .layer(map_response(in_records))
@@ -110,6 +112,7 @@ operation!(invite, network::invite);
 operation!(join, network::join);
 operation!(remove_member, network::remove);
 plain!(status, network::status);
+plain!(activity, network::activity);
 plain!(peers, network::peers);
 plain!(network_state, network::network);
 plain!(leave, network::leave);
@@ -136,16 +139,30 @@ async fn transfers(State(context): Shared) -> Response {
     })
 }
 
+async fn timeline(State(context): Shared, Path(id): Path<u64>) -> Response {
+    lines(|records| async move {
+        for record in context.transfers.timeline(id)? {
+            records.send(record).await?;
+        }
+        Ok(())
+    })
+}
+
 async fn change_transfer(State(context): Shared, Path((id, action)): Path<(u64, String)>) -> Response {
     lines(|records| async move {
         let what = match action.as_str() {
             "pause" => context.transfers.pause(id).await.map(|()| "paused"),
             "cancel" => context.transfers.cancel(id).await.map(|()| "canceled"),
-            "resume" | "retry" => context.transfers.resume(id).await.map(|()| "resumed"),
+            "resume" => context.transfers.resume(id).await.map(|()| "resumed"),
+            "retry" => context.transfers.retry(id).await.map(|()| "tried again"),
             _ => Err(Problem::new(ErrorCode::Usage, format!("{action} is nothing that a transfer can do"))
                 .next("haul transfers pause|resume|cancel|retry ID")),
         }?;
-        let next = (what == "paused").then(|| format!("haul transfers resume {id}"));
+        let next = match what {
+            "paused" => Some(format!("go on: haul transfers resume {id}")),
+            "canceled" => Some(format!("what arrived is kept for: haul transfers retry {id}")),
+            _ => Some("watch it: haul top".into()),
+        };
         let message = format!("transfer {id} is {what}");
         let record = ChangedRecord { what: what.into(), subject: id.to_string(), message, next };
         records.send(Record::Changed(record)).await?;

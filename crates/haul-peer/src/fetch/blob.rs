@@ -18,6 +18,7 @@ use haul_net::clock::boot_now;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::noting;
 use super::output::{Output, Reader};
 use super::passing::Passed;
 use super::providers::Search;
@@ -25,6 +26,7 @@ use super::transfer::{Ended, Outcome, Start, Tally, Transfer};
 use super::{Downloader, FetchDone, FetchError, FetchProgress, FetchRequest, StreamRequest};
 use crate::files::{self, Existing, FileError, FileTraits, PartFile, Place, Resumed};
 use crate::share::{Download, Shares};
+use crate::timeline::{Note, Timeline};
 
 /// What is asked of the network for one blob, whatever becomes of it.
 struct Wanted<'a> {
@@ -80,8 +82,13 @@ pub(super) async fn fetch_to(
     let began = boot_now();
     let (blob, force) = (request.blob, request.force);
     let traits = FileTraits { executable: request.executable, mtime_ns: request.mtime_ns };
-    let search =
-        Search { cards: request.providers, only_these: request.only_these, fresh: false, patience: request.patience };
+    let search = Search {
+        cards: request.providers,
+        only_these: request.only_these,
+        fresh: false,
+        patience: request.patience,
+        timeline: request.timeline,
+    };
     if blob == BlobId::empty() {
         // Everybody has it.
         return create_empty(&place, traits, force, began).await;
@@ -141,6 +148,8 @@ impl<'a> Wanted<'a> {
                 };
                 match found {
                     Ok(found) => {
+                        let providers = found.providers.len() as u64;
+                        search.timeline.note(boot_now(), Note::LookedUp { providers });
                         // Of a large blob others may have parts whose owners are away.
                         size = found.size.filter(|size| !found.providers.is_empty() || *size >= SWARM_BYTES);
                         search.fresh = true;
@@ -151,13 +160,16 @@ impl<'a> Wanted<'a> {
                         let new: Vec<PeerCard> = new.collect();
                         search.cards.extend(new);
                     }
-                    Err(failure) => reason = failure,
+                    Err(failure) => {
+                        search.timeline.note(boot_now(), Note::LookupFailed { reason: failure.clone() });
+                        reason = failure;
+                    }
                 }
             }
             if size.is_none() {
                 let asked = tokio::select! {
                     () = cancel.cancelled() => return Err(FetchError::Cancelled),
-                    asked = ask_size(downloader, blob, &search.cards) => asked,
+                    asked = ask_size(downloader, blob, &search) => asked,
                 };
                 size = asked.map_err(|trouble| reason.push_str(&trouble)).ok();
             }
@@ -165,7 +177,10 @@ impl<'a> Wanted<'a> {
                 if search.patience != std::time::Duration::MAX {
                     return Err(FetchError::NoProvider { reason, banned: Vec::new() });
                 }
-                progress.send_modify(|progress| progress.reason = Some(format!("waiting for a provider: {reason}")));
+                let reason = format!("waiting for a provider: {reason}");
+                let now = boot_now();
+                search.timeline.note(now, noting::waits(now, &reason, Some(now.after(WAIT_FOR_FIRST))));
+                progress.send_modify(|progress| progress.reason = Some(reason));
                 tokio::select! {
                     () = cancel.cancelled() => return Err(FetchError::Cancelled),
                     () = tokio::time::sleep(WAIT_FOR_FIRST) => {}
@@ -196,6 +211,13 @@ impl<'a> Wanted<'a> {
         transfer.run().await
     }
 
+    /// Notes the size, unless the blob is a part of a folder that is fetched.
+    fn know(&self, geometry: BlobGeometry, here: u64, whole: bool) {
+        if whole {
+            self.search.timeline.note(boot_now(), Note::Known { bytes: geometry.size(), here });
+        }
+    }
+
     fn done(&self, path: &Path, bytes: u64, resumed_from: u64, tally: Tally) -> FetchDone {
         FetchDone {
             path: path.to_path_buf(),
@@ -215,9 +237,9 @@ impl<'a> Wanted<'a> {
 const WAIT_FOR_FIRST: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Asks providers in turn for the size; the error is what they said.
-async fn ask_size(downloader: &Downloader, blob: BlobId, cards: &[PeerCard]) -> Result<u64, String> {
+async fn ask_size(downloader: &Downloader, blob: BlobId, search: &Search) -> Result<u64, String> {
     let mut trouble = String::new();
-    for card in cards {
+    for card in &search.cards {
         let answer = match downloader.pool.connect(card).await {
             Ok(lease) => lease
                 .connection()
@@ -226,12 +248,16 @@ async fn ask_size(downloader: &Downloader, blob: BlobId, cards: &[PeerCard]) -> 
                 .map_err(|e| e.to_string()),
             Err(error) => {
                 downloader.finder.unreachable(card.id);
+                search.timeline.note_of(boot_now(), card.id, noting::of_call(&error));
                 Err(error.to_string())
             }
         };
         match answer {
             Ok(PeerAnswer::Bitfield { size, .. }) => return Ok(size),
-            Ok(_) => trouble = format!("{trouble}; {} does not have it", card.name),
+            Ok(_) => {
+                search.timeline.note_of(boot_now(), card.id, Note::Gone);
+                trouble = format!("{trouble}; {} does not have it", card.name);
+            }
             Err(error) => trouble = format!("{trouble}; {} {error}", card.name),
         }
     }
@@ -366,6 +392,7 @@ async fn small(
     force: bool,
     offer: bool,
 ) -> Result<Attempt, FetchError> {
+    wanted.know(geometry, 0, offer);
     let (to, mut from) = mpsc::channel(1);
     let output = Output::Reader(Reader::new(to, 0..geometry.size().max(1)));
     let Ended { outcome, tally, .. } = wanted.transfer(geometry, nothing(geometry), output).await?;
@@ -397,6 +424,7 @@ async fn large(
     let (part, resumed) = blocking(move || PartFile::open(at, blob, geometry)).await??;
     let part = Arc::new(part);
     let before = super::transfer::bytes_of(geometry, &resumed.verified);
+    wanted.know(geometry, before, offer);
     let output = Output::File(Arc::clone(&part));
     let Ended { outcome, tally, checker, passed } = wanted.transfer(geometry, resumed, output).await?;
     let part = Arc::into_inner(part).expect("the transfer and its workers have ended");
@@ -440,8 +468,13 @@ pub(super) async fn stream(
     progress: &watch::Sender<FetchProgress>,
     cancel: &CancellationToken,
 ) -> Result<FetchDone, FetchError> {
-    let search =
-        Search { cards: request.providers, only_these: request.only_these, fresh: false, patience: request.patience };
+    let search = Search {
+        cards: request.providers,
+        only_these: request.only_these,
+        fresh: false,
+        patience: request.patience,
+        timeline: Timeline::default(),
+    };
     let began = boot_now();
     let mut wanted = Wanted::prepare(downloader, request.blob, request.size, search, progress, cancel, began).await?;
     while let Some(size) = wanted.sizes.next() {

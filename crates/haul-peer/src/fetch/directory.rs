@@ -17,8 +17,11 @@ use tokio_util::sync::CancellationToken;
 use super::blob::{blocking, copy_file, fetch_to};
 use super::listing::{Plan, WantedFile, list};
 use super::small::{self, Counters};
-use super::{DirectoryRequest, Downloader, FetchDone, FetchError, FetchProgress, FetchRequest, ProviderProgress};
+use super::{
+    DirectoryRequest, Downloader, FetchDone, FetchError, FetchProgress, FetchRequest, ProviderProgress, noting,
+};
 use crate::files::{self, Existing, FileError, FileTraits, Place, Tree, link_stays_inside};
+use crate::timeline::{How, Note};
 
 /// Large files at once: the next one starts while the last leaves of another are on their way.
 const LARGE_AT_ONCE: usize = 3;
@@ -69,7 +72,10 @@ pub(super) async fn fetch(
 async fn fetch_all(shared: &Arc<Shared>, progress: &watch::Sender<FetchProgress>) -> Result<FetchDone, FetchError> {
     let began = boot_now();
     let request = &shared.request;
+    let (timeline, peer) = (&request.timeline, request.peer.id);
+    timeline.note_of(began, peer, Note::Found { how: How::Asked });
     let lease = shared.downloader.pool.connect(&request.peer).await;
+    timeline.note_of(boot_now(), peer, lease.as_ref().map_or_else(noting::of_call, |_| Note::Joined));
     let lease = lease.map_err(|error| FetchError::NoProvider {
         reason: format!("{} {error}", request.peer.name),
         banned: Vec::new(),
@@ -86,6 +92,7 @@ async fn fetch_all(shared: &Arc<Shared>, progress: &watch::Sender<FetchProgress>
         Opened::Tree(plan, tree) => (plan, tree),
     };
     let plan = prepare(shared, plan, tree.handle()).await?;
+    timeline.note(boot_now(), Note::Known { bytes: total, here: shared.tally().resumed });
     let ticker = tell(shared, progress, total, files);
     let (tree, skipped) = tokio::select! {
         done = fetch_contents(shared, plan, tree) => done?,
@@ -202,9 +209,16 @@ type Skipped = Vec<(String, String)>;
 async fn fetch_contents(shared: &Arc<Shared>, plan: Plan, tree: Tree) -> Result<(Tree, Skipped), FetchError> {
     let request = &shared.request;
     let Plan { folders, small, large, links, unhashed, reserved } = plan;
-    let providers = small::providers_for(&shared.downloader, &request.peer, &small, request.only_this).await;
+    let providers = small::providers_for(&shared.downloader, request, &small).await;
     let (small, ()) = tokio::try_join!(
-        small::fetch(&shared.downloader, small, providers, &tree, Arc::clone(&shared.counters)),
+        small::fetch(
+            &shared.downloader,
+            small,
+            providers,
+            &tree,
+            Arc::clone(&shared.counters),
+            request.timeline.clone()
+        ),
         fetch_large(shared, group_by_blob(large), tree.handle()),
     )?;
     {
@@ -330,6 +344,7 @@ async fn fetch_one(shared: &Arc<Shared>, file: WantedFile, place: Place) -> Resu
         providers: vec![request.peer.clone()],
         only_these: request.only_this,
         patience: request.patience,
+        timeline: request.timeline.clone(),
     };
     let progress = watch::Sender::new(FetchProgress::default());
     let mut seen = progress.subscribe();

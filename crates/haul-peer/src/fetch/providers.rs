@@ -9,7 +9,8 @@ use haul_core::time::Moment;
 use haul_core::wire::index::{PeerCard, SwarmPeer};
 
 use super::pool::{ConnectError, Lease};
-use super::{CHANGED, Found};
+use super::{CHANGED, Found, noting};
+use crate::timeline::{How, Note, Timeline};
 
 /// Trouble of a provider that has the content no more.
 const NOT_HELD: &str = "does not have it any more";
@@ -42,6 +43,8 @@ pub(super) struct Search {
     pub(super) fresh: bool,
     /// How long to go on without anybody who can help.
     pub(super) patience: Duration,
+    /// Where it is noted whom it found, and how they are.
+    pub(super) timeline: Timeline,
 }
 
 #[derive(Debug)]
@@ -98,7 +101,8 @@ impl Providers {
             search,
         };
         let cards = providers.search.cards.clone();
-        providers.learn(whole(cards), now);
+        let how = if providers.search.only_these { How::Asked } else { How::Index };
+        providers.learn(whole(cards), how, now);
         providers
     }
 
@@ -114,7 +118,7 @@ impl Providers {
 
     /// The index tells of others in the swarm.
     pub(super) fn told_of(&mut self, peers: Vec<SwarmPeer>, now: Moment) {
-        self.learn(peers, now);
+        self.learn(peers, How::Push, now);
     }
 
     /// The index has planned with these, and with none of those before.
@@ -129,11 +133,12 @@ impl Providers {
         }
     }
 
-    fn learn(&mut self, peers: Vec<SwarmPeer>, now: Moment) {
+    fn learn(&mut self, peers: Vec<SwarmPeer>, how: How, now: Moment) {
         for SwarmPeer { card, complete } in peers {
             if card.addresses.is_empty() && !card.online {
                 continue;
             }
+            self.search.timeline.note_of(now, card.id, Note::Found { how });
             let known = self.known.entry(card.id).or_insert_with(|| Known {
                 card: card.clone(),
                 lease: None,
@@ -194,9 +199,16 @@ impl Providers {
         match found {
             Ok(found) => {
                 self.lookup_failure = None;
-                self.learn(whole(found.providers), now);
+                let asked = self.search.only_these;
+                if !asked {
+                    self.search.timeline.note(now, Note::LookedUp { providers: found.providers.len() as u64 });
+                }
+                self.learn(whole(found.providers), if asked { How::Asked } else { How::Index }, now);
             }
-            Err(reason) => self.lookup_failure = Some(reason),
+            Err(reason) => {
+                self.search.timeline.note(now, Note::LookupFailed { reason: reason.clone() });
+                self.lookup_failure = Some(reason);
+            }
         }
     }
 
@@ -239,9 +251,11 @@ impl Providers {
             Ok(lease) => {
                 known.lease = Some(lease);
                 self.ever_connected = true;
+                self.search.timeline.note_of(now, provider, Note::Joined);
                 true
             }
             Err(error) => {
+                self.search.timeline.note_of(now, provider, noting::of_call(&error));
                 known.trouble = Some(error.to_string());
                 known.call_later(now);
                 false
@@ -261,6 +275,7 @@ impl Providers {
         let ended = known.lease.as_ref().and_then(|lease| lease.connection().close_reason());
         let Some(reason) = ended else { return false };
         known.lease = None;
+        self.search.timeline.note_of(now, *provider, Note::Lost { reason: reason.to_string() });
         known.trouble = Some(reason.to_string());
         known.call_later(now);
         true
@@ -349,6 +364,15 @@ impl Providers {
         }
     }
 
+    /// Why nothing comes although something is asked for.
+    pub(super) fn still_for(&self) -> String {
+        let troubled = self.known.values().filter(|known| known.trouble.is_some());
+        if troubled.count() == 0 {
+            return "nothing comes at present of what was asked for".into();
+        }
+        format!("nothing comes at present: {}", self.reason())
+    }
+
     /// Every provider with what it gave and its trouble.
     pub(super) fn told(&self, gave: &BTreeMap<PeerId, u64>) -> impl Iterator<Item = (PeerId, u64, Option<String>)> {
         self.known.iter().map(|(peer, known)| (*peer, gave.get(peer).copied().unwrap_or(0), known.trouble.clone()))
@@ -397,7 +421,8 @@ mod tests {
     }
 
     fn nobody() -> Providers {
-        let search = Search { cards: vec![], only_these: false, fresh: true, patience: Duration::from_secs(15) };
+        let (patience, timeline) = (Duration::from_secs(15), Timeline::default());
+        let search = Search { cards: vec![], only_these: false, fresh: true, patience, timeline };
         Providers::new(search, Moment(0))
     }
 

@@ -12,6 +12,7 @@ use haul_core::limits::{LEAF_BYTES, SMALL_LEAVES};
 use haul_core::wire::List;
 use haul_core::wire::index::PeerCard;
 use haul_core::wire::peer::PeerRequest;
+use haul_net::clock::boot_now;
 use haul_net::connection::StreamItem;
 use tokio::task::JoinSet;
 
@@ -19,8 +20,9 @@ use super::blob::blocking;
 use super::listing::WantedFile;
 use super::pool::Lease;
 use super::requests::at_most_a_leaf;
-use super::{Downloader, FetchError};
+use super::{DirectoryRequest, Downloader, FetchError, noting};
 use crate::files::{FileTraits, Tree};
+use crate::timeline::{How, Lie, Note, Timeline};
 
 /// Blobs in one request: enough to hide a round trip of 50 ms at 5,000 files per second.
 const BATCH: usize = 256;
@@ -44,6 +46,7 @@ pub(super) struct Work {
     gave: Mutex<BTreeMap<PeerId, u64>>,
     banned: Mutex<BTreeMap<PeerId, String>>,
     done: Arc<Counters>,
+    timeline: Timeline,
 }
 
 /// What is complete so far.
@@ -67,6 +70,7 @@ pub(super) async fn fetch(
     providers: Vec<PeerCard>,
     tree: &Tree,
     done: Arc<Counters>,
+    timeline: Timeline,
 ) -> Result<SmallDone, FetchError> {
     let mut groups: BTreeMap<BlobId, Group> = BTreeMap::new();
     for file in files {
@@ -81,6 +85,7 @@ pub(super) async fn fetch(
         gave: Mutex::default(),
         banned: Mutex::default(),
         done,
+        timeline,
     });
     let listed_by = providers.first().cloned();
     let others = providers.len() > 1;
@@ -111,7 +116,10 @@ async fn run_round(
             let tree = tree.handle();
             tasks.spawn(async move {
                 // A provider that cannot be reached leaves its part to the others.
-                let Ok(lease) = pool.connect(&card).await else { return Ok(()) };
+                let lease = pool.connect(&card).await;
+                let note = lease.as_ref().map_or_else(noting::of_call, |_| Note::Joined);
+                work.timeline.note_of(boot_now(), card.id, note);
+                let Ok(lease) = lease else { return Ok(()) };
                 serve_queue(&work, &lease, card.id, tree).await
             });
         }
@@ -256,32 +264,45 @@ async fn write(
     })
     .await?;
     *tree = Some(handle);
-    let (bytes, wrong) = result?;
+    let Written { bytes, files, wasted, wrong } = result?;
+    work.timeline.gave(boot_now(), peer, bytes, files);
+    work.timeline.wasted(peer, wasted);
     *lock(&work.gave).entry(peer).or_default() += bytes;
     let honest = wrong.is_empty();
     if !honest {
         lock(&work.banned).insert(peer, "sent wrong bytes for a small file".into());
+        work.timeline.note_of(boot_now(), peer, Note::Banned { lie: Lie::SmallFile });
     }
     // Numbers above those of the request cannot meet them.
     batch.extend((u64::MAX / 2..).zip(wrong));
     Ok(honest)
 }
 
-type Wrong = Vec<(BlobId, Group)>;
+/// What became of files that arrived.
+#[derive(Default)]
+struct Written {
+    /// Bytes and number of those that verified, each content once.
+    bytes: u64,
+    files: u64,
+    /// Bytes of those that did not.
+    wasted: u64,
+    wrong: Vec<(BlobId, Group)>,
+}
 
 fn write_now(
     tree: &mut Tree,
     arrived: Vec<(BlobId, Group, Bytes)>,
     counters: &Counters,
-) -> Result<(u64, Wrong), FetchError> {
-    let mut good = 0;
-    let mut wrong = Vec::new();
+) -> Result<Written, FetchError> {
+    let mut written = Written::default();
     for (blob, group, bytes) in arrived {
         if *blake3::hash(&bytes).as_bytes() != *blob.as_bytes() {
-            wrong.push((blob, group));
+            written.wasted += bytes.len() as u64;
+            written.wrong.push((blob, group));
             continue;
         }
-        good += bytes.len() as u64;
+        written.bytes += bytes.len() as u64;
+        written.files += 1;
         for file in &group {
             let traits = FileTraits { executable: file.executable, mtime_ns: Some(file.mtime_ns) };
             tree.create_file(&file.path, &bytes, traits)?;
@@ -289,19 +310,19 @@ fn write_now(
             counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
     }
-    Ok((good, wrong))
+    Ok(written)
 }
 
 /// Providers to spread small files over: the peer itself, and those that hold the first few blobs too.
 pub(super) async fn providers_for(
     downloader: &Downloader,
-    peer: &PeerCard,
+    request: &DirectoryRequest,
     files: &[WantedFile],
-    only_this: bool,
 ) -> Vec<PeerCard> {
+    let peer = &request.peer;
     let mut cards = vec![peer.clone()];
     let mut seen = BTreeSet::from([peer.id]);
-    if only_this || files.len() < BATCH {
+    if request.only_this || files.len() < BATCH {
         return cards;
     }
     for file in files.iter().step_by((files.len() / SAMPLES).max(1)).take(SAMPLES) {
@@ -309,6 +330,9 @@ pub(super) async fn providers_for(
         cards.extend(found.providers.into_iter().filter(|card| seen.insert(card.id)));
     }
     cards.truncate(PROVIDERS);
+    for card in cards.iter().skip(1) {
+        request.timeline.note_of(boot_now(), card.id, Note::Found { how: How::Index });
+    }
     cards
 }
 

@@ -1,12 +1,14 @@
 //! One blob on its way: the loop between the download machine, the requests, the workers and the disk.
 
+mod telling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use haul_core::blob::{BlobGeometry, LeafSet};
-use haul_core::download::{Action, Arrival, Download, Have, Offence, RequestEnd, RequestId, Verdict};
+use haul_core::download::{Action, Arrival, Download, Have, Offence, RequestEnd, RequestId, Setback, Verdict};
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits::{CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, LEAF_BYTES};
 use haul_core::time::Moment;
@@ -22,11 +24,12 @@ use super::passing::{Passed, Passing};
 use super::providers::{Providers, Search};
 use super::requests::{Arrived, Asking, Following, SheetAnswer, ask_leaves, ask_sheet, follow};
 use super::writing::{Batch, WriteQueue, Written};
-use super::{CHANGED, Downloader, FetchError, FetchProgress, Found, ProviderProgress};
+use super::{CHANGED, Downloader, FetchError, FetchProgress, Found, noting};
 use crate::fetch::pool::{ConnectError, Lease};
 use crate::files::FileError;
 use crate::partial::Checker;
 use crate::swarm::{SwarmNews, leaves_of};
+use crate::timeline::{How, Note, Timeline};
 
 /// Events that wait for the loop; most hold a batch of leaves with a permit, so memory is bounded by those.
 const EVENTS: usize = 64;
@@ -36,8 +39,6 @@ const BATCHES: usize = 32;
 const DURABLE_BYTES: u64 = 1024 * 1024 * 1024;
 /// … or this long.
 const DURABLE_INTERVAL: Duration = Duration::from_secs(10);
-/// How often progress is told.
-const TELL: Duration = Duration::from_millis(100);
 
 /// What happened.
 pub(super) enum Event {
@@ -125,7 +126,7 @@ pub(super) struct Transfer<'a> {
     finished: bool,
     done_bytes: u64,
     checkpoint: Checkpoint,
-    told: Told,
+    told: telling::Told,
 }
 
 struct Inputs<'a> {
@@ -134,6 +135,7 @@ struct Inputs<'a> {
     geometry: BlobGeometry,
     progress: &'a watch::Sender<FetchProgress>,
     cancel: &'a CancellationToken,
+    timeline: Timeline,
 }
 
 struct Checkpoint {
@@ -144,16 +146,11 @@ struct Checkpoint {
     durable_bytes: u64,
 }
 
-struct Told {
-    at: Moment,
-    bytes: u64,
-    rate: u64,
-}
-
 impl<'a> Transfer<'a> {
     pub(super) fn new(start: Start<'a>) -> Self {
         let Start { downloader, blob, geometry, verified, local, output, search, progress, cancel } = start;
         let now = boot_now();
+        let timeline = search.timeline.clone();
         let seed = u64::from_le_bytes(std::array::from_fn(|n| blob.as_bytes()[n])) ^ now.0;
         let done_bytes = bytes_of(geometry, &verified);
         let (sender, events) = mpsc::channel(EVENTS);
@@ -194,8 +191,8 @@ impl<'a> Transfer<'a> {
             finished: false,
             done_bytes,
             checkpoint: Checkpoint { running: false, last: now, last_durable: now, bytes: 0, durable_bytes: 0 },
-            told: Told { at: now, bytes: done_bytes, rate: 0 },
-            start: Inputs { downloader, blob, geometry, progress, cancel },
+            told: telling::Told::new(now, done_bytes),
+            start: Inputs { downloader, blob, geometry, progress, cancel, timeline },
         }
     }
 
@@ -327,7 +324,16 @@ impl<'a> Transfer<'a> {
                         task.abort();
                     }
                 }
-                Action::ForgetSheets => self.checker.forget(),
+                Action::ForgetSheets => {
+                    self.checker.forget();
+                    self.start.timeline.note(boot_now(), Note::OutlineForgotten);
+                }
+                Action::Setback { provider, setback } => {
+                    if let Setback::Stalled { silence, .. } = setback {
+                        self.providers.trouble(provider, format!("has sent nothing for {} s", silence.as_secs()));
+                    }
+                    self.note_of(provider, noting::of_setback(setback));
+                }
                 Action::Blame { provider } => self.passing.failed(provider),
                 Action::Ban { provider, offence } => self.ban(provider, offence),
                 Action::Finished => self.finished = true,
@@ -366,6 +372,7 @@ impl<'a> Transfer<'a> {
             follower.abort();
         }
         self.tally.banned.push((provider, what));
+        self.note_of(provider, noting::of_offence(offence));
     }
 
     fn check_local(&mut self, ranges: Vec<haul_core::wire::peer::LeafRange>) {
@@ -460,6 +467,7 @@ impl<'a> Transfer<'a> {
         let now = boot_now();
         match news {
             SwarmNews::Joined { groups } => {
+                self.start.timeline.note(now, Note::InSwarm);
                 self.providers.swarm_is_known();
                 self.passing.joined(groups);
             }
@@ -470,6 +478,10 @@ impl<'a> Transfer<'a> {
             }
             SwarmNews::Plan { lease, sources } => {
                 self.providers.planned(sources.iter().map(|source| source.from));
+                self.start.timeline.note(now, Note::Planned { sources: sources.len() as u64 });
+                for source in &sources {
+                    self.start.timeline.note_of(now, source.from, Note::Found { how: How::Plan });
+                }
                 let leaves = |source: &PlannedSource| (source.from, leaves_of(self.start.geometry, &source.pieces));
                 let sources = sources.iter().map(leaves).collect();
                 self.machine.handle_plan(now, now.after(lease), sources);
@@ -483,12 +495,14 @@ impl<'a> Transfer<'a> {
                 // An answer that was cancelled meanwhile must not count for the next prover.
                 if self.requests.remove(&request).is_some() {
                     let good = self.checker.accept(sheet, &values);
+                    if good {
+                        self.note_of(provider, Note::Outline);
+                    }
                     self.machine.handle_sheet(boot_now(), request, good);
                 }
             }
             SheetAnswer::Values { size, .. } => {
-                self.other_sizes.insert(size);
-                self.providers.trouble(provider, format!("says that the content has {size} bytes"));
+                self.claims_other_size(provider, size);
                 self.ended(request, provider, RequestEnd::OtherSize);
             }
             SheetAnswer::End(end) => self.ended(request, provider, end),
@@ -500,6 +514,7 @@ impl<'a> Transfer<'a> {
         let mut good = Vec::with_capacity(leaves.len());
         for Arrived { leaf, bytes, epoch, verdict } in leaves {
             if self.machine.handle_arrival(now, request, leaf) == Arrival::Discard {
+                self.start.timeline.wasted(provider, bytes.len() as u64);
                 continue;
             }
             match (if epoch == current { verdict } else { Verdict::Unknown }, &mut self.output) {
@@ -518,6 +533,7 @@ impl<'a> Transfer<'a> {
 
     /// A leaf that cannot be used.
     fn refused(&mut self, provider: PeerId, leaf: u64, verdict: Verdict) {
+        self.start.timeline.wasted(provider, self.start.geometry.leaf_bytes(leaf) as u64);
         if verdict == Verdict::Bad && self.start.geometry.sheets() == 0 {
             // Without an outline nothing has shown yet what size this provider believes in.
             self.ask_size(provider);
@@ -542,6 +558,7 @@ impl<'a> Transfer<'a> {
             } else {
                 let now = boot_now();
                 for leaf in leaves {
+                    self.start.timeline.wasted(provider, self.start.geometry.leaf_bytes(leaf) as u64);
                     self.machine.handle_verified(now, provider, leaf, Verdict::Unknown);
                 }
             }
@@ -552,6 +569,7 @@ impl<'a> Transfer<'a> {
     fn verified(&mut self, provider: PeerId, leaves: &[u64]) {
         let now = boot_now();
         let bytes = leaves.iter().map(|leaf| self.start.geometry.leaf_bytes(*leaf) as u64).sum();
+        self.start.timeline.gave(now, provider, bytes, leaves.len() as u64);
         self.passing.add(leaves);
         self.passing.gave(provider, bytes);
         *self.tally.gave.entry(provider).or_default() += bytes;
@@ -581,8 +599,7 @@ impl<'a> Transfer<'a> {
             return self.machine.handle_verified(now, provider, 0, Verdict::Bad);
         }
         if let Some(size) = size {
-            self.other_sizes.insert(size);
-            self.providers.trouble(provider, format!("says that the content has {size} bytes"));
+            self.claims_other_size(provider, size);
         }
         self.machine.handle_verified(now, provider, 0, Verdict::Unknown);
         self.machine.handle_provider_lost(now, provider);
@@ -607,6 +624,11 @@ impl<'a> Transfer<'a> {
         self.machine.handle_end(now, request, end);
         if self.providers.lost(&provider, now) {
             self.machine.handle_provider_lost(now, provider);
+        }
+        // Of a connection that has ended that is noted, not each request that broke with it.
+        let connected = self.providers.lease(&provider).is_some();
+        if let Some(note) = noting::of_end(end).filter(|note| connected || *note != Note::BrokeOff) {
+            self.note_of(provider, note);
         }
     }
 
@@ -687,34 +709,6 @@ impl<'a> Transfer<'a> {
         }
         // A due moment in the past must not spin: one millisecond is the clock's own step.
         wake.since(now).max(Duration::from_millis(1))
-    }
-
-    fn tell(&mut self, now_or_never: bool) {
-        let now = boot_now();
-        let elapsed = now.since(self.told.at);
-        if elapsed < TELL && !now_or_never {
-            return;
-        }
-        if elapsed >= TELL {
-            let sample = (self.done_bytes - self.told.bytes) * 1000 / elapsed.as_millis().max(1) as u64;
-            self.told.rate = if self.told.rate == 0 { sample } else { (9 * self.told.rate + sample) / 10 };
-            self.told.at = now;
-            self.told.bytes = self.done_bytes;
-        }
-        let providers = self.providers.told(&self.tally.gave).map(|(peer, bytes, trouble)| ProviderProgress {
-            peer,
-            bytes,
-            trouble,
-        });
-        self.start.progress.send_replace(FetchProgress {
-            done: self.done_bytes,
-            total: self.start.geometry.size(),
-            files_done: u64::from(self.finished),
-            files: 1,
-            bytes_per_second: self.told.rate,
-            providers: providers.collect(),
-            reason: self.machine.starved().map(|starved| self.providers.waiting_for(starved)),
-        });
     }
 }
 

@@ -15,6 +15,7 @@ use crate::api::known::Known;
 use crate::fetch::{
     DEFAULT_PATIENCE, DirectoryRequest, Downloader, FetchDone, FetchError, FetchProgress, FetchRequest,
 };
+use crate::timeline::Timeline;
 
 /// What is fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +91,7 @@ impl Job {
         &self,
         downloader: &Downloader,
         known: &Arc<Known>,
+        timeline: Timeline,
         progress: watch::Sender<FetchProgress>,
         cancel: CancellationToken,
     ) -> Result<FetchDone, FetchError> {
@@ -107,6 +109,7 @@ impl Job {
                     providers,
                     only_these: self.only_these,
                     patience,
+                    timeline,
                     ..FetchRequest::new(*blob, &self.target)
                 };
                 downloader.fetch_blob(request, progress, cancel).await
@@ -122,6 +125,7 @@ impl Job {
                     outside_links: self.outside_links,
                     only_this: self.only_these,
                     patience,
+                    timeline,
                 };
                 downloader.fetch_directory(request, progress, cancel).await
             }

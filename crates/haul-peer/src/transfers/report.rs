@@ -1,6 +1,6 @@
 //! Downloads as records: state, reason in words, next action, causes per provider.
 
-use haul_core::time::Timestamp;
+use haul_net::clock::boot_now;
 
 use super::{Item, Job};
 use crate::api::codes::ErrorCode;
@@ -25,10 +25,29 @@ fn shares(progress: &FetchProgress, known: &Known) -> Vec<ProviderShare> {
             name: known.name(&provider.peer),
             bytes: provider.bytes,
             corrupt: 0,
+            bps: None,
         })
         .collect();
     shares.sort_by_key(|share| std::cmp::Reverse(share.bytes));
     shares
+}
+
+/// Who gave to it, over all runs, and how fast now.
+fn given(item: &Item, known: &Known) -> Vec<ProviderShare> {
+    let now = boot_now();
+    let told = item.timeline.told();
+    let gave = told.tallies.iter().filter(|(_, tally)| tally.bytes > 0 || tally.joined);
+    let mut given: Vec<ProviderShare> = gave
+        .map(|(peer, tally)| ProviderShare {
+            peer: peer.to_string(),
+            name: known.name(peer),
+            bytes: tally.bytes,
+            corrupt: u64::from(tally.banned.is_some()),
+            bps: Some(tally.bps_now(now)).filter(|bps| *bps > 0),
+        })
+        .collect();
+    given.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+    given
 }
 
 pub(super) fn transfer(id: u64, item: &Item, known: &Known) -> TransferRecord {
@@ -52,7 +71,8 @@ pub(super) fn transfer(id: u64, item: &Item, known: &Known) -> TransferRecord {
         reason,
         next,
         code: phase.problem.filter(|_| phase.state == TransferState::Failed).map(|problem| problem.code),
-        added: rfc3339(Timestamp(item.added.0)),
+        added: rfc3339(item.added),
+        from: given(item, known),
     }
 }
 
@@ -122,7 +142,7 @@ pub(super) fn done(job: &Job, done: FetchDone, progress: &FetchProgress, known: 
         let key = peer.to_string();
         match from.iter_mut().find(|share| share.peer == key) {
             Some(share) => share.corrupt += 1,
-            None => from.push(ProviderShare { peer: key, name: known.name(peer), bytes: 0, corrupt: 1 }),
+            None => from.push(ProviderShare { peer: key, name: known.name(peer), bytes: 0, corrupt: 1, bps: None }),
         }
     }
     DoneRecord {

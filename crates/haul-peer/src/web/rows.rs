@@ -89,8 +89,8 @@ pub(super) fn transfer(transfer: &TransferRecord) -> TransferRow {
         TransferState::Running => ("running", &[("pause", "Pause"), ("cancel", "Cancel")]),
         TransferState::Paused => ("paused", &[("resume", "Resume"), ("cancel", "Cancel")]),
         TransferState::Done => ("done", &[]),
-        TransferState::Failed => ("failed", &[("resume", "Try again"), ("cancel", "Cancel")]),
-        TransferState::Canceled => ("canceled", &[("resume", "Start again")]),
+        TransferState::Failed => ("failed", &[("retry", "Try again"), ("cancel", "Cancel")]),
+        TransferState::Canceled => ("canceled", &[("retry", "Start again")]),
     };
     let percent = match transfer.total {
         Some(total) if total > 0 => (transfer.done.saturating_mul(100) / total).min(100) as u8,

@@ -370,7 +370,8 @@ mod tests {
 
     #[test]
     fn shares_are_percentages() {
-        let share = |name: &str, bytes| ProviderShare { peer: String::new(), name: name.into(), bytes, corrupt: 0 };
+        let share =
+            |name: &str, bytes| ProviderShare { peer: String::new(), name: name.into(), bytes, corrupt: 0, bps: None };
         assert_eq!(shares(&[share("lab-3", 44), share("nas", 56)]), "lab-3 44 % · nas 56 %");
         assert_eq!(shares(&[]), "");
     }
