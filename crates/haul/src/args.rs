@@ -98,10 +98,11 @@ pub(crate) enum Command {
     /// Who is in the network
     Peers(PeersArgs),
     /// Downloads under way, waiting and done
-    Transfers {
-        #[command(subcommand)]
-        command: Option<TransferCommand>,
-    },
+    Transfers(TransfersArgs),
+    /// Transfers, peers and rates on one screen, as they change
+    #[command(after_help = "Keys: p pause or go on, r try again, c cancel (asked once), Enter explain, / filter,\n\
+        arrows or j k select, q leave")]
+    Top,
     /// Make a ticket that lets others join
     Invite(InviteArgs),
     /// Join a network with a ticket
@@ -356,6 +357,17 @@ pub(crate) struct PeersArgs {
     pub(crate) online: bool,
 }
 
+/// Arguments of `haul transfers`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct TransfersArgs {
+    /// The same as the verb explain
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) explain: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Option<TransferCommand>,
+}
+
 /// `haul transfers …`.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum TransferCommand {
@@ -366,10 +378,20 @@ pub(crate) enum TransferCommand {
     Pause(TransferRef),
     /// Go on
     Resume(TransferRef),
-    /// Stop and delete what was fetched
+    /// Give it up; what arrived stays beside the target, for a retry
     Cancel(TransferRef),
-    /// Try a failed one again
+    /// Run one again that failed or was given up; what arrived counts
     Retry(TransferRef),
+    /// What happened: who was tried, what each gave, what went wrong, what it waits for
+    Explain(TransferExplainArgs),
+}
+
+/// Arguments of `haul transfers explain`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct TransferExplainArgs {
+    /// Its id in the list; default: the newest
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
 }
 
 /// One transfer.

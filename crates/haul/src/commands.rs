@@ -12,6 +12,7 @@ mod settings;
 pub(crate) mod shares;
 mod start;
 mod status;
+mod top;
 mod transfers;
 mod watch;
 pub(crate) mod what;
@@ -62,7 +63,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
         Command::Share { command } => shares::run(context, &command.unwrap_or(ShareCommand::Ls)).await,
         Command::Status => status::run(context).await,
         Command::Peers(args) => status::peers(context, &args).await,
-        Command::Transfers { command } => transfers::run(context, command.as_ref()).await,
+        Command::Top => top::run(context).await,
+        Command::Transfers(args) => transfers::run(context, &args).await,
         Command::Invite(args) => membership::invite(context, &args).await,
         Command::Join(args) => membership::join(context, &args).await,
         Command::Leave => membership::leave(context).await,

@@ -85,6 +85,12 @@ impl Failure {
         self
     }
 
+    /// What failed and what to do next, where there is one line for it.
+    pub(crate) fn in_one_line(&self) -> String {
+        let next = self.record.next.as_ref().map(|next| format!("   {next}")).unwrap_or_default();
+        format!("{}{next}", self.record.message)
+    }
+
     /// Its code.
     pub(crate) fn code(&self) -> ErrorCode {
         self.record.code

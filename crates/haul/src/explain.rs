@@ -30,7 +30,8 @@ pub(crate) fn first_sentence(code: ErrorCode) -> &'static str {
     text.find(". ").map_or(text, |end| &text[..=end])
 }
 
-fn fill(text: &str, columns: usize) -> String {
+/// Words in lines of at most so many columns, as far as the words allow.
+pub(crate) fn fill(text: &str, columns: usize) -> String {
     let mut filled = String::with_capacity(text.len() + 16);
     let mut used = 0;
     for word in text.split_whitespace() {

@@ -2,6 +2,7 @@
 
 pub(crate) mod progress;
 pub(crate) mod text;
+pub(crate) mod timeline;
 pub(crate) mod times;
 
 use std::io::{self, IsTerminal, Write};
@@ -102,6 +103,11 @@ impl Output {
     /// Whether results are JSON Lines.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
+    }
+
+    /// Whether standard output takes colours.
+    pub(crate) fn has_colors(&self) -> bool {
+        self.color_out
     }
 
     /// The width of the terminal behind standard output, if it is one.

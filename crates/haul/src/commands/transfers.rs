@@ -1,10 +1,12 @@
 //! `haul transfers`: downloads under way, waiting and done.
 
+mod explain;
+
 use haul_peer::api::records::{Record, TransferRecord, TransferState};
 
 use super::pass_on;
 use super::shares::show_changes;
-use crate::args::{TransferCommand, TransferRef};
+use crate::args::{TransferCommand, TransferRef, TransfersArgs};
 use crate::client::encode;
 use crate::context::Context;
 use crate::errors::Failure;
@@ -13,8 +15,12 @@ use crate::output::text::{Align, Table, escape, rate, size};
 use crate::output::{Format, Style};
 
 /// Runs it.
-pub(crate) async fn run(context: &Context, command: Option<&TransferCommand>) -> Result<Exit, Failure> {
-    match command {
+pub(crate) async fn run(context: &Context, args: &TransfersArgs) -> Result<Exit, Failure> {
+    if let Some(id) = &args.explain {
+        return explain::run(context, Some(id.as_str()).filter(|id| !id.is_empty())).await;
+    }
+    match &args.command {
+        Some(TransferCommand::Explain(args)) => explain::run(context, args.id.as_deref()).await,
         None | Some(TransferCommand::List) => list(context).await,
         Some(TransferCommand::Pause(transfer)) => order(context, transfer, "pause").await,
         Some(TransferCommand::Resume(transfer)) => order(context, transfer, "resume").await,
@@ -59,7 +65,8 @@ async fn list(context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::DONE)
 }
 
-fn state(state: TransferState) -> &'static str {
+/// A state in one word.
+pub(crate) fn state(state: TransferState) -> &'static str {
     match state {
         TransferState::Waiting => "waiting",
         TransferState::Running => "running",

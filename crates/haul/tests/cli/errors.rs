@@ -34,6 +34,17 @@ fn wrong_use_is_exit_2_and_typos_never_run() {
 }
 
 #[test]
+fn a_screen_needs_a_terminal() {
+    let daemon = Daemon::start(Vec::new());
+    for arguments in [&["top"][..], &["top", "--json"]] {
+        let output = daemon.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(printed(&output).contains("haul transfers --json"), "{}", printed(&output));
+    }
+    assert!(daemon.asked().is_empty());
+}
+
+#[test]
 fn a_daemon_that_does_not_answer_in_time_is_exit_8() {
     let silent = crate::daemon::Play { request: "GET /v1/status", answer: String::new(), stays_open: true };
     let daemon = Daemon::start(vec![silent]);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, missing_docs)]
 
 mod disk;
+mod explaining;
 mod folder;
 mod kill;
 mod names;

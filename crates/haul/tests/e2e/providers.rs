@@ -12,7 +12,13 @@ use crate::support::{Home, Running, eventually, killed_at, leftovers, pattern, u
 const MIB: usize = 1024 * 1024;
 
 /// A peer that shares `content` as `big.bin` and is killed at the counted read while serving it.
-fn dying_provider(home: &Home, folder: &std::path::Path, content: &[u8], ticket: &str, reads: usize) -> Running {
+pub(crate) fn dying_provider(
+    home: &Home,
+    folder: &std::path::Path,
+    content: &[u8],
+    ticket: &str,
+    reads: usize,
+) -> Running {
     let share = folder.join("dying");
     fs::create_dir(&share).unwrap();
     write_old(&share.join("big.bin"), content);
