@@ -54,8 +54,8 @@ fn the_dead_the_liar_and_the_slow_are_named_by_their_faults() {
 
     // Who was there, from whom it was known, when it joined.
     for peer in [&honest_key, &dead_key, &liar_key, &slow_key] {
-        let noted = notes_of(&notes, peer);
-        assert!(noted.contains(&"found") && noted.contains(&"joined"), "{peer}: {noted:?}");
+        let recorded = notes_of(&notes, peer);
+        assert!(recorded.contains(&"found") && recorded.contains(&"joined"), "{peer}: {recorded:?}");
         assert!(!tally(peer)["found"].as_array().unwrap().is_empty(), "{}", tally(peer));
     }
     // Each fault, and nobody else's.
