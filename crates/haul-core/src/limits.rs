@@ -202,6 +202,11 @@ pub const SWARM_NEIGHBOURS: usize = 32;
 /// Peers times pieces of one swarm: two bits each, so 256 MiB of sets at most. 10,000 peers with 100 GiB in pieces of
 /// 4 MiB are a quarter of it.
 pub const SWARM_CELLS: u64 = 1 << 30;
+/// Peers of one swarm that are planned for; further ones act alone. Six times the 10,000 that it is made for.
+pub const SWARM_PEERS: usize = 1 << 16;
+/// No link in a swarm is taken for faster than this, in bytes per second: 100 Gbit/s, the fastest that machines have today.
+/// Sums over all peers of a swarm stay far from the end of numbers, whatever peers report.
+pub const FASTEST_RATE: u64 = 12_500_000_000;
 /// Sources that failed one sink and that its plans avoid; the oldest are forgiven.
 pub const SOURCES_AVOIDED: usize = 8;
 /// Sinks that a source fails before its have-set is struck out: one may itself be at fault.
@@ -226,5 +231,7 @@ const _: () = {
     assert!(LEASE.as_secs() >= 3 * LEASE_RENEWAL.as_secs());
     assert!(AMEND_ENTRIES >= WALK_COMMIT_ENTRIES);
     assert!(PLAN_LEASE.as_millis() >= 10 * PLAN_INTERVAL.as_millis());
+    // A planner multiplies a rate by the places in all trees, a few for each peer.
+    assert!(FASTEST_RATE < u64::MAX / (64 * SWARM_PEERS as u64));
     assert!(REVOKED_LISTED * (32 + 10) < FRAME_BYTES / 2);
 };

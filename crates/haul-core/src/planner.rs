@@ -17,6 +17,7 @@
 // Slots and pieces are this module's own numbers: they are made here, and nothing from outside is one unchecked.
 #![allow(clippy::indexing_slicing)]
 
+mod dues;
 mod fill;
 mod links;
 mod meter;
@@ -35,7 +36,7 @@ use core::time::Duration;
 
 use crate::blob::BlobGeometry;
 use crate::ids::PeerId;
-use crate::limits::{PLAN_INTERVAL, PLAN_LEASE, SWARM_CELLS};
+use crate::limits::{PLAN_INTERVAL, PLAN_LEASE, SWARM_CELLS, SWARM_PEERS};
 use crate::time::Moment;
 use peer::{Give, Peer, Want};
 pub use pieces::{PieceRange, PieceSet, piece_bytes};
@@ -128,6 +129,8 @@ pub struct Planner {
     fresh_left: bool,
     /// Something changed since the last run.
     changed: bool,
+    /// The newest moment that it was told.
+    now: Moment,
     last_run: Option<Moment>,
     last_sweep: Moment,
     last_tidy: Moment,
@@ -161,6 +164,7 @@ impl Planner {
             spread: alloc::vec![Spread::default(); pieces],
             fresh_left: false,
             changed: false,
+            now: Moment(0),
             last_run: None,
             last_sweep: Moment(0),
             last_tidy: Moment(0),
@@ -232,10 +236,12 @@ impl Planner {
 
     /// A peer joins the swarm, as a downloader or because it holds pieces; or states anew what it holds. False: it
     /// cannot take part and acts alone, because its set ranges over another number of pieces or the swarm is too large
-    /// ([`SWARM_CELLS`]).
+    /// ([`SWARM_CELLS`], [`SWARM_PEERS`]).
     pub fn handle_join(&mut self, now: Moment, peer: PeerId, have: &PieceSet, hints: Hints) -> bool {
         self.handle_depart(now, peer);
-        if have.pieces() != self.pieces() || (self.live.len() as u64 + 1) * u64::from(self.pieces()) > SWARM_CELLS {
+        let peers = self.live.len() + 1;
+        let too_large = peers > SWARM_PEERS || peers as u64 * u64::from(self.pieces()) > SWARM_CELLS;
+        if have.pieces() != self.pieces() || too_large {
             return false;
         }
         let slot = self.admit(Peer::new(now, peer, have.clone(), hints, self.piece_bytes));
@@ -258,6 +264,7 @@ impl Planner {
 
     /// A peer is gone. Who was to get something from it gets it elsewhere.
     pub fn handle_depart(&mut self, now: Moment, peer: PeerId) {
+        self.tick(now);
         let Some(slot) = self.slots.remove(&peer) else { return };
         self.remove(slot);
         self.note_turnover(now);
@@ -270,7 +277,8 @@ impl Planner {
     }
 
     /// A peer will go soon: what it alone holds is copied first, and nothing more is brought to it.
-    pub fn handle_leaving(&mut self, _now: Moment, peer: PeerId) {
+    pub fn handle_leaving(&mut self, now: Moment, peer: PeerId) {
+        self.tick(now);
         let Some(&slot) = self.slots.get(&peer) else { return };
         if !self.peers[slot as usize].leaving {
             self.discount(slot);
@@ -282,6 +290,7 @@ impl Planner {
 
     /// Time has passed. Plans if something changed and the last run is long enough ago.
     pub fn handle_timeout(&mut self, now: Moment) {
+        self.tick(now);
         if self.next_timeout().is_none_or(|due| now < due) {
             return;
         }
@@ -299,6 +308,10 @@ impl Planner {
         self.release(now);
         self.fill(now);
         self.tell(now);
+    }
+
+    fn tick(&mut self, now: Moment) {
+        self.now = self.now.max(now);
     }
 
     /// Time between two runs.
@@ -329,7 +342,9 @@ impl Planner {
     fn attach(&mut self, now: Moment, sink: Slot, piece: u32, source: Slot) {
         self.assigned += 1;
         let left = self.piece_bytes;
+        let id = self.peers[source as usize].id;
         let peer = &mut self.peers[sink as usize];
+        peer.dues.plan(self.now, id, left);
         peer.wants.push(Want { piece, source, since: now, left });
         peer.down.plan(left);
         peer.changed = true;
@@ -345,6 +360,8 @@ impl Planner {
         let Want { source, left, .. } = peer.wants.remove(at);
         peer.down.settle(left);
         peer.changed = true;
+        let id = self.peers[source as usize].id;
+        self.peers[sink as usize].dues.take_back(self.now, &id);
         let giver = &mut self.peers[source as usize];
         giver.forget_give(sink, piece);
         giver.up.settle(left);

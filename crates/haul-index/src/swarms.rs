@@ -475,9 +475,16 @@ mod tests {
             );
             assert_eq!(peers.contains_key(&other.peer), me.peer == a.peer, "the other one heard of it when it joined");
         }
+        // Whatever one of them says that it received, planning goes on.
+        let lie = Report { received: vec![(b.peer, u64::MAX), (owner, u64::MAX)], ..Report::default() };
+        for at in 20..60 {
+            swarms.have(Moment(at * 100), a.session, &a.peer, &blob(), &lie).unwrap();
+            swarms.plan(Moment(at * 100));
+        }
+        assert!(a.mailbox.take(&blob()).plan.is_some() && b.mailbox.take(&blob()).plan.is_some());
         // Nobody shares it any more: what only the owner had is not planned.
-        swarms.set_owners(Moment(3_000), &blob(), &[], &BTreeSet::new());
-        swarms.plan(Moment(4_000));
+        swarms.set_owners(Moment(7_000), &blob(), &[], &BTreeSet::new());
+        swarms.plan(Moment(8_000));
         let (_, sources) = a.mailbox.take(&blob()).plan.unwrap();
         assert!(sources.iter().all(|(source, _)| *source != owner));
         assert_eq!(swarms.planned(), [(blob(), Vec::new())]);

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::limits::FASTEST_RATE;
 use crate::time::Moment;
 
 /// Bytes per second assumed of a link that has shown nothing yet: 50 Mbit/s. Ten times too much is noticed within two
@@ -126,7 +127,7 @@ impl Meter {
     }
 
     fn set_rate(&mut self, rate: u64) {
-        self.rate = rate.max(SLOWEST_RATE);
+        self.rate = rate.clamp(SLOWEST_RATE, FASTEST_RATE);
         self.piece_us = self.piece_bytes.saturating_mul(1_000_000) / self.rate;
         self.refresh();
     }

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::dues::Dues;
 use super::meter::Meter;
 use super::pieces::PieceSet;
 use super::stripes::{NOBODY, STRIPES};
@@ -45,6 +46,8 @@ pub(super) struct Peer {
     /// In the order in which it fetches.
     pub(super) wants: Vec<Want>,
     pub(super) gives: Vec<Give>,
+    /// What was planned for it and not reported yet.
+    pub(super) dues: Dues,
     /// Whom it takes each stripe from: a peer, `ROOT` or `NOBODY`.
     pub(super) above: [Slot; STRIPES],
     /// Who takes which stripe from it.
@@ -81,6 +84,7 @@ impl Peer {
             have,
             wants: Vec::new(),
             gives: Vec::new(),
+            dues: Dues::default(),
             above: [NOBODY; STRIPES],
             below: Vec::new(),
             room: 0,

@@ -19,14 +19,19 @@ const READY_SOURCES: usize = 4;
 
 impl Planner {
     /// A peer gained these pieces, and received so many bytes from each of these sources since its last report, pieces
-    /// under way included. Unknown peers and pieces are passed over.
+    /// under way included. Unknown peers and pieces are passed over, and so are bytes beyond those that were planned.
     pub fn handle_have(&mut self, now: Moment, peer: PeerId, gained: &[PieceRange], received: &[(PeerId, u64)]) {
+        self.tick(now);
         let Some(&slot) = self.slots.get(&peer) else { return };
         for (source, bytes) in received {
-            self.peers[slot as usize].down.note(now, *bytes);
-            if let Some(&source) = self.slots.get(source) {
-                self.peers[source as usize].up.note(now, *bytes);
-                self.settle_bytes(slot, source, *bytes);
+            let sink = &mut self.peers[slot as usize];
+            let bytes = sink.dues.receive(source, *bytes);
+            if bytes > 0 {
+                sink.down.note(now, bytes);
+                if let Some(&source) = self.slots.get(source) {
+                    self.peers[source as usize].up.note(now, bytes);
+                    self.settle_bytes(slot, source, bytes);
+                }
             }
         }
         let end = self.pieces();
@@ -38,7 +43,8 @@ impl Planner {
 
     /// A sink could not get from a source what was planned: it broke off, does not hold it, or lied. Other sinks
     /// still may; after [`STRIKES`] different ones the source's have-set is struck out.
-    pub fn handle_failed(&mut self, _now: Moment, sink: PeerId, source: PeerId) {
+    pub fn handle_failed(&mut self, now: Moment, sink: PeerId, source: PeerId) {
+        self.tick(now);
         let (Some(&sink_slot), Some(&slot)) = (self.slots.get(&sink), self.slots.get(&source)) else { return };
         let peer = &mut self.peers[sink_slot as usize];
         if !peer.avoided.contains(&source) {
@@ -142,6 +148,7 @@ impl Planner {
         for at in 0..self.live.len() {
             let slot = self.live[at];
             self.measure(now, slot, probe);
+            self.forget_old_dues(slot);
             let overdue: alloc::vec::Vec<u32> = self.peers[slot as usize]
                 .wants
                 .iter()
@@ -152,6 +159,13 @@ impl Planner {
                 self.hurry(now, slot, piece);
             }
         }
+    }
+
+    fn forget_old_dues(&mut self, slot: Slot) {
+        let mut dues = core::mem::take(&mut self.peers[slot as usize].dues);
+        let planned = |id: &PeerId| self.peers[slot as usize].wants.iter().any(|want| self.peers[want.source as usize].id == *id);
+        dues.forget_old(self.now, planned);
+        self.peers[slot as usize].dues = dues;
     }
 
     /// Whether sinks wait much longer for what is planned than complete peers take to send it: then it is worth finding

@@ -151,6 +151,39 @@ fn plans_are_renewed_before_they_lapse_and_not_too_often() {
     assert_eq!(world.planner.next_timeout(), None);
 }
 
+#[test]
+fn received_bytes_count_as_far_as_they_were_planned() {
+    let mut world = World::new(64 * MIB, 1);
+    world.join(0, true);
+    world.join(1, false);
+    world.join(2, false);
+    world.run();
+    let (before, _) = world.planner.rates(&id(0)).unwrap();
+    let planned = world.given_by(0).iter().filter(|(sink, _)| *sink == 1).count() as u64;
+    for _ in 0..20 {
+        world.now = world.now.after(Duration::from_millis(100));
+        world.planner.handle_have(world.now, id(1), &[], &[(id(0), u64::MAX), (id(2), u64::MAX), (id(9), u64::MAX)]);
+    }
+    let (after, _) = world.planner.rates(&id(0)).unwrap();
+    assert!(after <= before.max(planned * MIB), "{after} after {planned} pieces were planned, {before} before");
+    for _ in 0..100 {
+        world.run();
+        world.planner.handle_have(world.now, id(1), &[], &[(id(0), u64::MAX), (id(2), u64::MAX)]);
+    }
+    world.check();
+}
+
+#[test]
+fn rates_that_peers_tell_have_an_end() {
+    let mut world = World::new(64 * MIB, 1);
+    world.join(0, true);
+    for sink in 1..=3 {
+        world.join_with(sink, false, Hints { up: Some(u64::MAX), down: Some(u64::MAX), site: 0 });
+    }
+    world.finish();
+    assert_eq!(world.planner.rates(&id(1)), Some((crate::limits::FASTEST_RATE, crate::limits::FASTEST_RATE)));
+}
+
 proptest! {
     /// Whatever happens in a swarm: nothing is planned of peers that went, that were struck out, or in a circle, and in
     /// the end everybody has everything that somebody still holds.
