@@ -209,8 +209,15 @@ pub const SWARM_PEERS: usize = 1 << 16;
 pub const FASTEST_RATE: u64 = 12_500_000_000;
 /// Sources that failed one sink and that its plans avoid; the oldest are forgiven.
 pub const SOURCES_AVOIDED: usize = 8;
-/// Sinks that a source fails before its have-set is struck out: one may itself be at fault.
+/// Sinks that a source fails before its have-set is struck out: one may itself be at fault. In swarms of 32 sinks it is one
+/// more, and another for each doubling.
 pub const STRIKES: usize = 2;
+/// How long a failure counts: the sink avoids the source, and the source may be struck out by it. It is twice as long each time
+/// that it happens again, up to a quarter of an hour. Long enough that a liar costs little, short enough that members who
+/// accuse the only source wrongly do not keep others from it.
+pub const FAILURE_LAPSE: Duration = Duration::from_mins(1);
+/// Sinks that are remembered of one source that failed: more than strike it out in the largest swarm.
+pub const FAILURES_KEPT: usize = 64;
 
 const _: () = {
     assert!(FRAME_BYTES_BEFORE_MEMBERSHIP < FRAME_BYTES);

@@ -18,6 +18,7 @@
 #![allow(clippy::indexing_slicing)]
 
 mod dues;
+mod failures;
 mod fill;
 mod links;
 mod meter;
@@ -38,6 +39,7 @@ use crate::blob::BlobGeometry;
 use crate::ids::PeerId;
 use crate::limits::{PLAN_INTERVAL, PLAN_LEASE, SWARM_CELLS, SWARM_PEERS};
 use crate::time::Moment;
+use failures::Failures;
 use peer::{Give, Peer, Want};
 pub use pieces::{PieceRange, PieceSet, piece_bytes};
 use stripes::{STRIPES, Stripe};
@@ -86,7 +88,7 @@ pub enum PlannerAction {
         /// Whom to ask for which pieces, in the order wanted. A source may not hold them yet.
         sources: Vec<(PeerId, Vec<PieceRange>)>,
     },
-    /// Two sinks failed to get from this peer what it said it holds: its have-set is struck out.
+    /// Several sinks failed to get from this peer what it said it holds: its have-set is struck out for a while.
     Strike {
         /// The peer.
         peer: PeerId,
@@ -123,6 +125,8 @@ pub struct Planner {
     complete: Vec<Slot>,
     spread: Vec<Spread>,
     stripes: Vec<Stripe>,
+    /// Outlives slots: who comes again is not forgiven.
+    failures: Failures,
     /// Where the next fresh piece goes.
     next_stripe: usize,
     /// Whether some piece is held by complete peers only and lacked: their uplinks are for such pieces then.
@@ -162,6 +166,7 @@ impl Planner {
             live: Vec::new(),
             complete: Vec::new(),
             spread: alloc::vec![Spread::default(); pieces],
+            failures: Failures::default(),
             fresh_left: false,
             changed: false,
             now: Moment(0),
@@ -244,19 +249,20 @@ impl Planner {
         if have.pieces() != self.pieces() || too_large {
             return false;
         }
-        let slot = self.admit(Peer::new(now, peer, have.clone(), hints, self.piece_bytes));
+        let mut newcomer = Peer::new(now, peer, have.clone(), hints, self.piece_bytes);
+        newcomer.struck = self.failures.is_struck(self.now, &peer, self.sinks());
+        newcomer.avoided = self.failures.avoided_by(self.now, &peer);
+        let slot = self.admit(newcomer);
         self.slots.insert(peer, slot);
         if have.is_full() {
             self.complete.push(slot);
         }
-        for piece in 0..self.pieces() {
-            let spread = &mut self.spread[piece as usize];
-            if !have.contains(piece) {
-                spread.lacking += 1;
-            } else if !have.is_full() {
-                spread.holders += 1;
+        if !have.is_full() {
+            for (piece, spread) in self.spread.iter_mut().enumerate() {
+                spread.lacking += u32::from(!have.contains(piece as u32));
             }
         }
+        self.count_again(slot);
         self.link_newcomer(slot);
         self.note_turnover(now);
         true
@@ -351,6 +357,9 @@ impl Planner {
         let giver = &mut self.peers[source as usize];
         giver.gives.push(Give { sink, piece, since: now });
         giver.up.plan(left);
+        if giver.have.contains(piece) {
+            giver.up.begin(now);
+        }
     }
 
     /// Takes a delivery out at both its ends; what the sink has taken stays.
@@ -401,12 +410,16 @@ impl Planner {
 
     /// A number below `count`; 0 if that is 0.
     fn random_below(&mut self, count: usize) -> usize {
-        // SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
+        let mixed = splitmix64(&mut self.random);
         if count == 0 { 0 } else { (mixed % count as u64) as usize }
     }
+}
+
+/// The next number of `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014), for choices that nobody gains by guessing.
+pub fn splitmix64(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

@@ -47,6 +47,11 @@ impl Dues {
         counted
     }
 
+    /// The source failed: until something is planned of it again, nothing is to come.
+    pub(super) fn close(&mut self, source: &PeerId) {
+        self.0.retain(|due| due.source != *source);
+    }
+
     /// Whether this source was to be asked lately.
     pub(super) fn is_open(&self, source: &PeerId) -> bool {
         self.0.iter().any(|due| due.source == *source)

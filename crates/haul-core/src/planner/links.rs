@@ -66,6 +66,16 @@ impl Planner {
         }
     }
 
+    /// What a peer holds counts as copies again.
+    pub(super) fn count_again(&mut self, slot: Slot) {
+        let peer = &self.peers[slot as usize];
+        if peer.counts() && !peer.have.is_full() {
+            for piece in peer.have.iter() {
+                self.spread[piece as usize].holders += 1;
+            }
+        }
+    }
+
     /// First links of a newcomer: half of them near, the rest anywhere.
     pub(super) fn link_newcomer(&mut self, slot: Slot) {
         let site = self.peers[slot as usize].site;

@@ -26,7 +26,7 @@ pub(super) struct Meter {
     /// Bytes reported in the present window.
     moved: u64,
     window_from: Moment,
-    /// Whether anything was ever reported.
+    /// Whether there was ever something to move.
     begun: bool,
     /// Microseconds that the open bytes take at this rate.
     queue_us: u64,
@@ -87,6 +87,14 @@ impl Meter {
         self.refresh();
     }
 
+    /// Something can move from now on. A link of which nothing is ever reported is measured, too.
+    pub(super) fn begin(&mut self, now: Moment) {
+        if !self.begun {
+            self.begun = true;
+            self.window_from = now;
+        }
+    }
+
     /// Of the planned bytes these have come, or will not come this way after all.
     pub(super) fn settle(&mut self, bytes: u64) {
         self.open = self.open.saturating_sub(bytes);
@@ -97,8 +105,7 @@ impl Meter {
     pub(super) fn note(&mut self, now: Moment, bytes: u64) {
         if !self.begun {
             // What the first report tells of began at an unknown time.
-            self.begun = true;
-            self.window_from = now;
+            self.begin(now);
             return;
         }
         self.moved = self.moved.saturating_add(bytes);
@@ -115,6 +122,12 @@ impl Meter {
         let sample = self.moved.saturating_mul(1000) / elapsed;
         self.moved = 0;
         self.window_from = now;
+        if busy && sample == 0 {
+            // Not even a leaf: that is no lump in the reports.
+            self.set_rate(self.rate / 4);
+            self.known = true;
+            return;
+        }
         // Reports come in lumps, and a link may have waited for another: what one window shows is believed in part.
         if probe && !busy {
             self.set_rate(u64::midpoint(self.rate, self.rate.max(sample + sample / 2)));
@@ -162,6 +175,19 @@ mod tests {
         assert_eq!(meter.rate(), 7_000_000, "twice what was expected is told before the window ends");
         meter.end_window(Moment(11_000), false, false);
         assert_eq!(meter.rate(), 7_000_000);
+    }
+
+    #[test]
+    fn a_link_that_has_work_and_moves_nothing_is_soon_known_as_slow() {
+        let mut meter = Meter::new(Moment(0), PIECE, None);
+        meter.begin(Moment(5_000));
+        assert!(!meter.window_is_over(Moment(5_999)) && meter.window_is_over(Moment(6_000)));
+        meter.end_window(Moment(6_000), false, false);
+        assert_eq!(meter.rate(), GUESSED_RATE, "the plan may still be under way");
+        for (at, rate) in [(8_000, GUESSED_RATE / 4), (10_000, GUESSED_RATE / 16)] {
+            meter.end_window(Moment(at), true, false);
+            assert_eq!(meter.rate(), rate);
+        }
     }
 
     #[test]

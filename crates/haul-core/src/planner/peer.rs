@@ -33,7 +33,7 @@ pub(super) struct Give {
 pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) live: bool,
-    /// Two sinks could not get what it said it holds: never a source again until it joins anew.
+    /// Too many sinks could not get what it said it holds: no source until that lapses ([`super::failures`]).
     pub(super) struck: bool,
     /// Will go soon: still a source, but what it holds does not count as a copy.
     pub(super) leaving: bool,
@@ -60,10 +60,12 @@ pub(super) struct Peer {
     pub(super) neighbours: Vec<Slot>,
     pub(super) up: Meter,
     pub(super) down: Meter,
-    /// Sinks whose deliveries from this peer failed.
-    pub(super) failed_at: Vec<PeerId>,
-    /// Sources that failed this peer.
+    /// Sources that failed this peer; a copy of what [`super::failures`] says.
     pub(super) avoided: Vec<PeerId>,
+    /// When somebody last reported bytes of it.
+    pub(super) gave: Option<Moment>,
+    /// When it last reported bytes of somebody.
+    pub(super) got: Option<Moment>,
     /// Its plan has changed since it was told.
     pub(super) changed: bool,
     pub(super) told: Option<Moment>,
@@ -92,8 +94,9 @@ impl Peer {
             neighbours: Vec::new(),
             up: Meter::new(now, piece_bytes, hints.up),
             down: Meter::new(now, piece_bytes, hints.down),
-            failed_at: Vec::new(),
             avoided: Vec::new(),
+            gave: None,
+            got: None,
             changed: false,
             told: None,
             place: 0,
@@ -129,6 +132,7 @@ impl Peer {
     pub(super) fn ready_to_give(&mut self, now: Moment, piece: u32) {
         for give in self.gives.iter_mut().filter(|give| give.piece == piece) {
             give.since = now;
+            self.up.begin(now);
         }
     }
 

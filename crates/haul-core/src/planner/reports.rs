@@ -4,7 +4,6 @@ use core::time::Duration;
 
 use super::{HORIZON_US, PieceRange, Planner, PlannerAction, Slot, Want};
 use crate::ids::PeerId;
-use crate::limits::{SOURCES_AVOIDED, STRIKES};
 use crate::time::Moment;
 
 /// A delivery that is this old is looked at: another source may be better.
@@ -28,10 +27,11 @@ impl Planner {
             let bytes = sink.dues.receive(source, *bytes);
             if bytes > 0 {
                 sink.down.note(now, bytes);
+                sink.got = Some(now);
                 if let Some(&source) = self.slots.get(source) {
-                    self.peers[source as usize].up.note(now, bytes);
                     self.settle_bytes(slot, source, bytes);
                 }
+                self.gave(now, *source, peer, bytes);
             }
         }
         let end = self.pieces();
@@ -41,30 +41,45 @@ impl Planner {
         self.changed = true;
     }
 
-    /// A sink could not get from a source what was planned: it broke off, does not hold it, or lied. Other sinks
-    /// still may; after [`STRIKES`] different ones the source's have-set is struck out.
+    /// A source gave bytes to a sink.
+    fn gave(&mut self, now: Moment, source: PeerId, sink: PeerId, bytes: u64) {
+        let Some(&slot) = self.slots.get(&source) else { return };
+        let giver = &mut self.peers[slot as usize];
+        giver.up.note(now, bytes);
+        giver.gave = Some(now);
+        if !self.failures.is_empty() {
+            self.failures.gave(now, &source, &sink);
+            self.judge(slot);
+        }
+    }
+
+    /// A sink could not get from a source what was planned: it broke off, does not hold it, or lied. It avoids the source
+    /// for a while. After several different ones, while nobody else had anything of it, the source's have-set is struck out
+    /// for a while. Who was not to ask the source has no say.
     pub fn handle_failed(&mut self, now: Moment, sink: PeerId, source: PeerId) {
         self.tick(now);
-        let (Some(&sink_slot), Some(&slot)) = (self.slots.get(&sink), self.slots.get(&source)) else { return };
-        let peer = &mut self.peers[sink_slot as usize];
-        if !peer.avoided.contains(&source) {
-            if peer.avoided.len() == SOURCES_AVOIDED {
-                peer.avoided.remove(0);
+        if let (Some(&sink), Some(&source)) = (self.slots.get(&sink), self.slots.get(&source)) {
+            let id = self.peers[source as usize].id;
+            if self.peers[sink as usize].dues.is_open(&id) {
+                self.note_failure(sink, source);
             }
-            peer.avoided.push(source);
         }
+    }
+
+    /// A source failed a sink: what was planned comes from elsewhere.
+    fn note_failure(&mut self, sink: Slot, source: Slot) {
+        let (id, giver) = (self.peers[sink as usize].id, &self.peers[source as usize]);
+        self.failures.note(self.now, giver.id, id, giver.gave);
+        let giver = giver.id;
+        let peer = &mut self.peers[sink as usize];
+        peer.avoided = self.failures.avoided_by(self.now, &id);
         let failed: alloc::vec::Vec<u32> =
-            peer.wants.iter().filter(|want| want.source == slot).map(|want| want.piece).collect();
+            peer.wants.iter().filter(|want| want.source == source).map(|want| want.piece).collect();
         for piece in failed {
-            self.repair(sink_slot, piece);
+            self.repair(sink, piece);
         }
-        let giver = &mut self.peers[slot as usize];
-        if !giver.failed_at.contains(&sink) && giver.failed_at.len() < STRIKES {
-            giver.failed_at.push(sink);
-        }
-        if giver.failed_at.len() >= STRIKES && !giver.struck {
-            self.strike(slot);
-        }
+        self.peers[sink as usize].dues.close(&giver);
+        self.judge(source);
         self.changed = true;
     }
 
@@ -81,11 +96,39 @@ impl Planner {
         self.peers[source as usize].up.settle(bytes - rest);
     }
 
-    fn strike(&mut self, slot: Slot) {
-        self.discount(slot);
-        self.peers[slot as usize].struck = true;
-        self.release_sinks_of(slot);
-        self.actions.push_back(PlannerAction::Strike { peer: self.peers[slot as usize].id });
+    /// Strikes a source out if it failed enough sinks, or takes it in again once that has lapsed.
+    fn judge(&mut self, slot: Slot) {
+        let peer = &self.peers[slot as usize];
+        let struck = self.failures.is_struck(self.now, &peer.id, self.sinks());
+        if struck && !peer.struck {
+            self.discount(slot);
+            self.peers[slot as usize].struck = true;
+            self.release_sinks_of(slot);
+            self.actions.push_back(PlannerAction::Strike { peer: self.peers[slot as usize].id });
+            self.changed = true;
+        } else if peer.struck && !struck {
+            self.peers[slot as usize].struck = false;
+            self.count_again(slot);
+            self.changed = true;
+        }
+    }
+
+    /// Lets failures lapse.
+    fn forgive(&mut self, now: Moment) {
+        if self.failures.is_empty() {
+            return;
+        }
+        self.failures.forget_old(now);
+        for at in 0..self.live.len() {
+            let slot = self.live[at];
+            let peer = &mut self.peers[slot as usize];
+            if !peer.avoided.is_empty() {
+                peer.avoided = self.failures.avoided_by(now, &peer.id);
+            }
+            if peer.struck {
+                self.judge(slot);
+            }
+        }
     }
 
     /// A sink holds a piece, as planned or otherwise.
@@ -144,6 +187,7 @@ impl Planner {
     /// Measures rates and moves deliveries that are long overdue.
     pub(super) fn sweep(&mut self, now: Moment) {
         self.last_sweep = now;
+        self.forgive(now);
         let probe = self.falls_behind();
         for at in 0..self.live.len() {
             let slot = self.live[at];
@@ -163,7 +207,8 @@ impl Planner {
 
     fn forget_old_dues(&mut self, slot: Slot) {
         let mut dues = core::mem::take(&mut self.peers[slot as usize].dues);
-        let planned = |id: &PeerId| self.peers[slot as usize].wants.iter().any(|want| self.peers[want.source as usize].id == *id);
+        let planned =
+            |id: &PeerId| self.peers[slot as usize].wants.iter().any(|want| self.peers[want.source as usize].id == *id);
         dues.forget_old(self.now, planned);
         self.peers[slot as usize].dues = dues;
     }
@@ -193,10 +238,21 @@ impl Planner {
         }
     }
 
+    /// Whether a source could have given this piece long ago and has given nobody anything, while this sink has got
+    /// something from others: silence is a failure, too.
+    fn is_silent(&self, now: Moment, source: Slot, sink: Slot, piece: u32) -> bool {
+        let (giver, peer) = (&self.peers[source as usize], &self.peers[sink as usize]);
+        let lately = |at: Option<Moment>| at.is_some_and(|at| now.since(at) < OVERDUE);
+        let before = Moment(now.0.saturating_sub(OVERDUE.as_millis() as u64));
+        giver.could_give(sink, piece, before) && !lately(giver.gave) && lately(peer.got)
+    }
+
     /// Moves an overdue delivery if there is another source; if not, it is given its time again.
     fn hurry(&mut self, now: Moment, sink: Slot, piece: u32) {
         let Some(before) = self.peers[sink as usize].source_of(piece) else { return };
-        if let Some(source) = self.other_source(sink, piece, before) {
+        if self.is_silent(now, before, sink, piece) {
+            self.note_failure(sink, before);
+        } else if let Some(source) = self.other_source(sink, piece, before) {
             self.detach(sink, piece);
             self.attach(now, sink, piece, source);
             self.changed = true;

@@ -91,15 +91,98 @@ fn two_failures_strike_a_have_set_out() {
         world.join(sink, false);
     }
     world.run();
-    world.planner.handle_failed(world.now, id(2), id(0));
-    world.planner.handle_failed(world.now, id(2), id(0));
-    assert!(!world.struck(0), "one sink may itself be at fault");
-    world.planner.handle_failed(world.now, id(3), id(0));
+    let asks = sinks_of(&world, 0);
+    let other = (2..=5).find(|sink| !asks.contains(sink));
+    world.planner.handle_failed(world.now, id(asks[0]), id(0));
+    world.planner.handle_failed(world.now, id(asks[0]), id(0));
+    for nobody in other.into_iter().chain([1, 99]) {
+        world.planner.handle_failed(world.now, id(nobody), id(0));
+    }
+    assert!(!world.planner.peers[0].struck, "one sink may itself be at fault, and others were not to ask it");
+    world.planner.handle_failed(world.now, id(asks[1]), id(0));
     world.run();
     assert!(world.struck(0));
     assert_eq!(world.given_by(0), []);
     world.check();
     world.finish();
+}
+
+#[test]
+fn who_was_struck_out_is_not_forgiven_for_joining_again_but_in_time() {
+    let mut world = World::new(8 * MIB, 1);
+    world.join(0, true);
+    for sink in 1..=4 {
+        world.join(sink, false);
+    }
+    world.run();
+    for sink in sinks_of(&world, 0).into_iter().take(2) {
+        world.planner.handle_failed(world.now, id(sink), id(0));
+    }
+    world.run();
+    assert!(world.struck(0) && world.given_by(0).is_empty());
+    world.planner.handle_depart(world.now, id(0));
+    world.join(0, true);
+    world.run();
+    world.check();
+    assert!(world.given_by(0).is_empty(), "joined again");
+    let lapsed = world.now.after(crate::limits::FAILURE_LAPSE);
+    while world.now <= lapsed.after(SWEEP) {
+        world.run();
+        world.check();
+    }
+    assert!(!world.given_by(0).is_empty(), "it may have been those two that lied");
+    world.finish();
+    assert_eq!(world.planner.sinks(), 0);
+}
+
+#[test]
+fn who_gives_to_others_is_not_struck_out_by_those_that_cannot_reach_it() {
+    let mut world = World::new(64 * MIB, 1);
+    world.join(0, true);
+    for sink in 1..=6 {
+        world.join(sink, false);
+    }
+    world.run();
+    let asks = sinks_of(&world, 0);
+    assert!(asks.len() > 3);
+    let report = |world: &mut World| {
+        world.planner.handle_have(world.now, id(asks[0]), &[], &[(id(0), 64 * 1024)]);
+    };
+    report(&mut world);
+    for cut_off in &asks[1..] {
+        world.planner.handle_failed(world.now, id(*cut_off), id(0));
+    }
+    assert!(!world.planner.peers[0].struck, "it gave one something a moment before");
+    world.check();
+}
+
+#[test]
+fn a_peer_that_claims_everything_and_gives_nothing_is_found_out() {
+    let took = |silent: bool| {
+        let mut world = World::new(64 * MIB, 7);
+        world.join(0, true);
+        for sink in 2..=7 {
+            world.join(sink, false);
+        }
+        if silent {
+            world.join(1, true);
+        }
+        world.limit_rates(&[0, 6_250_000, 6_250_000, 6_250_000, 6_250_000, 6_250_000, 6_250_000]);
+        world.limit_rate(0, 6_250_000);
+        world.finish();
+        (world.now, world.planner.rates(&id(1)).map(|rates| rates.0), world.struck(1))
+    };
+    let (alone, ..) = took(false);
+    let (with_silent, rate, struck) = took(true);
+    assert!(rate.unwrap() < 500_000, "{rate:?} was never measured");
+    assert!(struck, "silence is a failure");
+    assert!(with_silent.0 < alone.0 * 7 / 4, "{with_silent:?} instead of {alone:?}");
+}
+
+/// Sinks whose plans name a source.
+fn sinks_of(world: &World, source: u32) -> Vec<u32> {
+    let sinks: alloc::collections::BTreeSet<u32> = world.given_by(source).iter().map(|(sink, _)| *sink).collect();
+    sinks.into_iter().collect()
 }
 
 #[test]
@@ -162,7 +245,12 @@ fn received_bytes_count_as_far_as_they_were_planned() {
     let planned = world.given_by(0).iter().filter(|(sink, _)| *sink == 1).count() as u64;
     for _ in 0..20 {
         world.now = world.now.after(Duration::from_millis(100));
-        world.planner.handle_have(world.now, id(1), &[], &[(id(0), u64::MAX), (id(2), u64::MAX), (id(9), u64::MAX)]);
+        world.planner.handle_have(
+            world.now,
+            id(1),
+            &[],
+            &[(id(0), u64::MAX), (id(2), u64::MAX), (id(9), u64::MAX)],
+        );
     }
     let (after, _) = world.planner.rates(&id(0)).unwrap();
     assert!(after <= before.max(planned * MIB), "{after} after {planned} pieces were planned, {before} before");

@@ -75,6 +75,11 @@ impl World {
         self.rates = rates.iter().enumerate().map(|(at, rate)| (at as u32 + 1, *rate)).collect();
     }
 
+    /// The same for one peer.
+    pub(super) fn limit_rate(&mut self, peer: u32, rate: u64) {
+        self.rates.insert(peer, rate);
+    }
+
     /// One run of the planner, 100 ms later.
     pub(super) fn run(&mut self) {
         self.now = self.now.after(PLAN_INTERVAL);
@@ -181,7 +186,11 @@ impl World {
                 }
             }
             5 => {
-                if let (Some(sink), Some(source)) = (somebody(self, first), somebody(self, second))
+                // Half of them by sinks that were to ask this source, the others by any.
+                let open = self.possible();
+                let planned = open.get(first as usize % open.len().max(1)).map(|(sink, source, _)| (*sink, *source));
+                let any = somebody(self, first).zip(somebody(self, second));
+                if let Some((sink, source)) = if second % 2 == 0 { planned } else { any }
                     && source != 0
                 {
                     self.planner.handle_failed(self.now, id(sink), id(source));
