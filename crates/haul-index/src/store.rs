@@ -222,6 +222,15 @@ pub struct StoreStats {
     pub loaded_permille: u16,
 }
 
+/// Who has one content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Places that the asker may see, as far as they are counted.
+    pub total: u32,
+    /// Their peers, those that are there first.
+    pub peers: Vec<u32>,
+}
+
 /// The index's memory. Two implementations (embedded, cluster) pass one conformance suite.
 pub trait IndexStore: Send + Sync + 'static {
     /// The peer is there; none of its shares is open yet. A repeated connect closes what was open.
@@ -273,6 +282,15 @@ pub trait IndexStore: Send + Sync + 'static {
         max: usize,
         away: bool,
     ) -> impl Future<Output = Result<Located, StoreError>> + Send;
+    /// Who has this blob in this size, whatever sizes others claim: each peer once, up to
+    /// [`haul_core::limits::LOCATED_PLACES`] places looked at. `peers` are numbers as in [`Self::locate`].
+    fn owners(
+        &self,
+        asker: &Asker,
+        blob: BlobId,
+        size: u64,
+        away: bool,
+    ) -> impl Future<Output = Result<Owners, StoreError>> + Send;
     /// The peers with these numbers of [`Self::locate`].
     fn peer_ids(&self, numbers: &[u32]) -> Vec<Option<PeerId>>;
     /// Finds names.

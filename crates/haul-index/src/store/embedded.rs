@@ -28,8 +28,8 @@ use super::registration::Transaction;
 use super::trigrams::SearchSettings;
 use super::writer::Writer;
 use super::{
-    Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
-    TransactionId, VisibleTotals,
+    Asker, BrowseQuestion, Found, IndexStore, Opened, Owners, PeerTotals, SearchQuestion, ShareOffer, StoreError,
+    StoreStats, TransactionId, VisibleTotals,
 };
 use super::{browse, locate, lookup, search};
 
@@ -383,6 +383,10 @@ impl IndexStore for EmbeddedStore {
         let coverage_permille = self.shared.coverage_permille();
         let located = self.ask(asker, |memory, view| locate::locate(memory, view, blobs, max, away));
         Ok(Located { coverage_permille, ..located })
+    }
+
+    async fn owners(&self, asker: &Asker, blob: BlobId, size: u64, away: bool) -> Result<Owners, StoreError> {
+        Ok(self.ask(asker, |memory, view| locate::owners(memory, view, blob, size, away)))
     }
 
     fn peer_ids(&self, numbers: &[u32]) -> Vec<Option<PeerId>> {

@@ -7,6 +7,7 @@ use haul_core::ids::BlobId;
 use haul_core::limits;
 use haul_core::wire::index::{Located, LocatedBlob};
 
+use super::Owners;
 use super::lookup::Walk;
 use super::memory::Memory;
 use super::memory::shares::View;
@@ -49,6 +50,16 @@ pub(super) fn locate(memory: &Memory, view: &View, blobs: &[BlobId], max: usize,
         located.blobs.push(LocatedBlob { size: best.size, total: best.total, end });
     }
     located
+}
+
+/// Who has a blob in this size.
+pub(super) fn owners(memory: &Memory, view: &View, blob: BlobId, size: u64, away: bool) -> Owners {
+    let Some(content) = memory.contents.of_size(&blob, size) else { return Owners::default() };
+    let (mut counted, mut walk) = (Counted::default(), Walk::default());
+    walk.begin_key();
+    counted.count(memory, view, content, away, &mut walk);
+    counted.there.append(&mut counted.away);
+    Owners { total: counted.total, peers: counted.there }
 }
 
 /// What counts of one content.

@@ -13,7 +13,7 @@ use haul_core::trust::Role;
 use haul_core::wire::index::{Hits, IndexAnswer, IndexRequest, Listing, Located, LookupKeys, Membership, Refusal};
 use haul_core::wire::{Label, List};
 use haul_index::store::{
-    Asker, BrowseQuestion, EmbeddedStore, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer,
+    Asker, BrowseQuestion, EmbeddedStore, Found, IndexStore, Opened, Owners, PeerTotals, SearchQuestion, ShareOffer,
     StoreError, StoreStats, TransactionId, VisibleTotals,
 };
 use haul_index::{Index, RunError, StartError};
@@ -106,6 +106,9 @@ impl IndexStore for FaultyStore {
     }
     async fn locate(&self, asker: &Asker, blobs: &[BlobId], max: usize, away: bool) -> Result<Located, StoreError> {
         self.inner.locate(asker, blobs, max, away).await
+    }
+    async fn owners(&self, asker: &Asker, blob: BlobId, size: u64, away: bool) -> Result<Owners, StoreError> {
+        self.inner.owners(asker, blob, size, away).await
     }
     fn peer_ids(&self, numbers: &[u32]) -> Vec<Option<PeerId>> {
         self.inner.peer_ids(numbers)

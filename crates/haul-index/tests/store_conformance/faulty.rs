@@ -11,8 +11,8 @@ use haul_core::time::Moment;
 use haul_core::wire::Label;
 use haul_core::wire::index::{Hit, Hits, Listing, Located, LookupKeys};
 use haul_index::store::{
-    Asker, BrowseQuestion, Found, IndexStore, Opened, PeerTotals, SearchQuestion, ShareOffer, StoreError, StoreStats,
-    TransactionId, VisibleTotals,
+    Asker, BrowseQuestion, Found, IndexStore, Opened, Owners, PeerTotals, SearchQuestion, ShareOffer, StoreError,
+    StoreStats, TransactionId, VisibleTotals,
 };
 
 use crate::model::{Key, Line, List, apply, digest, line_of};
@@ -283,6 +283,11 @@ impl<S: IndexStore> IndexStore for Faulty<S> {
     async fn lookup(&self, asker: &Asker, keys: &LookupKeys, max: usize, away: bool) -> Result<Found, StoreError> {
         let asker = self.asker(asker, Fault::IgnoresGroups);
         self.inner.lookup(&asker, keys, max, away || self.is(Fault::LooksUpAwayPeers)).await
+    }
+
+    async fn owners(&self, asker: &Asker, blob: BlobId, size: u64, away: bool) -> Result<Owners, StoreError> {
+        let asker = self.asker(asker, Fault::IgnoresGroups);
+        self.inner.owners(&asker, blob, size, away || self.is(Fault::LooksUpAwayPeers)).await
     }
 
     async fn locate(&self, asker: &Asker, blobs: &[BlobId], max: usize, away: bool) -> Result<Located, StoreError> {

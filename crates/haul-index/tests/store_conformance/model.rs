@@ -307,6 +307,29 @@ impl Model {
         best.map(|(size, rows)| found(Some(blob), size, rows)).into_iter().collect()
     }
 
+    /// For each size that is claimed of a blob: places, and their peers, those that are there and all.
+    pub(crate) fn owners(
+        &self,
+        groups: &[Label],
+        blob: BlobId,
+        away: bool,
+    ) -> BTreeMap<u64, (u32, BTreeSet<PeerId>, BTreeSet<PeerId>)> {
+        let mut sizes: BTreeMap<u64, (u32, BTreeSet<PeerId>, BTreeSet<PeerId>)> = BTreeMap::new();
+        for row in self.rows(groups).iter().filter(|row| away || row.shown) {
+            if let Kind::File { size, blob: Some(found), .. } = row.line.kind
+                && found == blob
+            {
+                let (total, there, all) = sizes.entry(size).or_default();
+                *total += 1;
+                all.insert(row.peer);
+                if row.shown {
+                    there.insert(row.peer);
+                }
+            }
+        }
+        sizes
+    }
+
     /// Size, places, peers that are there, and peers of which everything is away.
     pub(crate) fn locate(
         &self,

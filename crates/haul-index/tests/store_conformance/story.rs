@@ -557,10 +557,28 @@ impl<F: Factory> Story<'_, F> {
         for max in [256, 1] {
             self.check_locate(&who, &blobs, max, away).await?;
         }
+        for blob in &blobs {
+            self.check_owners(&who, *blob, away).await?;
+        }
         let keys = LookupKeys::Names(WireList::new(NAMES.map(ByteString::from).to_vec()));
         let found = self.store().lookup(&who, &keys, 256, away).await.map_err(|error| error.to_string())?;
         let want: Vec<_> = NAMES.iter().map(|name| self.model.lookup_name(asker, name, away)).collect();
         same("lookup of names", lines(found), want)
+    }
+
+    async fn check_owners(&self, who: &Asker, blob: BlobId, away: bool) -> Told {
+        let mut sizes = self.model.owners(&who.groups, blob, away);
+        // And of one that nobody claims.
+        sizes.insert(u64::from(u32::MAX), Default::default());
+        for (size, (total, there, all)) in sizes {
+            let found = self.store().owners(who, blob, size, away).await.map_err(|error| error.to_string())?;
+            let peers: Vec<PeerId> = self.store().peer_ids(&found.peers).into_iter().flatten().collect();
+            let first: BTreeSet<PeerId> = peers.iter().take(there.len()).copied().collect();
+            let distinct: BTreeSet<PeerId> = peers.iter().copied().collect();
+            let what = format!("owners of {blob} in {size} bytes, away {away}");
+            same(&what, (found.total, peers.len(), first, distinct), (total, all.len(), there, all))?;
+        }
+        Ok(())
     }
 
     async fn check_locate(&self, who: &Asker, blobs: &[BlobId], max: usize, away: bool) -> Told {

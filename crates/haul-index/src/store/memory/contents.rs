@@ -177,6 +177,17 @@ impl Contents {
         self.first(blob.as_bytes()).map(|first| self.all_sizes(first)).unwrap_or_default()
     }
 
+    /// The content of a blob in this size, however many other sizes are claimed.
+    pub(in crate::store) fn of_size(&self, blob: &BlobId, size: u64) -> Option<u32> {
+        let hash = blob.as_bytes();
+        let is_it = |id: u32| {
+            let content = self.get(id);
+            content.hash == *hash && content.size == size
+        };
+        let first = self.first(hash)?;
+        if is_it(first) { Some(first) } else { self.by_hash.find(self.further_key(hash, size), is_it) }
+    }
+
     /// The content that stands at the place of a hash.
     fn first(&self, hash: &[u8; 32]) -> Option<u32> {
         self.by_hash.find(self.key(hash), |content| self.stands_for(content, hash))
