@@ -202,6 +202,17 @@ pub const SWARM_NEIGHBOURS: usize = 32;
 /// Peers times pieces of one swarm: two bits each, so 256 MiB of sets at most. 10,000 peers with 100 GiB in pieces of
 /// 4 MiB are a quarter of it.
 pub const SWARM_CELLS: u64 = 1 << 30;
+/// What a planner keeps of each piece whatever the number of peers, in cells of two bits: counts of holders, and what
+/// is open. Together 13 bytes.
+pub const SWARM_BOOK_CELLS: u64 = 64;
+/// Cells of all swarms of an index: half a gigabyte. Those that come when it is used up act alone.
+pub const SWARM_CELLS_IN_ALL: u64 = 1 << 31;
+/// Pieces of all swarms that one member takes part in and is planned for: four of the largest blobs, or 500 of 16 GiB.
+/// Where it takes part in more, it acts alone.
+pub const SWARM_CELLS_PER_MEMBER: u64 = 1 << 23;
+/// Microseconds of one core and second that an index plans at most: a fifth. Over that, swarms have their turns later, and
+/// plans that nobody renews lapse.
+pub const PLANNING_PER_SECOND: u64 = 200_000;
 /// Peers of one swarm that are planned for; further ones act alone. Six times the 10,000 that it is made for.
 pub const SWARM_PEERS: usize = 1 << 16;
 /// No link in a swarm is taken for faster than this, in bytes per second: 100 Gbit/s, the fastest that machines have today.
@@ -238,6 +249,7 @@ const _: () = {
     assert!(LEASE.as_secs() >= 3 * LEASE_RENEWAL.as_secs());
     assert!(AMEND_ENTRIES >= WALK_COMMIT_ENTRIES);
     assert!(PLAN_LEASE.as_millis() >= 10 * PLAN_INTERVAL.as_millis());
+    assert!(SWARM_CELLS <= SWARM_CELLS_IN_ALL);
     // A planner multiplies a rate by the places in all trees, a few for each peer.
     assert!(FASTEST_RATE < u64::MAX / (64 * SWARM_PEERS as u64));
     assert!(REVOKED_LISTED * (32 + 10) < FRAME_BYTES / 2);

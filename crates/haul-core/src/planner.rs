@@ -41,7 +41,7 @@ use crate::limits::{PLAN_INTERVAL, PLAN_LEASE, SWARM_CELLS, SWARM_PEERS};
 use crate::time::Moment;
 use failures::Failures;
 use peer::{Give, Peer, Want};
-pub use pieces::{PieceRange, PieceSet, piece_bytes};
+pub use pieces::{PieceRange, PieceSet, Runs, piece_bytes};
 use stripes::{STRIPES, Stripe};
 
 /// A peer's number inside this planner.

@@ -7,6 +7,7 @@ pub mod frame;
 pub mod index;
 pub mod locate;
 pub mod peer;
+mod runs;
 
 use alloc::vec::Vec;
 use core::fmt;

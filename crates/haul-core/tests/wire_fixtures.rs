@@ -104,10 +104,14 @@ fn index_requests() -> Vec<IndexRequest> {
         IndexRequest::Unwatch { watch: 300 },
         IndexRequest::Locate { blobs: List::new(vec![blob()]), max: 64, away: true },
         IndexRequest::Cards { numbers: List::new(vec![0, 300]) },
-        IndexRequest::Join { blob: blob(), size: 1 << 28, pieces: List::new(vec![PieceRange { first: 3, count: 1 }]) },
+        IndexRequest::Join {
+            blob: blob(),
+            size: 1 << 28,
+            pieces: vec![PieceRange { first: 3, count: 1 }].try_into().unwrap(),
+        },
         IndexRequest::Have {
             blob: blob(),
-            pieces: List::new(vec![PieceRange { first: 0, count: 300 }]),
+            pieces: vec![PieceRange { first: 0, count: 300 }].try_into().unwrap(),
             received: List::new(vec![Received { from: key(2), bytes: 70_000 }]),
             failed: List::new(vec![key(9)]),
         },

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use haul_core::ids::{BlobId, PeerId};
-use haul_core::limits;
+use haul_core::ids::PeerId;
 use haul_core::registry::leases::{CloseCause, ConnectionId, LeaseAction};
 use haul_core::time::{Moment, Timestamp};
 use haul_core::wire::Label;
@@ -19,7 +18,7 @@ use crate::authority::Authority;
 use crate::members::Members;
 use crate::presence::{Arrival, Presence};
 use crate::store::{Asker, IndexStore, StoreError};
-use crate::swarms::Swarms;
+use crate::swarms::{Content, Swarms};
 use crate::watches::Watches;
 
 /// Peers whose presence may change at the same moment; others wait for each other by chance of their keys.
@@ -134,15 +133,15 @@ impl<S: IndexStore> IndexState<S> {
         Ok(())
     }
 
-    /// Looks who shares a blob with everybody in these groups now, and tells its swarm.
-    pub async fn find_owners(&self, blob: BlobId, groups: &[Label]) {
+    /// Looks who shares a content with everybody in these groups now, and tells its swarm.
+    pub async fn find_owners(&self, content: Content, groups: &[Label]) {
         let asker = Asker { peer: self.authority.index_key(), groups: groups.to_vec() };
-        match self.store.locate(&asker, &[blob], limits::SWARM_SOURCES, false).await {
-            Ok(located) => {
-                let owners = self.store.peer_ids(&located.peers).into_iter().flatten().collect();
-                self.swarms.set_owners(clock::boot_now(), &blob, groups, &owners);
+        match self.store.owners(&asker, content.0, content.1, false).await {
+            Ok(found) => {
+                let owners = self.store.peer_ids(&found.peers).into_iter().flatten().collect();
+                self.swarms.set_owners(clock::boot_now(), content, groups, &owners);
             }
-            Err(error) => tracing::debug!(%error, %blob, "who shares this content cannot be looked up now"),
+            Err(error) => tracing::debug!(%error, blob = %content.0, "who shares this content cannot be looked up now"),
         }
     }
 

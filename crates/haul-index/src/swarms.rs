@@ -7,14 +7,18 @@
 
 mod mailbox;
 mod planning;
+mod swarm;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
-use haul_core::planner::{PieceRange, PieceSet};
+use haul_core::planner::{Runs, splitmix64};
 use haul_core::registry::leases::ConnectionId;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
@@ -22,13 +26,8 @@ use haul_core::wire::index::Refusal;
 use tokio::sync::Notify;
 
 pub use mailbox::{Mailbox, News, Plan};
-use planning::Planning;
-
-/// Others that a member is told of when it joins. As each of those is told of it in return, members come to know twice
-/// as many, and with that many chance connects any number of them.
-const NEIGHBOURS: usize = 16;
-/// Others that a member is told of in all.
-const NEIGHBOURS_MAX: usize = 2 * NEIGHBOURS;
+use planning::{Held, Planning};
+use swarm::{Member, Swarm, beyond};
 
 /// Who joins.
 #[derive(Clone, Debug)]
@@ -45,6 +44,10 @@ pub struct Joiner {
     pub mailbox: Arc<Mailbox>,
 }
 
+/// A blob with the bytes that it is said to have. Sizes are claims until a download proves one: who joins under a wrong
+/// one is in a swarm of its own.
+pub type Content = (BlobId, u64);
+
 /// All swarms of one index.
 #[derive(Debug, Default)]
 pub struct Swarms {
@@ -52,35 +55,34 @@ pub struct Swarms {
     begun: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
-    swarms: HashMap<BlobId, Swarm>,
-    /// Blobs that each session has joined.
-    joined: HashMap<ConnectionId, BTreeSet<BlobId>>,
+    swarms: BTreeMap<Content, Swarm>,
+    /// Those in which somebody downloads.
+    active: BTreeSet<Content>,
+    /// Which of these had its turn to be planned last.
+    planned_last: Option<Content>,
+    places: HashMap<ConnectionId, Places>,
+    /// What all planners keep; see [`limits::SWARM_CELLS_IN_ALL`].
+    cells: u64,
+    cells_most: u64,
     random: u64,
 }
 
-#[derive(Debug)]
-struct Swarm {
-    geometry: BlobGeometry,
-    members: BTreeMap<PeerId, Member>,
-    /// One for each set of groups that members pass the blob on to.
-    plannings: BTreeMap<Vec<Label>, Planning>,
-}
-
-#[derive(Debug)]
-struct Member {
-    joiner: Joiner,
-    pieces: PieceSet,
-    /// Others that it was told of.
-    knows: BTreeSet<PeerId>,
+/// What one session has joined.
+#[derive(Debug, Default)]
+struct Places {
+    /// With the size under which it did.
+    blobs: BTreeMap<BlobId, u64>,
+    /// Pieces of all of them.
+    cells: u64,
 }
 
 /// What a member reports.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Pieces that it holds now.
-    pub pieces: Vec<PieceRange>,
+    pub pieces: Runs,
     /// Verified bytes from others since the last report.
     pub received: Vec<(PeerId, u64)>,
     /// Others that did not give what they should hold.
@@ -88,41 +90,47 @@ pub struct Report {
 }
 
 impl Swarms {
-    /// Takes a peer into the swarm of a blob; the others that it may ask, with whether they hold all of it.
+    /// Takes a peer into the swarm of a blob; the others that it may ask, with whether they hold all of it. Refused with
+    /// `NotOpen` once its session is over or its peer has joined on a newer one.
     pub fn join(
         &self,
         now: Moment,
         joiner: Joiner,
         blob: BlobId,
         size: u64,
-        pieces: &[PieceRange],
+        pieces: &Runs,
     ) -> Result<Vec<(PeerId, bool)>, Refusal> {
         let geometry = BlobGeometry::new(size).ok_or_else(|| Refusal::TooMuch(format!("a blob of {size} bytes")))?;
-        let mut held = PieceSet::new(geometry.pieces());
-        add(&mut held, pieces)?;
+        let held = Held::of(pieces, geometry).ok_or_else(|| beyond(pieces, geometry.pieces()))?;
         let mut inner = lock(&self.inner);
-        if inner.swarms.get(&blob).is_some_and(|swarm| swarm.geometry != geometry) {
-            return Err(Refusal::StateMismatch);
+        let content = (blob, size);
+        let newer = |member: &Member| member.joiner.session > joiner.session;
+        let member = inner.swarms.get(&content).and_then(|swarm| swarm.members.get(&joiner.peer));
+        if joiner.mailbox.is_closed() || member.is_some_and(newer) {
+            return Err(Refusal::NotOpen);
         }
-        let blobs = inner.joined.entry(joiner.session).or_default();
-        if blobs.len() >= limits::SWARMS_PER_MEMBER && !blobs.contains(&blob) {
+        if inner.size_joined(joiner.session, &blob).is_some_and(|other| other != size) {
+            inner.depart(now, joiner.session, &joiner.peer, &blob);
+        }
+        let places = inner.places.entry(joiner.session).or_default();
+        if places.blobs.len() >= limits::SWARMS_PER_MEMBER && !places.blobs.contains_key(&blob) {
             return Err(Refusal::TooMuch(format!("{} swarms at once", limits::SWARMS_PER_MEMBER)));
         }
-        blobs.insert(blob);
+        if places.blobs.insert(blob, size).is_none() {
+            places.cells += u64::from(geometry.pieces());
+        }
+        // Beyond that, and where a swarm is too large for the planner, those that come last act alone.
+        let held = if places.cells > limits::SWARM_CELLS_PER_MEMBER { held.unplanned() } else { held };
         let random = inner.next_random();
-        let swarm = inner.swarms.entry(blob).or_insert_with(|| Swarm {
-            geometry,
-            members: BTreeMap::new(),
-            plannings: BTreeMap::new(),
-        });
-        let others = swarm.join(now, blob, joiner, held, random);
+        inner.swarms.entry(content).or_insert_with(|| Swarm::new(geometry));
+        let others = inner.with_swarm(content, |swarm, room| swarm.join(now, blob, joiner, held, random, room));
         self.begun.notify_one();
-        Ok(others)
+        Ok(others.unwrap_or_default())
     }
 
     /// Waits until somebody downloads something. For one task.
     pub async fn some_download(&self) {
-        while !lock(&self.inner).swarms.values().any(Swarm::has_sinks) {
+        while lock(&self.inner).active.is_empty() {
             self.begun.notified().await;
         }
     }
@@ -137,48 +145,34 @@ impl Swarms {
         report: &Report,
     ) -> Result<(), Refusal> {
         let mut inner = lock(&self.inner);
-        let swarm = inner.swarms.get_mut(blob).ok_or(Refusal::NotOpen)?;
-        let member = swarm.members.get_mut(peer).filter(|member| member.joiner.session == session);
-        let member = member.ok_or(Refusal::NotOpen)?;
-        let was_complete = member.pieces.is_full();
-        add(&mut member.pieces, &report.pieces)?;
-        let completed = member.pieces.is_full() && !was_complete;
-        if let Some(planning) = swarm.plannings.get_mut(&member.joiner.passes_to) {
-            planning.report(now, *peer, report);
-        }
-        if completed {
-            swarm.tell_complete(blob, peer);
-        }
-        Ok(())
+        let size = inner.size_joined(session, blob).ok_or(Refusal::NotOpen)?;
+        let noted = inner.with_swarm((*blob, size), |swarm, _| swarm.have(now, session, peer, blob, report));
+        noted.unwrap_or(Err(Refusal::NotOpen))
     }
 
-    /// Every blob that is downloaded, with the groups that members pass it on to.
-    pub fn planned(&self) -> Vec<(BlobId, Vec<Label>)> {
+    /// Every content that is downloaded, with the groups that members pass it on to.
+    pub fn downloaded(&self) -> Vec<(Content, Vec<Label>)> {
         let inner = lock(&self.inner);
-        let classes = |(blob, swarm): (&BlobId, &Swarm)| -> Vec<(BlobId, Vec<Label>)> {
-            swarm.plannings.keys().map(|groups| (*blob, groups.clone())).collect()
-        };
-        inner.swarms.iter().flat_map(classes).collect()
+        let swarms = inner.active.iter().filter_map(|content| Some((content, inner.swarms.get(content)?)));
+        swarms.flat_map(|(content, swarm)| swarm.plannings.keys().map(|groups| (*content, groups.clone()))).collect()
     }
 
-    /// Who shares a blob with these groups now. Members learn of those that are new.
-    pub fn set_owners(&self, now: Moment, blob: &BlobId, groups: &[Label], owners: &BTreeSet<PeerId>) {
+    /// Who shares a content with these groups now. Of many, some are taken. Members learn of those that are new.
+    pub fn set_owners(&self, now: Moment, content: Content, groups: &[Label], owners: &BTreeSet<PeerId>) {
         let mut inner = lock(&self.inner);
-        let Some(swarm) = inner.swarms.get_mut(blob) else { return };
-        let Some(planning) = swarm.plannings.get_mut(groups) else { return };
-        let is_member = |peer: &PeerId| swarm.members.contains_key(peer);
-        let new = planning.set_owners(now, owners.iter().copied().filter(|owner| !is_member(owner)).collect());
-        for member in swarm.members.values_mut().filter(|member| member.joiner.passes_to == groups) {
-            for owner in &new {
-                member.tell(*blob, *owner, true);
-            }
-        }
+        let random = inner.next_random();
+        inner.with_swarm(content, |swarm, room| swarm.set_owners(now, content.0, groups, owners, random, room));
     }
 
-    /// Plans where it is time; plans go to the mailboxes of those that they are for.
-    pub fn plan(&self, now: Moment) {
-        for (blob, swarm) in &mut lock(&self.inner).swarms {
-            swarm.plan(now, *blob);
+    /// Plans where it is time; plans go to the mailboxes of those that they are for. Swarms have their turns, and others may
+    /// use them in between. `go_on` is asked before each; the next call goes on where this one ended.
+    pub fn plan(&self, now: Moment, mut go_on: impl FnMut() -> bool) {
+        let turns = lock(&self.inner).active.len();
+        for _ in 0..turns {
+            if !go_on() {
+                break;
+            }
+            lock(&self.inner).plan_next(now);
         }
     }
 
@@ -190,7 +184,8 @@ impl Swarms {
     /// A session has ended: it departs from all.
     pub fn end_session(&self, now: Moment, session: ConnectionId, peer: &PeerId) {
         let mut inner = lock(&self.inner);
-        for blob in inner.joined.remove(&session).unwrap_or_default() {
+        let joined = inner.places.get(&session).map(|places| places.blobs.keys().copied().collect::<Vec<_>>());
+        for blob in joined.unwrap_or_default() {
             inner.depart(now, session, peer, &blob);
         }
     }
@@ -199,297 +194,81 @@ impl Swarms {
     fn members(&self) -> usize {
         lock(&self.inner).swarms.values().map(|swarm| swarm.members.len()).sum()
     }
+
+    #[cfg(test)]
+    fn cells(&self) -> u64 {
+        lock(&self.inner).cells
+    }
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            swarms: BTreeMap::new(),
+            active: BTreeSet::new(),
+            planned_last: None,
+            places: HashMap::new(),
+            cells: 0,
+            cells_most: limits::SWARM_CELLS_IN_ALL,
+            random: 0,
+        }
+    }
 }
 
 impl Inner {
-    fn depart(&mut self, now: Moment, session: ConnectionId, peer: &PeerId, blob: &BlobId) {
-        if let Some(blobs) = self.joined.get_mut(&session) {
-            blobs.remove(blob);
-            if blobs.is_empty() {
-                self.joined.remove(&session);
-            }
-        }
-        let Some(swarm) = self.swarms.get_mut(blob) else { return };
-        // A newer session of the same peer may have joined meanwhile.
-        if swarm.members.get(peer).is_some_and(|member| member.joiner.session == session) {
-            swarm.remove(now, peer);
+    /// Every change of a swarm, with the cells that its planners may still take.
+    fn with_swarm<R>(&mut self, content: Content, change: impl FnOnce(&mut Swarm, u64) -> R) -> Option<R> {
+        let swarm = self.swarms.get_mut(&content)?;
+        let before = swarm.cells();
+        let changed = change(swarm, self.cells_most.saturating_sub(self.cells));
+        swarm.plannings.values_mut().for_each(Planning::rest);
+        self.cells = self.cells - before + swarm.cells();
+        if swarm.sinks > 0 {
+            self.active.insert(content);
+        } else {
+            self.active.remove(&content);
         }
         if swarm.members.is_empty() {
-            self.swarms.remove(blob);
+            self.swarms.remove(&content);
+        }
+        Some(changed)
+    }
+
+    fn size_joined(&self, session: ConnectionId, blob: &BlobId) -> Option<u64> {
+        self.places.get(&session)?.blobs.get(blob).copied()
+    }
+
+    fn plan_next(&mut self, now: Moment) {
+        let behind = self.planned_last.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.active.range((behind, Bound::Unbounded)).next().or_else(|| self.active.first()).copied();
+        if let Some(content) = next {
+            self.planned_last = next;
+            self.with_swarm(content, |swarm, _| swarm.plan(now, content.0));
         }
     }
 
-    /// splitmix64: who is told of whom needs no better chance.
+    fn depart(&mut self, now: Moment, session: ConnectionId, peer: &PeerId, blob: &BlobId) {
+        let Some(places) = self.places.get_mut(&session) else { return };
+        let Some(size) = places.blobs.remove(blob) else { return };
+        places.cells -= BlobGeometry::new(size).map_or(0, |geometry| geometry.pieces().into());
+        if places.blobs.is_empty() {
+            self.places.remove(&session);
+        }
+        self.with_swarm((*blob, size), |swarm, _| {
+            // A newer session of the same peer may have joined meanwhile.
+            if swarm.members.get(peer).is_some_and(|member| member.joiner.session == session) {
+                swarm.remove(now, peer);
+            }
+        });
+    }
+
+    /// Who is told of whom needs no better chance.
     fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        splitmix64(&mut self.random)
     }
-}
-
-impl Swarm {
-    fn join(
-        &mut self,
-        now: Moment,
-        blob: BlobId,
-        joiner: Joiner,
-        pieces: PieceSet,
-        random: u64,
-    ) -> Vec<(PeerId, bool)> {
-        let (peer, complete) = (joiner.peer, pieces.is_full());
-        self.remove(now, &peer);
-        let geometry = self.geometry;
-        let planning = self.plannings.entry(joiner.passes_to.clone());
-        planning.or_insert_with(|| Planning::new(geometry, random)).join(now, peer, &pieces);
-        let mut told = Vec::new();
-        let mut knows = BTreeSet::new();
-        for other in self.some_members(random) {
-            let Some(member) = self.members.get_mut(&other) else { continue };
-            if passes(&member.joiner.passes_to, &joiner.groups) {
-                told.push((other, member.pieces.is_full()));
-                knows.insert(other);
-            }
-            if member.knows.len() < NEIGHBOURS_MAX && passes(&joiner.passes_to, &member.joiner.groups) {
-                member.tell(blob, peer, complete);
-            }
-        }
-        self.members.insert(peer, Member { joiner, pieces, knows });
-        told
-    }
-
-    fn has_sinks(&self) -> bool {
-        self.members.values().any(|member| !member.pieces.is_full())
-    }
-
-    fn remove(&mut self, now: Moment, peer: &PeerId) {
-        let Some(member) = self.members.remove(peer) else { return };
-        if let Some(planning) = self.plannings.get_mut(&member.joiner.passes_to) {
-            planning.depart(now, *peer);
-            if planning.is_over() {
-                self.plannings.remove(&member.joiner.passes_to);
-            }
-        }
-    }
-
-    fn plan(&mut self, now: Moment, blob: BlobId) {
-        for planning in self.plannings.values_mut() {
-            for (sink, plan) in planning.plan(now) {
-                let complete: Vec<(PeerId, bool)> = plan
-                    .1
-                    .iter()
-                    .map(|(source, _)| {
-                        // Whoever is no member shares it.
-                        (*source, self.members.get(source).is_none_or(|source| source.pieces.is_full()))
-                    })
-                    .collect();
-                let Some(member) = self.members.get_mut(&sink) else { continue };
-                for (source, complete) in complete {
-                    if !member.knows.contains(&source) {
-                        member.tell(blob, source, complete);
-                    }
-                }
-                member.joiner.mailbox.put_plan(blob, plan);
-            }
-        }
-    }
-
-    /// Up to [`NEIGHBOURS`] members, chosen by chance.
-    fn some_members(&self, mut random: u64) -> Vec<PeerId> {
-        let mut chosen: Vec<PeerId> = self.members.keys().copied().collect();
-        for place in 0..NEIGHBOURS.min(chosen.len()) {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let other = place + usize::try_from(random >> 33).unwrap_or(0) % (chosen.len() - place);
-            chosen.swap(place, other);
-        }
-        chosen.truncate(NEIGHBOURS);
-        chosen
-    }
-
-    fn tell_complete(&self, blob: &BlobId, peer: &PeerId) {
-        for member in self.members.values().filter(|member| member.knows.contains(peer)) {
-            member.joiner.mailbox.put_peer(*blob, *peer, true);
-        }
-    }
-}
-
-impl Member {
-    fn tell(&mut self, blob: BlobId, other: PeerId, complete: bool) {
-        self.knows.insert(other);
-        self.joiner.mailbox.put_peer(blob, other, complete);
-    }
-}
-
-/// Whether what is passed on to some groups reaches a member of others; none means everyone.
-fn passes(to: &[Label], groups: &[Label]) -> bool {
-    to.is_empty() || to.iter().any(|group| groups.contains(group))
-}
-
-fn add(set: &mut PieceSet, runs: &[PieceRange]) -> Result<(), Refusal> {
-    for run in runs {
-        let pieces = run.pieces();
-        if pieces.end > set.pieces() {
-            return Err(Refusal::TooMuch(format!("piece {} of {}", pieces.end, set.pieces())));
-        }
-        for piece in pieces {
-            set.insert(piece);
-        }
-    }
-    Ok(())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change leaves whole values behind.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use haul_core::ids::PublicKey;
-
-    use super::*;
-
-    const SIZE: u64 = 64 * 1024 * 1024;
-    const NOW: Moment = Moment(1_000);
-
-    fn peer(n: u8) -> PeerId {
-        let mut bytes = [7; 32];
-        bytes[0] = n;
-        PublicKey::new(bytes).unwrap()
-    }
-
-    fn joiner(n: u8, groups: &[&str], passes_to: &[&str]) -> Joiner {
-        let labels = |names: &[&str]| names.iter().map(|name| Label::new(*name).unwrap()).collect();
-        Joiner {
-            session: ConnectionId(u64::from(n)),
-            peer: peer(n),
-            groups: labels(groups),
-            passes_to: labels(passes_to),
-            mailbox: Arc::default(),
-        }
-    }
-
-    fn blob() -> BlobId {
-        BlobId::new([3; 32])
-    }
-
-    fn run(first: u32, count: u32) -> PieceRange {
-        PieceRange { first, count }
-    }
-
-    fn holds(pieces: &[PieceRange]) -> Report {
-        Report { pieces: pieces.to_vec(), ..Report::default() }
-    }
-
-    fn news(joiner: &Joiner) -> Vec<(PeerId, bool)> {
-        joiner.mailbox.take(&blob()).peers.into_iter().collect()
-    }
-
-    #[test]
-    fn members_learn_of_each_other_and_of_who_is_complete() {
-        let swarms = Swarms::default();
-        let (a, b) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
-        assert_eq!(swarms.join(NOW, a.clone(), blob(), SIZE, &[]).unwrap(), []);
-        assert_eq!(swarms.join(NOW, b.clone(), blob(), SIZE, &[run(0, 3)]).unwrap(), [(a.peer, false)]);
-        assert_eq!(news(&a), [(b.peer, false)]);
-        swarms.have(NOW, b.session, &b.peer, &blob(), &holds(&[run(3, 60)])).unwrap();
-        assert_eq!(news(&a), []);
-        swarms.have(NOW, b.session, &b.peer, &blob(), &holds(&[run(63, 1)])).unwrap();
-        assert_eq!(news(&a), [(b.peer, true)]);
-        assert!(
-            swarms.have(NOW, b.session, &b.peer, &blob(), &holds(&[run(64, 1)])).is_err(),
-            "64 pieces of a mebibyte"
-        );
-        assert!(matches!(swarms.join(NOW, joiner(3, &[], &[]), blob(), SIZE + 1, &[]), Err(Refusal::StateMismatch)));
-        swarms.end_session(NOW, a.session, &a.peer);
-        swarms.depart(NOW, b.session, &b.peer, &blob());
-        assert_eq!(swarms.members(), 0);
-        assert_eq!(swarms.have(NOW, b.session, &b.peer, &blob(), &holds(&[])), Err(Refusal::NotOpen));
-        assert!(lock(&swarms.inner).joined.is_empty());
-    }
-
-    #[test]
-    fn nobody_is_told_of_one_that_may_not_pass_the_blob_on_to_it() {
-        let swarms = Swarms::default();
-        let (lab, guest) = (joiner(1, &["lab"], &["lab"]), joiner(2, &["art"], &["art"]));
-        swarms.join(NOW, lab.clone(), blob(), SIZE, &[]).unwrap();
-        assert_eq!(swarms.join(NOW, guest.clone(), blob(), SIZE, &[]).unwrap(), []);
-        assert_eq!(news(&lab), []);
-        // Both groups: may give to both, and may have it from both.
-        let both = joiner(3, &["art", "lab"], &["art", "lab"]);
-        assert_eq!(swarms.join(NOW, both.clone(), blob(), SIZE, &[]).unwrap().len(), 2);
-        assert_eq!((news(&lab), news(&guest)), (vec![(both.peer, false)], vec![(both.peer, false)]));
-    }
-
-    #[test]
-    fn an_older_session_does_not_end_the_place_of_a_newer_one() {
-        let swarms = Swarms::default();
-        let old = joiner(1, &[], &[]);
-        let new = Joiner { session: ConnectionId(9), ..old.clone() };
-        swarms.join(NOW, old.clone(), blob(), SIZE, &[]).unwrap();
-        swarms.join(NOW, new.clone(), blob(), SIZE, &[]).unwrap();
-        assert_eq!(swarms.have(NOW, old.session, &old.peer, &blob(), &holds(&[])), Err(Refusal::NotOpen));
-        swarms.end_session(NOW, old.session, &old.peer);
-        assert_eq!(swarms.members(), 1);
-        swarms.have(NOW, new.session, &new.peer, &blob(), &holds(&[run(0, 1)])).unwrap();
-    }
-
-    #[test]
-    fn a_large_swarm_is_told_in_part_and_stays_connected() {
-        let swarms = Swarms::default();
-        let joiners: Vec<Joiner> = (0..200).map(|n| joiner(n, &[], &[])).collect();
-        for joiner in &joiners {
-            assert!(swarms.join(NOW, joiner.clone(), blob(), SIZE, &[]).unwrap().len() <= NEIGHBOURS);
-        }
-        let inner = lock(&swarms.inner);
-        let members = &inner.swarms[&blob()].members;
-        let (mut reached, mut open) = (BTreeSet::new(), vec![joiners[0].peer]);
-        while let Some(peer) = open.pop() {
-            if reached.insert(peer) {
-                assert!(members[&peer].knows.len() <= NEIGHBOURS_MAX);
-                open.extend(&members[&peer].knows);
-            }
-        }
-        assert_eq!(reached.len(), members.len());
-    }
-
-    #[test]
-    fn two_downloaders_are_planned_for_and_learn_of_whom_they_are_to_ask() {
-        let swarms = Swarms::default();
-        let (a, b) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
-        swarms.join(NOW, a.clone(), blob(), SIZE, &[]).unwrap();
-        let owner = peer(9);
-        swarms.set_owners(NOW, &blob(), &[], &BTreeSet::from([owner]));
-        assert_eq!(news(&a), [(owner, true)], "who shares it is told of at once");
-        swarms.plan(NOW);
-        assert!(a.mailbox.take(&blob()).plan.is_none(), "who is alone knows best whom to ask");
-        swarms.join(NOW, b.clone(), blob(), SIZE, &[]).unwrap();
-        swarms.plan(Moment(2_000));
-        for (me, other) in [(&a, &b), (&b, &a)] {
-            let News { peers, plan } = me.mailbox.take(&blob());
-            let (_, sources) = plan.unwrap();
-            assert!(
-                sources.iter().any(|(source, _)| *source == owner) && sources.iter().any(|(s, _)| *s == other.peer)
-            );
-            assert_eq!(peers.contains_key(&other.peer), me.peer == a.peer, "the other one heard of it when it joined");
-        }
-        // Whatever one of them says that it received, planning goes on.
-        let lie = Report { received: vec![(b.peer, u64::MAX), (owner, u64::MAX)], ..Report::default() };
-        for at in 20..60 {
-            swarms.have(Moment(at * 100), a.session, &a.peer, &blob(), &lie).unwrap();
-            swarms.plan(Moment(at * 100));
-        }
-        assert!(a.mailbox.take(&blob()).plan.is_some() && b.mailbox.take(&blob()).plan.is_some());
-        // Nobody shares it any more: what only the owner had is not planned.
-        swarms.set_owners(Moment(7_000), &blob(), &[], &BTreeSet::new());
-        swarms.plan(Moment(8_000));
-        let (_, sources) = a.mailbox.take(&blob()).plan.unwrap();
-        assert!(sources.iter().all(|(source, _)| *source != owner));
-        assert_eq!(swarms.planned(), [(blob(), Vec::new())]);
-        swarms.end_session(NOW, a.session, &a.peer);
-        swarms.end_session(NOW, b.session, &b.peer);
-        assert_eq!(swarms.planned(), []);
-    }
 }

@@ -10,7 +10,7 @@ pub fn piece_bytes(geometry: BlobGeometry) -> u64 {
     geometry.piece_leaves() * LEAF_BYTES
 }
 
-pub use crate::wire::index::PieceRange;
+pub use crate::wire::index::{PieceRange, Runs};
 
 /// A set of pieces of one blob, with a count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,17 @@ impl PieceSet {
             *word |= 1 << (piece % 64);
             self.count += 1;
         }
+        true
+    }
+
+    /// Adds these; false, and nothing is added, if some are beyond the end.
+    pub fn insert_runs(&mut self, runs: &Runs) -> bool {
+        if runs.end() > self.len {
+            return false;
+        }
+        runs.pieces().for_each(|piece| {
+            self.insert(piece);
+        });
         true
     }
 

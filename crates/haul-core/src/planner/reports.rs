@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{HORIZON_US, PieceRange, Planner, PlannerAction, Slot, Want};
+use super::{HORIZON_US, Planner, PlannerAction, Runs, Slot, Want};
 use crate::ids::PeerId;
 use crate::time::Moment;
 
@@ -19,7 +19,7 @@ const READY_SOURCES: usize = 4;
 impl Planner {
     /// A peer gained these pieces, and received so many bytes from each of these sources since its last report, pieces
     /// under way included. Unknown peers and pieces are passed over, and so are bytes beyond those that were planned.
-    pub fn handle_have(&mut self, now: Moment, peer: PeerId, gained: &[PieceRange], received: &[(PeerId, u64)]) {
+    pub fn handle_have(&mut self, now: Moment, peer: PeerId, gained: &Runs, received: &[(PeerId, u64)]) {
         self.tick(now);
         let Some(&slot) = self.slots.get(&peer) else { return };
         for (source, bytes) in received {
@@ -35,7 +35,7 @@ impl Planner {
             }
         }
         let end = self.pieces();
-        for piece in gained.iter().flat_map(|run| run.first..run.pieces().end.min(end)) {
+        for piece in gained.pieces().take_while(|piece| *piece < end) {
             self.gain(now, slot, piece);
         }
         self.changed = true;

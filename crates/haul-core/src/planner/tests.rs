@@ -146,7 +146,7 @@ fn who_gives_to_others_is_not_struck_out_by_those_that_cannot_reach_it() {
     let asks = sinks_of(&world, 0);
     assert!(asks.len() > 3);
     let report = |world: &mut World| {
-        world.planner.handle_have(world.now, id(asks[0]), &[], &[(id(0), 64 * 1024)]);
+        world.planner.handle_have(world.now, id(asks[0]), &Runs::default(), &[(id(0), 64 * 1024)]);
     };
     report(&mut world);
     for cut_off in &asks[1..] {
@@ -248,7 +248,7 @@ fn received_bytes_count_as_far_as_they_were_planned() {
         world.planner.handle_have(
             world.now,
             id(1),
-            &[],
+            &Runs::default(),
             &[(id(0), u64::MAX), (id(2), u64::MAX), (id(9), u64::MAX)],
         );
     }
@@ -256,7 +256,7 @@ fn received_bytes_count_as_far_as_they_were_planned() {
     assert!(after <= before.max(planned * MIB), "{after} after {planned} pieces were planned, {before} before");
     for _ in 0..100 {
         world.run();
-        world.planner.handle_have(world.now, id(1), &[], &[(id(0), u64::MAX), (id(2), u64::MAX)]);
+        world.planner.handle_have(world.now, id(1), &Runs::default(), &[(id(0), u64::MAX), (id(2), u64::MAX)]);
     }
     world.check();
 }

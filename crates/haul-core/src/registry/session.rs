@@ -106,7 +106,7 @@ mod tests {
     use crate::ids::{BlobId, PeerId, PublicKey, ShareId};
     use crate::manifest::ShareState;
     use crate::path::SharePath;
-    use crate::wire::index::{Hello, LookupKeys, Membership};
+    use crate::wire::index::{Hello, LookupKeys, Membership, Runs};
     use crate::wire::{ByteString, Label, List};
     use alloc::string::{String, ToString};
     use alloc::vec::Vec;
@@ -159,12 +159,12 @@ mod tests {
             ("Unwatch", IndexRequest::Unwatch { watch: 1 }),
             ("Locate", IndexRequest::Locate { blobs: List::default(), max: 1, away: false }),
             ("Cards", IndexRequest::Cards { numbers: List::default() }),
-            ("Join", IndexRequest::Join { blob, size: 0, pieces: List::default() }),
+            ("Join", IndexRequest::Join { blob, size: 0, pieces: Runs::default() }),
             (
                 "Have",
                 IndexRequest::Have {
                     blob,
-                    pieces: List::default(),
+                    pieces: Runs::default(),
                     received: List::default(),
                     failed: List::default(),
                 },

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::runs::{BadRuns, PieceRange, Runs};
 use super::{ByteString, Label, List};
 use crate::ids::{BlobId, NetworkId, PeerId, ShareId};
 use crate::limits;
@@ -199,14 +200,14 @@ pub enum IndexRequest {
         /// Its bytes, as far as the peer knows.
         size: u64,
         /// The pieces that the peer holds, as in Have.
-        pieces: List<PieceRange, { limits::HAVE_RANGES }>,
+        pieces: Runs,
     },
     /// Pieces of a joined blob that are verified now, besides those told before.
     Have {
         /// The blob.
         blob: BlobId,
         /// The pieces.
-        pieces: List<PieceRange, { limits::HAVE_RANGES }>,
+        pieces: Runs,
         /// What came from whom since the last Have.
         received: List<Received, { limits::SWARM_SOURCES }>,
         /// Peers that did not give what they should hold.
@@ -217,30 +218,6 @@ pub enum IndexRequest {
         /// The blob.
         blob: BlobId,
     },
-}
-
-/// A run of pieces; see [`crate::blob::BlobGeometry::piece_leaves`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PieceRange {
-    /// The first piece.
-    pub first: u32,
-    /// How many; at least one.
-    pub count: u32,
-}
-
-impl PieceRange {
-    /// The pieces of the run.
-    pub fn pieces(self) -> core::ops::Range<u32> {
-        self.first..self.first.saturating_add(self.count)
-    }
-
-    /// Appends a piece to a list of runs, extending the last run if the piece follows it.
-    pub fn push(runs: &mut Vec<Self>, piece: u32) {
-        match runs.last_mut() {
-            Some(run) if run.pieces().end == piece => run.count += 1,
-            _ => runs.push(Self { first: piece, count: 1 }),
-        }
-    }
 }
 
 /// What one peer gave lately.

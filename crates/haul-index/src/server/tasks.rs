@@ -2,13 +2,14 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use haul_core::ids::PeerId;
 use haul_core::limits;
 use haul_core::registry::addresses::Source;
+use haul_core::registry::budget::Budget;
 use haul_net::clock;
 use haul_net::connection::{Connection, ConnectionSettings};
 use haul_net::listener::{Accepted, Listener};
@@ -39,6 +40,8 @@ const MAINTENANCE_IDLE: Duration = Duration::from_secs(1);
 const MAINTENANCE_RETRY: Duration = Duration::from_secs(10);
 /// How often it is looked who shares what is downloaded: whoever came is used, whoever left is not planned for.
 const OWNERS_TICK: Duration = Duration::from_secs(1);
+/// Microseconds of planning that may be made up for: what is due in two ticks.
+const PLANNING_SAVED: u64 = limits::PLANNING_PER_SECOND / 5;
 /// How often tickets, guests and the index certificate are looked at.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
@@ -248,11 +251,13 @@ async fn keep_watch<S: IndexStore>(state: Arc<IndexState<S>>, stop: Cancellation
     watches::run_searches(&state.watches, &state.store, &stop).await;
 }
 
-/// Plans for swarms, and looks again and again who shares what is downloaded. Sleeps while nobody downloads.
+/// Plans for swarms, a fifth of the time at most, and looks again and again who shares what is downloaded. Sleeps while
+/// nobody downloads.
 async fn keep_swarms<S: IndexStore>(state: Arc<IndexState<S>>, stop: CancellationToken) {
     let mut tick = interval(limits::PLAN_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked = clock::boot_now();
+    let mut share = Budget::new(looked, limits::PLANNING_PER_SECOND, PLANNING_SAVED);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -265,11 +270,19 @@ async fn keep_swarms<S: IndexStore>(state: Arc<IndexState<S>>, stop: Cancellatio
         let now = clock::boot_now();
         if now.since(looked) >= OWNERS_TICK {
             looked = now;
-            for (blob, groups) in state.swarms.planned() {
-                state.find_owners(blob, &groups).await;
+            for (content, groups) in state.swarms.downloaded() {
+                state.find_owners(content, &groups).await;
             }
         }
-        state.swarms.plan(clock::boot_now());
+        let mut since = Instant::now();
+        let mut may_go_on = || {
+            let spent = since.elapsed().as_micros() as u64;
+            since = Instant::now();
+            share.handle_cost(spent);
+            share.handle_question(clock::boot_now()).is_ok()
+        };
+        state.swarms.plan(clock::boot_now(), &mut may_go_on);
+        may_go_on();
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::registry::leases::ConnectionId;
 use haul_core::wire::index::{
-    IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, PlannedSource, Received, Refusal, SwarmPeer,
+    IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, PlannedSource, Received, Refusal, Runs, SwarmPeer,
 };
 use haul_core::wire::{Label, List};
 use haul_net::clock;
@@ -24,9 +25,11 @@ use crate::swarms::{Joiner, Mailbox, News, Report, Swarms};
 const PUSH_GAP: Duration = Duration::from_millis(20);
 /// When so much is unwritten that a push was refused, until it is tried again.
 const PUSH_RETRY: Duration = Duration::from_millis(100);
-/// Work units of a join: a handful of lookups and cards.
+/// Work units of a join: a handful of lookups and cards …
 const JOIN_COST: usize = 200;
-/// Work units of a have.
+/// … and one for so many pieces of the blob, held or not: a planner goes through all of them.
+const PIECES_PER_UNIT: u32 = 16;
+/// Work units of a have, besides one for each piece: it is looked for among the deliveries of its peer.
 const HAVE_COST: usize = 10;
 
 /// The places of one session; they end with it.
@@ -73,13 +76,14 @@ pub(super) async fn answer<S: IndexStore>(session: &Session<S>, request: IndexRe
     match request {
         IndexRequest::Join { blob, size, pieces } => {
             session.ask()?;
-            session.pay(JOIN_COST);
+            session.pay(join_cost(size) + pieces.count() as usize);
             join(session, blob, size, &pieces).await.map(IndexAnswer::Joined)
         }
         IndexRequest::Have { blob, pieces, received, failed } => {
-            session.pay(HAVE_COST);
+            session.ask()?;
+            session.pay(HAVE_COST + pieces.count() as usize);
             let received = received.iter().map(|Received { from, bytes }| (*from, *bytes)).collect();
-            let report = Report { pieces: pieces.into_vec(), received, failed: failed.into_vec() };
+            let report = Report { pieces, received, failed: failed.into_vec() };
             swarming.swarms.have(clock::boot_now(), swarming.session, &swarming.peer, &blob, &report)?;
             Ok(IndexAnswer::Noted)
         }
@@ -91,12 +95,11 @@ pub(super) async fn answer<S: IndexStore>(session: &Session<S>, request: IndexRe
     }
 }
 
-async fn join<S: IndexStore>(
-    session: &Session<S>,
-    blob: BlobId,
-    size: u64,
-    pieces: &[PieceRange],
-) -> Result<Joined, Refusal> {
+fn join_cost(size: u64) -> usize {
+    JOIN_COST + BlobGeometry::new(size).map_or(0, |geometry| geometry.pieces() / PIECES_PER_UNIT) as usize
+}
+
+async fn join<S: IndexStore>(session: &Session<S>, blob: BlobId, size: u64, pieces: &Runs) -> Result<Joined, Refusal> {
     let passes_to = groups_that_see(session, blob, size).await?;
     let swarming = &session.swarming;
     let joiner = Joiner {
@@ -107,7 +110,7 @@ async fn join<S: IndexStore>(
         mailbox: Arc::clone(swarming.mailbox.get_or_init(Arc::default)),
     };
     let others = swarming.swarms.join(clock::boot_now(), joiner, blob, size, pieces)?;
-    session.state.find_owners(blob, &passes_to).await;
+    session.state.find_owners((blob, size), &passes_to).await;
     Ok(Joined { groups: List::new(passes_to), peers: cards(session, others) })
 }
 
@@ -125,8 +128,8 @@ async fn groups_that_see<S: IndexStore>(visitor: &Visitor<S>, blob: BlobId, size
     if groups.is_empty() { Err(Refusal::NotFound) } else { Ok(groups) }
 }
 
-/// Whether a member of just these groups sees the blob. It must have the size that its owners say: otherwise whoever
-/// joins first with another one would keep them all out.
+/// Whether a member of just these groups sees the blob in this size. Others may claim other sizes, and more of them: that
+/// keeps nobody from those that tell the truth.
 async fn is_seen_by<S: IndexStore>(
     visitor: &Visitor<S>,
     groups: Vec<Label>,
@@ -134,12 +137,8 @@ async fn is_seen_by<S: IndexStore>(
     size: u64,
 ) -> Result<bool, Refusal> {
     let asker = Asker { peer: visitor.peer, groups };
-    let located = visitor.state.store.locate(&asker, &[blob], 1, true).await.map_err(refusal)?;
-    match located.blobs.first() {
-        Some(found) if found.total > 0 && found.size != size => Err(Refusal::StateMismatch),
-        Some(found) => Ok(found.total > 0),
-        None => Ok(false),
-    }
+    let found = visitor.state.store.owners(&asker, blob, size, true).await.map_err(refusal)?;
+    Ok(found.total > 0)
 }
 
 /// Cards of those that can be asked.

@@ -5,45 +5,155 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::PeerId;
-use haul_core::planner::{Hints, PieceSet, Planner, PlannerAction};
+use haul_core::limits;
+use haul_core::planner::{Hints, PieceSet, Planner, PlannerAction, Runs};
 use haul_core::time::Moment;
 
+use super::swarm::some_of;
 use super::{Plan, Report};
 
-/// Downloaders from which on plans are made. One alone chooses best for itself among those that have everything.
-const SINKS: usize = 2;
+/// What somebody who joins holds.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// All of it.
+    Everything,
+    /// Some of it.
+    Part(PieceSet),
+    /// Some of it; so many pieces are missing, and which ones is not kept.
+    Unplanned(u32),
+}
+
+impl Held {
+    /// None if some of these pieces are beyond the end of the blob.
+    pub(super) fn of(runs: &Runs, geometry: BlobGeometry) -> Option<Self> {
+        let pieces = geometry.pieces();
+        if runs.end() > pieces {
+            return None;
+        }
+        if runs.count() == pieces {
+            return Some(Self::Everything);
+        }
+        let mut set = PieceSet::new(pieces);
+        set.insert_runs(runs);
+        Some(Self::Part(set))
+    }
+
+    pub(super) fn missing(&self) -> u32 {
+        match self {
+            Self::Everything => 0,
+            Self::Part(set) => set.pieces() - set.count(),
+            Self::Unplanned(missing) => *missing,
+        }
+    }
+
+    /// The same for somebody who is not planned for.
+    pub(super) fn unplanned(self) -> Self {
+        match self.missing() {
+            0 => Self::Everything,
+            missing => Self::Unplanned(missing),
+        }
+    }
+}
 
 /// One planner with what its driver has to remember.
 #[derive(Debug)]
 pub(super) struct Planning {
-    /// None once it has failed.
-    planner: Option<Planner>,
+    geometry: BlobGeometry,
+    seed: u64,
+    stage: Stage,
     /// Who shares the blob and is no member.
     owners: BTreeSet<PeerId>,
     members: BTreeSet<PeerId>,
-    /// Whether there were enough downloaders once: then plans go on to the last.
-    begun: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// One alone chooses best for itself among those that have everything. From the second downloader on, plans are made to
+    /// the last.
+    Waiting {
+        complete: BTreeSet<PeerId>,
+        sink: Option<(PeerId, PieceSet)>,
+    },
+    Planned(Box<Planner>),
+    /// The planner failed: everybody acts alone.
+    Failed,
 }
 
 impl Planning {
     pub(super) fn new(geometry: BlobGeometry, seed: u64) -> Self {
-        let planner = Some(Planner::new(geometry, seed));
-        Self { planner, owners: BTreeSet::new(), members: BTreeSet::new(), begun: false }
+        let stage = Stage::Waiting { complete: BTreeSet::new(), sink: None };
+        Self { geometry, seed, stage, owners: BTreeSet::new(), members: BTreeSet::new() }
     }
 
-    pub(super) fn join(&mut self, now: Moment, peer: PeerId, pieces: &PieceSet) {
+    /// Somebody joins. Who does not fit into `room` cells acts alone.
+    pub(super) fn join(&mut self, now: Moment, peer: PeerId, held: Held, room: u64) {
         self.owners.remove(&peer);
         self.members.insert(peer);
-        // Where a swarm is too large for the planner, those that come last act alone.
-        self.with_planner(|planner| planner.handle_join(now, peer, pieces, Hints::default()));
+        let pieces = self.geometry.pieces();
+        match &mut self.stage {
+            Stage::Waiting { complete, sink } => match held {
+                Held::Everything => {
+                    complete.insert(peer);
+                }
+                Held::Part(set) if sink.is_some() => self.begin(now, peer, set, room),
+                Held::Part(set) if u64::from(pieces) <= room => *sink = Some((peer, set)),
+                Held::Part(_) | Held::Unplanned(_) => {}
+            },
+            Stage::Planned(_) if u64::from(pieces) <= room => {
+                let set = match held {
+                    Held::Everything => PieceSet::full(pieces),
+                    Held::Part(set) => set,
+                    Held::Unplanned(_) => return,
+                };
+                self.with_planner(|planner| planner.handle_join(now, peer, &set, Hints::default()));
+            }
+            Stage::Planned(_) | Stage::Failed => {}
+        }
+    }
+
+    /// The second downloader has come.
+    fn begin(&mut self, now: Moment, peer: PeerId, set: PieceSet, room: u64) {
+        let Stage::Waiting { complete, sink } = &mut self.stage else { return };
+        let peers = (complete.len() + self.owners.len() + 2) as u64;
+        // What the first one holds is counted already, and no more.
+        if (limits::SWARM_BOOK_CELLS + peers) * u64::from(self.geometry.pieces()) > room {
+            return;
+        }
+        let (complete, sink) = (std::mem::take(complete), sink.take());
+        self.stage = Stage::Planned(Box::new(Planner::new(self.geometry, self.seed)));
+        let all = PieceSet::full(self.geometry.pieces());
+        let owners = self.owners.clone();
+        self.with_planner(|planner| {
+            for peer in complete.iter().chain(&owners) {
+                planner.handle_join(now, *peer, &all, Hints::default());
+            }
+            for (peer, set) in sink.into_iter().chain([(peer, set)]) {
+                planner.handle_join(now, peer, &set, Hints::default());
+            }
+        });
     }
 
     pub(super) fn depart(&mut self, now: Moment, peer: PeerId) {
         self.members.remove(&peer);
+        if let Stage::Waiting { complete, sink } = &mut self.stage {
+            complete.remove(&peer);
+            sink.take_if(|(other, _)| *other == peer);
+        }
         self.with_planner(|planner| planner.handle_depart(now, peer));
     }
 
+    /// A member reports. The pieces must be pieces of this blob.
     pub(super) fn report(&mut self, now: Moment, peer: PeerId, report: &Report) {
+        if let Stage::Waiting { complete, sink } = &mut self.stage
+            && let Some((other, set)) = sink
+            && *other == peer
+        {
+            set.insert_runs(&report.pieces);
+            if set.is_full() {
+                complete.insert(peer);
+                *sink = None;
+            }
+        }
         self.with_planner(|planner| {
             planner.handle_have(now, peer, &report.pieces, &report.received);
             for source in &report.failed {
@@ -52,32 +162,39 @@ impl Planning {
         });
     }
 
-    /// Takes over who shares the blob; those that are new.
-    pub(super) fn set_owners(&mut self, now: Moment, owners: BTreeSet<PeerId>) -> Vec<PeerId> {
+    /// Takes over who shares the blob, of many some; those that are new, and those that are not there any more.
+    pub(super) fn set_owners(
+        &mut self,
+        now: Moment,
+        mut owners: BTreeSet<PeerId>,
+        random: u64,
+        room: u64,
+    ) -> (Vec<PeerId>, Vec<PeerId>) {
         let gone: Vec<PeerId> = self.owners.difference(&owners).copied().collect();
-        let new: Vec<PeerId> = owners.difference(&self.owners).copied().collect();
+        owners.retain(|owner| !self.owners.contains(owner));
+        let free = (limits::SWARM_SOURCES + gone.len()).saturating_sub(self.owners.len());
+        let new = some_of(owners.into_iter().collect(), free, random);
+        let pieces = self.geometry.pieces();
         self.with_planner(|planner| {
-            for peer in gone {
-                planner.handle_depart(now, peer);
+            for peer in &gone {
+                planner.handle_depart(now, *peer);
             }
-            let all = PieceSet::full(planner.pieces());
-            for peer in &new {
+            let all = PieceSet::full(pieces);
+            for peer in new.iter().take((room / u64::from(pieces)) as usize) {
                 planner.handle_join(now, *peer, &all, Hints::default());
             }
         });
-        self.owners = owners;
-        new
+        for peer in &gone {
+            self.owners.remove(peer);
+        }
+        self.owners.extend(&new);
+        (new, gone)
     }
 
     /// Plans if it is time; each sink with its plan.
     pub(super) fn plan(&mut self, now: Moment) -> Vec<(PeerId, Plan)> {
-        let mut begun = self.begun;
         let plans = self.with_planner(|planner| {
-            begun |= planner.sinks() >= SINKS;
             let mut plans = Vec::new();
-            if !begun {
-                return plans;
-            }
             if planner.next_timeout().is_some_and(|due| due <= now) {
                 planner.handle_timeout(now);
             }
@@ -85,25 +202,47 @@ impl Planning {
                 match action {
                     PlannerAction::Plan { sink, lease, sources } => plans.push((sink, (lease, sources))),
                     PlannerAction::Strike { peer } => {
-                        tracing::info!(peer = peer.short(), "a peer gave two others nothing of what it should hold");
+                        tracing::info!(
+                            peer = peer.short(),
+                            "a peer gave several others nothing of what it should hold"
+                        );
                     }
                 }
             }
             plans
         });
-        self.begun = begun;
         plans.unwrap_or_default()
+    }
+
+    /// Nobody downloads any more: nothing of a planner is needed until two do again.
+    pub(super) fn rest(&mut self) {
+        if let Stage::Planned(planner) = &self.stage
+            && planner.sinks() == 0
+        {
+            let complete = self.members.iter().copied().filter(|peer| planner.rates(peer).is_some()).collect();
+            self.stage = Stage::Waiting { complete, sink: None };
+        }
+    }
+
+    /// Peers times pieces that are kept, and what is kept of each piece besides.
+    pub(super) fn cells(&self) -> u64 {
+        let peers = match &self.stage {
+            Stage::Waiting { sink, .. } => u64::from(sink.is_some()),
+            Stage::Planned(planner) => limits::SWARM_BOOK_CELLS + planner.peers() as u64,
+            Stage::Failed => 0,
+        };
+        peers * u64::from(self.geometry.pieces())
     }
 
     /// Every call of the planner: one that fails costs the plans of this swarm, whose members act alone from then on, and
     /// nothing else. None without a planner.
     fn with_planner<R>(&mut self, work: impl FnOnce(&mut Planner) -> R) -> Option<R> {
-        let planner = self.planner.as_mut()?;
+        let Stage::Planned(planner) = &mut self.stage else { return None };
         match catch_unwind(AssertUnwindSafe(|| work(planner))) {
             Ok(done) => Some(done),
             Err(_) => {
                 tracing::error!("a planner failed unexpectedly; the members of its swarm act alone now. Report this");
-                self.planner = None;
+                self.stage = Stage::Failed;
                 None
             }
         }
@@ -128,9 +267,9 @@ mod tests {
         let mut planning = Planning::new(geometry, 1);
         let peers: Vec<PeerId> = (1..=2).map(|n| PublicKey::new([n; 32]).unwrap()).collect();
         for peer in &peers {
-            planning.join(Moment(0), *peer, &PieceSet::new(geometry.pieces()));
+            planning.join(Moment(0), *peer, Held::Part(PieceSet::new(geometry.pieces())), u64::MAX);
         }
-        planning.set_owners(Moment(0), BTreeSet::from([PublicKey::new([3; 32]).unwrap()]));
+        planning.set_owners(Moment(0), BTreeSet::from([PublicKey::new([3; 32]).unwrap()]), 1, u64::MAX);
         assert_eq!(planning.plan(Moment(0)).len(), 2);
         planning.with_planner(|_| panic!("planted"));
         assert!(planning.plan(Moment(10_000)).is_empty());

@@ -214,18 +214,26 @@ impl Files {
         Self::new(revision, names)
     }
 
-    pub fn new(revision: u64, mut names: Vec<String>) -> Self {
-        names.sort();
+    pub fn new(revision: u64, names: Vec<String>) -> Self {
+        let content = |name: String| {
+            let blob = BlobId::new(*blake3::hash(name.as_bytes()).as_bytes());
+            (name, blob, 10)
+        };
+        Self::with_contents(revision, names.into_iter().map(content).collect())
+    }
+
+    /// Files of these names, blobs and sizes.
+    pub fn with_contents(revision: u64, mut contents: Vec<(String, BlobId, u64)>) -> Self {
+        contents.sort();
         let mut files = Self { pages: Vec::new(), state: ShareState::default(), count: 0 };
         let mut digest = RegistrationDigest::default();
         let mut builder = PageBuilder::new();
-        for name in &names {
-            let blob = Some(BlobId::new(*blake3::hash(name.as_bytes()).as_bytes()));
+        for (name, blob, size) in &contents {
             let entry = Entry {
                 directory: b"",
                 name: name.as_bytes(),
                 mtime_ns: 1,
-                kind: EntryKind::File { size: 10, executable: false, blob },
+                kind: EntryKind::File { size: *size, executable: false, blob: Some(*blob) },
             };
             digest.add(&entry);
             if !builder.push(&Change::Upsert(entry)) {

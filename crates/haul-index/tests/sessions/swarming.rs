@@ -3,7 +3,7 @@
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::trust::Role;
 use haul_core::wire::index::{
-    IndexAnswer, IndexPush, IndexRequest, Joined, Membership, PieceRange, Refusal, SwarmPeer,
+    IndexAnswer, IndexPush, IndexRequest, Joined, Membership, PieceRange, Refusal, Runs, SwarmPeer,
 };
 use haul_core::wire::{Label, List};
 use haul_index::Invitation;
@@ -17,11 +17,11 @@ fn blob(name: &str) -> BlobId {
 }
 
 fn join(name: &str) -> IndexRequest {
-    IndexRequest::Join { blob: blob(name), size: 10, pieces: List::default() }
+    IndexRequest::Join { blob: blob(name), size: 10, pieces: Runs::default() }
 }
 
 fn have(name: &str, first: u32) -> IndexRequest {
-    let pieces = List::new(vec![PieceRange { first, count: 1 }]);
+    let pieces = vec![PieceRange { first, count: 1 }].try_into().unwrap();
     IndexRequest::Have { blob: blob(name), pieces, received: List::default(), failed: List::default() }
 }
 
@@ -114,9 +114,9 @@ async fn a_lost_session_departs_and_an_unknown_swarm_is_refused() {
     let (one, _) = f.member(2).await;
     assert_eq!(one.refused(have("set.bin", 0)).await, Refusal::NotOpen);
     joined(&one, "set.bin").await;
-    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: List::default() };
+    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default() };
     let (two, _) = f.member(3).await;
-    assert_eq!(two.refused(other_size).await, Refusal::StateMismatch);
+    assert_eq!(two.refused(other_size).await, Refusal::NotFound, "nobody says so");
     one.connection.close("gone");
     one.connection.closed().await;
     // The index learns of it in its own time.
@@ -125,4 +125,25 @@ async fn a_lost_session_departs_and_an_unknown_swarm_is_refused() {
     }
     let (guest, _) = f.joined(5, Role::Guest).await;
     assert_eq!(guest.refused(join("set.bin")).await, Refusal::NotAllowed);
+}
+
+#[tokio::test]
+async fn those_that_claim_a_wrong_size_keep_nobody_out_however_many_they_are() {
+    let f = Fixture::start().await;
+    let (liar, _) = f.member(1).await;
+    let wrong = (0..5).map(|n| (format!("{n}"), blob("set.bin"), 11)).collect();
+    liar.register(share(1), &Files::with_contents(1, wrong)).await;
+    let (owner, _) = f.member(2).await;
+    owner.register(share(1), &Files::named(1, &["set.bin"])).await;
+    let (one, _) = f.member(3).await;
+    let (two, _) = f.member(4).await;
+    // Who believes the liar is by itself.
+    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default() };
+    let IndexAnswer::Joined(misled) = one.ask(other_size).await else { panic!("not joined") };
+    assert!(misled.peers.is_empty());
+    assert!(joined(&two, "set.bin").await.peers.is_empty());
+    // And may change its mind.
+    let others = joined(&one, "set.bin").await.peers;
+    assert_eq!(others.iter().map(|peer| peer.card.id).collect::<Vec<_>>(), [peer_id(4)]);
+    assert_eq!(one.ask(have("set.bin", 0)).await, IndexAnswer::Noted);
 }

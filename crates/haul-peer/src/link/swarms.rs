@@ -8,7 +8,7 @@ use std::time::Duration;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
 use haul_core::wire::List;
-use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, Received, Refusal};
+use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, Received, Refusal, Runs};
 use haul_net::connection::RequestError;
 use tokio::sync::{Notify, mpsc};
 
@@ -251,12 +251,12 @@ impl Place {
                 self.received.clear();
                 self.failed.clear();
                 let mut untold = self.held.clone();
-                let pieces = List::new(take_runs(&mut untold));
+                let pieces = take_runs(&mut untold);
                 self.untold = untold;
                 Some(Order::Join(blob, self.number, IndexRequest::Join { blob, size: self.size, pieces }))
             }
             Standing::Taken if !self.untold.is_empty() || !self.received.is_empty() || !self.failed.is_empty() => {
-                let pieces = List::new(take_runs(&mut self.untold));
+                let pieces = take_runs(&mut self.untold);
                 let received = std::mem::take(&mut self.received).into_iter();
                 let received = List::new(received.map(|(from, bytes)| Received { from, bytes }).collect());
                 let failed = List::new(std::mem::take(&mut self.failed).into_iter().collect());
@@ -268,17 +268,10 @@ impl Place {
 }
 
 /// Takes as many runs as a message holds off the set.
-fn take_runs(pieces: &mut BTreeSet<u32>) -> Vec<PieceRange> {
-    let mut runs = Vec::new();
-    for piece in pieces.iter() {
-        PieceRange::push(&mut runs, *piece);
-        if runs.len() > limits::HAVE_RANGES {
-            runs.pop();
-            break;
-        }
-    }
-    let end = runs.last().map_or(0, |run| run.pieces().end);
-    *pieces = pieces.split_off(&end);
+fn take_runs(pieces: &mut BTreeSet<u32>) -> Runs {
+    let mut runs = Runs::default();
+    let _ = pieces.iter().all(|piece| runs.push(*piece));
+    *pieces = pieces.split_off(&runs.end());
     runs
 }
 
@@ -301,7 +294,8 @@ mod tests {
         let blob = BlobId::new([1; 32]);
         let mut seat = swarms.join(blob, 100, &[run(2, 1)]).unwrap();
         assert!(swarms.join(blob, 100, &[]).is_none(), "one download of a blob has the place");
-        let join = |pieces| Some(IndexRequest::Join { blob, size: 100, pieces: List::new(pieces) });
+        let join =
+            |pieces: Vec<PieceRange>| Some(IndexRequest::Join { blob, size: 100, pieces: pieces.try_into().unwrap() });
         assert_eq!(request(swarms.next_order()), join(vec![run(2, 1)]));
         let other = haul_core::ids::PublicKey::new([7; 32]).unwrap();
         let received = vec![Received { from: other, bytes: 5 }];
@@ -315,7 +309,7 @@ mod tests {
         assert_eq!(seat.news.try_recv().unwrap(), SwarmNews::Joined { groups: Vec::new() });
         let have = IndexRequest::Have {
             blob,
-            pieces: List::new(vec![run(3, 2)]),
+            pieces: vec![run(3, 2)].try_into().unwrap(),
             received: List::new(vec![Received { from: other, bytes: 10 }]),
             failed: List::new(vec![other]),
         };

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use haul_core::planner::splitmix64 as chance;
 use haul_sim::swarm::{Mode, Outcome, PeerSpec, Scenario, fluid_bound, rate, run, staged_bound};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -171,15 +172,6 @@ fn moving(peers: usize, bytes: u64, seed: u64) -> Vec<PeerSpec> {
     specs[0].seed = true;
     specs[0].leaves_after = Some(105);
     specs
-}
-
-/// `SplitMix64`.
-fn chance(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

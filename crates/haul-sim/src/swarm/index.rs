@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::PeerId;
-use haul_core::planner::{Hints, PieceRange, PieceSet, Planner, PlannerAction};
+use haul_core::planner::{Hints, PieceRange, PieceSet, Planner, PlannerAction, Runs};
 use haul_core::time::Moment;
 
 use super::events::{Event, Micros, NodeId};
@@ -14,7 +14,7 @@ use super::world::World;
 #[derive(Debug)]
 pub(super) enum Message {
     Joined { peer: NodeId, have: PieceSet },
-    Have { sink: NodeId, gained: Vec<PieceRange>, received: Vec<(NodeId, u64)> },
+    Have { sink: NodeId, gained: Runs, received: Vec<(NodeId, u64)> },
     Failed { sink: NodeId, source: NodeId },
     Leaving { peer: NodeId },
     Gone { peer: NodeId },

@@ -1,8 +1,8 @@
 //! One peer and one connection of the simulation.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use haul_core::planner::{PieceRange, PieceSet};
+use haul_core::planner::PieceSet;
 
 use super::events::{FlowId, Micros, NodeId};
 
@@ -43,7 +43,7 @@ pub(super) struct Node {
     pub(super) poll_due: Micros,
     pub(super) reported: Micros,
     pub(super) report_due: Micros,
-    pub(super) gained: Vec<PieceRange>,
+    pub(super) gained: BTreeSet<u32>,
     pub(super) joined: Micros,
     pub(super) finished: Option<Micros>,
     pub(super) sent_quanta: u64,
@@ -74,18 +74,10 @@ impl Node {
             poll_due: 0,
             reported: 0,
             report_due: 0,
-            gained: Vec::new(),
+            gained: BTreeSet::new(),
             joined: 0,
             finished: None,
             sent_quanta: 0,
-        }
-    }
-
-    /// Notes a piece for the next report.
-    pub(super) fn note_gain(&mut self, piece: u32) {
-        match self.gained.last_mut() {
-            Some(run) if run.first + run.count == piece => run.count += 1,
-            _ => self.gained.push(PieceRange { first: piece, count: 1 }),
         }
     }
 }

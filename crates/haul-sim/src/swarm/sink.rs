@@ -1,5 +1,7 @@
 //! The fetching side: following a plan, or acting alone; taking what arrives; reporting.
 
+use haul_core::planner::Runs;
+
 use super::events::{Event, FlowId, NodeId};
 use super::index::Message;
 use super::node::Flow;
@@ -162,7 +164,7 @@ impl World<'_> {
     fn on_piece(&mut self, sink: NodeId, piece: u32, by: FlowId) {
         let node = &mut self.nodes[sink as usize];
         node.pieces.insert(piece);
-        node.note_gain(piece);
+        node.gained.insert(piece);
         for flow in node.asked.get(&piece).cloned().unwrap_or_default() {
             if flow == by {
                 self.forget(flow, piece);
@@ -292,7 +294,8 @@ impl World<'_> {
             node.gained.clear();
             return;
         }
-        let gained = std::mem::take(&mut node.gained);
+        let mut gained = Runs::default();
+        node.gained.retain(|piece| !gained.push(*piece));
         let mut received = Vec::new();
         for (source, flow) in &node.flows_in {
             let quanta = std::mem::take(&mut self.flows[*flow as usize].received);

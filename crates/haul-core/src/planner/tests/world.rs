@@ -120,7 +120,8 @@ impl World {
     fn deliver(&mut self, (sink, source, piece): (u32, u32, u32)) {
         self.truth.get_mut(&sink).unwrap().insert(piece);
         self.deliveries.push((source, sink));
-        let gained = [PieceRange { first: piece, count: 1 }];
+        let mut gained = Runs::default();
+        assert!(gained.push(piece));
         self.planner.handle_have(self.now, id(sink), &gained, &[(id(source), self.planner.piece_bytes)]);
     }
 

@@ -1,0 +1,263 @@
+//! Swarms without sessions: who learns of whom, what is planned for, and what nobody can take.
+#![allow(clippy::unwrap_used)]
+use haul_core::ids::PublicKey;
+use haul_core::planner::PieceRange;
+
+use super::swarm::{NEIGHBOURS, NEIGHBOURS_MAX};
+use super::*;
+
+const SIZE: u64 = 64 * 1024 * 1024;
+const NOW: Moment = Moment(1_000);
+
+fn peer(n: u8) -> PeerId {
+    let mut bytes = [7; 32];
+    bytes[0] = n;
+    PublicKey::new(bytes).unwrap()
+}
+
+fn joiner(n: u8, groups: &[&str], passes_to: &[&str]) -> Joiner {
+    let labels = |names: &[&str]| names.iter().map(|name| Label::new(*name).unwrap()).collect();
+    Joiner {
+        session: ConnectionId(u64::from(n)),
+        peer: peer(n),
+        groups: labels(groups),
+        passes_to: labels(passes_to),
+        mailbox: Arc::default(),
+    }
+}
+
+fn blob() -> BlobId {
+    BlobId::new([3; 32])
+}
+
+fn content() -> Content {
+    (blob(), SIZE)
+}
+
+fn runs(first: u32, count: u32) -> Runs {
+    vec![PieceRange { first, count }].try_into().unwrap()
+}
+
+fn holds(first: u32, count: u32) -> Report {
+    Report { pieces: runs(first, count), ..Report::default() }
+}
+
+fn news(joiner: &Joiner) -> Vec<(PeerId, bool)> {
+    joiner.mailbox.take(&blob()).peers.into_iter().collect()
+}
+
+#[test]
+fn members_learn_of_each_other_and_of_who_is_complete() {
+    let swarms = Swarms::default();
+    let (a, b) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
+    assert_eq!(swarms.join(NOW, a.clone(), blob(), SIZE, &Runs::default()).unwrap(), []);
+    assert_eq!(swarms.join(NOW, b.clone(), blob(), SIZE, &runs(0, 3)).unwrap(), [(a.peer, false)]);
+    assert_eq!(news(&a), [(b.peer, false)]);
+    swarms.have(NOW, b.session, &b.peer, &blob(), &holds(3, 60)).unwrap();
+    assert_eq!(news(&a), []);
+    swarms.have(NOW, b.session, &b.peer, &blob(), &holds(63, 1)).unwrap();
+    assert_eq!(news(&a), [(b.peer, true)]);
+    assert!(swarms.have(NOW, b.session, &b.peer, &blob(), &holds(64, 1)).is_err(), "64 pieces of a mebibyte");
+    let c = joiner(4, &[], &[]);
+    swarms.join(NOW, c.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    let all_and_more = swarms.have(NOW, c.session, &c.peer, &blob(), &holds(0, 65));
+    assert!(all_and_more.is_err() && !news(&a).contains(&(c.peer, true)), "refused as a whole");
+    swarms.end_session(NOW, c.session, &c.peer);
+    let other_size = swarms.join(NOW, joiner(3, &[], &[]), blob(), SIZE + 1, &Runs::default());
+    assert_eq!(other_size, Ok(vec![]), "whoever believes in another size is by itself");
+    swarms.end_session(NOW, ConnectionId(3), &peer(3));
+    swarms.end_session(NOW, a.session, &a.peer);
+    swarms.depart(NOW, b.session, &b.peer, &blob());
+    assert_eq!(swarms.members(), 0);
+    assert_eq!(swarms.have(NOW, b.session, &b.peer, &blob(), &Report::default()), Err(Refusal::NotOpen));
+    assert!(lock(&swarms.inner).places.is_empty());
+}
+
+#[test]
+fn nobody_is_told_of_one_that_may_not_pass_the_blob_on_to_it() {
+    let swarms = Swarms::default();
+    let (lab, guest) = (joiner(1, &["lab"], &["lab"]), joiner(2, &["art"], &["art"]));
+    swarms.join(NOW, lab.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    assert_eq!(swarms.join(NOW, guest.clone(), blob(), SIZE, &Runs::default()).unwrap(), []);
+    assert_eq!(news(&lab), []);
+    // Both groups: may give to both, and may have it from both.
+    let both = joiner(3, &["art", "lab"], &["art", "lab"]);
+    assert_eq!(swarms.join(NOW, both.clone(), blob(), SIZE, &Runs::default()).unwrap().len(), 2);
+    assert_eq!((news(&lab), news(&guest)), (vec![(both.peer, false)], vec![(both.peer, false)]));
+}
+
+#[test]
+fn an_older_session_does_not_end_the_place_of_a_newer_one() {
+    let swarms = Swarms::default();
+    let old = joiner(1, &[], &[]);
+    let new = Joiner { session: ConnectionId(9), ..old.clone() };
+    swarms.join(NOW, old.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    swarms.join(NOW, new.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    assert_eq!(swarms.have(NOW, old.session, &old.peer, &blob(), &Report::default()), Err(Refusal::NotOpen));
+    swarms.end_session(NOW, old.session, &old.peer);
+    assert_eq!(swarms.members(), 1);
+    swarms.have(NOW, new.session, &new.peer, &blob(), &holds(0, 1)).unwrap();
+}
+
+#[test]
+fn a_large_swarm_is_told_in_part_and_stays_connected() {
+    let swarms = Swarms::default();
+    let joiners: Vec<Joiner> = (0..200).map(|n| joiner(n, &[], &[])).collect();
+    for joiner in &joiners {
+        assert!(swarms.join(NOW, joiner.clone(), blob(), SIZE, &Runs::default()).unwrap().len() <= NEIGHBOURS);
+    }
+    let inner = lock(&swarms.inner);
+    let members = &inner.swarms[&content()].members;
+    let (mut reached, mut open) = (BTreeSet::new(), vec![joiners[0].peer]);
+    while let Some(peer) = open.pop() {
+        if reached.insert(peer) {
+            assert!(members[&peer].knows.len() <= NEIGHBOURS_MAX);
+            open.extend(&members[&peer].knows);
+        }
+    }
+    assert_eq!(reached.len(), members.len());
+}
+
+#[test]
+fn a_session_that_is_over_or_older_takes_no_place() {
+    let swarms = Swarms::default();
+    let (old, new) = (joiner(1, &[], &[]), Joiner { session: ConnectionId(9), ..joiner(1, &[], &[]) });
+    swarms.join(NOW, new.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    let late = swarms.join(NOW, old, blob(), SIZE, &Runs::default());
+    assert_eq!(late, Err(Refusal::NotOpen), "its join took longer than that of the newer one");
+    swarms.have(NOW, new.session, &new.peer, &blob(), &holds(0, 1)).unwrap();
+    new.mailbox.close();
+    swarms.end_session(NOW, new.session, &new.peer);
+    assert_eq!(swarms.join(NOW, new, blob(), SIZE, &Runs::default()), Err(Refusal::NotOpen));
+    assert_eq!(swarms.members(), 0);
+}
+
+#[test]
+fn those_that_left_do_not_fill_the_list_of_those_known() {
+    let swarms = Swarms::default();
+    let stays = joiner(1, &[], &[]);
+    swarms.join(NOW, stays.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    for n in 10..60 {
+        let other = joiner(n, &[], &[]);
+        swarms.join(NOW, other.clone(), blob(), SIZE, &Runs::default()).unwrap();
+        assert_eq!(news(&stays), [(other.peer, false)]);
+        swarms.end_session(NOW, other.session, &other.peer);
+    }
+    // One that comes again may have another address.
+    let back = joiner(60, &[], &[]);
+    for _ in 0..2 {
+        swarms.join(NOW, back.clone(), blob(), SIZE, &Runs::default()).unwrap();
+        assert_eq!(news(&stays), [(back.peer, false)]);
+    }
+    let owner = BTreeSet::from([peer(9)]);
+    for owners in [&owner, &BTreeSet::new(), &owner] {
+        swarms.set_owners(NOW, content(), &[], owners);
+        assert_eq!(news(&stays).len(), owners.len());
+    }
+}
+
+#[test]
+fn downloads_of_one_each_and_what_is_complete_keep_no_planner() {
+    let swarms = Swarms::default();
+    let pieces = BlobGeometry::new(limits::BLOB_BYTES).unwrap().pieces();
+    let (one, two) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
+    let large = limits::BLOB_BYTES;
+    for _ in 0..3 {
+        swarms.join(NOW, one.clone(), blob(), large, &Runs::default()).unwrap();
+        assert_eq!(swarms.cells(), u64::from(pieces), "what it holds, however often it joins");
+    }
+    swarms.have(NOW, one.session, &one.peer, &blob(), &holds(0, pieces)).unwrap();
+    assert_eq!(swarms.cells(), 0);
+    assert_eq!(swarms.downloaded(), []);
+    swarms.join(NOW, two.clone(), blob(), large, &runs(1, pieces - 1)).unwrap();
+    swarms.set_owners(NOW, (blob(), large), &[], &(10..30).map(peer).collect());
+    assert_eq!(swarms.cells(), u64::from(pieces), "one alone is not planned for");
+    assert_eq!(swarms.downloaded().len(), 1);
+}
+
+#[test]
+fn planners_are_for_a_bounded_number_of_pieces_and_the_last_to_come_act_alone() {
+    let swarms = Swarms::default();
+    let blobs = |n| BlobId::new([n; 32]);
+    let (one, two) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
+    let pieces = u64::from(BlobGeometry::new(SIZE).unwrap().pieces());
+    let planner = (limits::SWARM_BOOK_CELLS + 2) * pieces;
+    lock(&swarms.inner).cells_most = 3 * planner + 10 * pieces;
+    for n in 0..6 {
+        for joiner in [&one, &two] {
+            swarms.join(NOW, joiner.clone(), blobs(n), SIZE, &Runs::default()).unwrap();
+        }
+    }
+    assert!(swarms.cells() <= 3 * planner + 10 * pieces);
+    swarms.plan(Moment(2_000), || true);
+    let planned = |n| two.mailbox.take(&blobs(n)).plan.is_some();
+    assert_eq!((0..6).filter(|n| planned(*n)).count(), 3);
+    // Where others have left, there is room again.
+    swarms.end_session(NOW, one.session, &one.peer);
+    swarms.end_session(NOW, two.session, &two.peer);
+    assert_eq!(swarms.cells(), 0);
+    let large = limits::BLOB_BYTES;
+    let most = limits::SWARM_CELLS_PER_MEMBER / u64::from(BlobGeometry::new(large).unwrap().pieces());
+    lock(&swarms.inner).cells_most = limits::SWARM_CELLS_IN_ALL;
+    for n in 0..most as u8 + 5 {
+        swarms.join(NOW, one.clone(), blobs(n), large, &Runs::default()).unwrap();
+    }
+    assert_eq!(swarms.cells(), limits::SWARM_CELLS_PER_MEMBER);
+}
+
+#[test]
+fn swarms_have_turns_when_there_is_no_time_for_all() {
+    let swarms = Swarms::default();
+    let blobs: Vec<BlobId> = (0..5).map(|n| BlobId::new([n; 32])).collect();
+    let (one, two) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
+    for blob in &blobs {
+        for joiner in [&one, &two] {
+            swarms.join(NOW, joiner.clone(), *blob, SIZE, &Runs::default()).unwrap();
+        }
+    }
+    for at in 0..5 {
+        let mut left = 2;
+        swarms.plan(Moment(2_000 + at), || {
+            left -= 1;
+            left > 0
+        });
+    }
+    assert!(blobs.iter().all(|blob| one.mailbox.take(blob).plan.is_some()));
+}
+
+#[test]
+fn two_downloaders_are_planned_for_and_learn_of_whom_they_are_to_ask() {
+    let swarms = Swarms::default();
+    let (a, b) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
+    swarms.join(NOW, a.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    let owner = peer(9);
+    swarms.set_owners(NOW, content(), &[], &BTreeSet::from([owner]));
+    assert_eq!(news(&a), [(owner, true)], "who shares it is told of at once");
+    swarms.plan(NOW, || true);
+    assert!(a.mailbox.take(&blob()).plan.is_none(), "who is alone knows best whom to ask");
+    swarms.join(NOW, b.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    swarms.plan(Moment(2_000), || true);
+    for (me, other) in [(&a, &b), (&b, &a)] {
+        let News { peers, plan } = me.mailbox.take(&blob());
+        let (_, sources) = plan.unwrap();
+        assert!(sources.iter().any(|(source, _)| *source == owner) && sources.iter().any(|(s, _)| *s == other.peer));
+        assert_eq!(peers.contains_key(&other.peer), me.peer == a.peer, "the other one heard of it when it joined");
+    }
+    // Whatever one of them says that it received, planning goes on.
+    let lie = Report { received: vec![(b.peer, u64::MAX), (owner, u64::MAX)], ..Report::default() };
+    for at in 20..60 {
+        swarms.have(Moment(at * 100), a.session, &a.peer, &blob(), &lie).unwrap();
+        swarms.plan(Moment(at * 100), || true);
+    }
+    assert!(a.mailbox.take(&blob()).plan.is_some() && b.mailbox.take(&blob()).plan.is_some());
+    // Nobody shares it any more: what only the owner had is not planned.
+    swarms.set_owners(Moment(7_000), content(), &[], &BTreeSet::new());
+    swarms.plan(Moment(8_000), || true);
+    let (_, sources) = a.mailbox.take(&blob()).plan.unwrap();
+    assert!(sources.iter().all(|(source, _)| *source != owner));
+    assert_eq!(swarms.downloaded(), [(content(), Vec::new())]);
+    swarms.end_session(NOW, a.session, &a.peer);
+    swarms.end_session(NOW, b.session, &b.peer);
+    assert_eq!(swarms.downloaded(), []);
+    assert_eq!(swarms.cells(), 0);
+}
