@@ -87,7 +87,10 @@ impl Planning {
 
     /// Somebody joins. Who does not fit into `room` cells acts alone.
     pub(super) fn join(&mut self, now: Moment, peer: PeerId, held: Held, room: u64) {
-        self.owners.remove(&peer);
+        // Whoever shared it all may hold less now.
+        if self.owners.remove(&peer) {
+            self.with_planner(|planner| planner.handle_depart(now, peer));
+        }
         self.members.insert(peer);
         let pieces = self.geometry.pieces();
         match &mut self.stage {
