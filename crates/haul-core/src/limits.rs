@@ -220,7 +220,7 @@ pub const SWARM_PEERS: usize = 1 << 16;
 pub const FASTEST_RATE: u64 = 12_500_000_000;
 /// Sources that failed one sink and that its plans avoid; the oldest are forgiven.
 pub const SOURCES_AVOIDED: usize = 8;
-/// Sinks that a source fails before its have-set is struck out: one may itself be at fault. In swarms of 32 sinks it is one
+/// Sinks that a source fails before its have-set is struck out: one may itself be at fault. In swarms of 64 sinks it is one
 /// more, and another for each doubling.
 pub const STRIKES: usize = 2;
 /// How long a failure counts: the sink avoids the source, and the source may be struck out by it. It is twice as long each time

@@ -28,6 +28,8 @@ pub(super) struct Meter {
     window_from: Moment,
     /// Whether there was ever something to move.
     begun: bool,
+    /// Whether anything was ever reported.
+    reported: bool,
     /// Microseconds that the open bytes take at this rate.
     queue_us: u64,
     /// Microseconds of one piece.
@@ -44,6 +46,7 @@ impl Meter {
             moved: 0,
             window_from: now,
             begun: false,
+            reported: false,
             queue_us: 0,
             piece_us: 0,
             piece_bytes,
@@ -103,9 +106,10 @@ impl Meter {
 
     /// These bytes were reported, planned or not.
     pub(super) fn note(&mut self, now: Moment, bytes: u64) {
-        if !self.begun {
+        if !self.reported {
             // What the first report tells of began at an unknown time.
-            self.begin(now);
+            (self.begun, self.reported) = (true, true);
+            self.window_from = now;
             return;
         }
         self.moved = self.moved.saturating_add(bytes);
@@ -122,8 +126,8 @@ impl Meter {
         let sample = self.moved.saturating_mul(1000) / elapsed;
         self.moved = 0;
         self.window_from = now;
-        if busy && sample == 0 {
-            // Not even a leaf: that is no lump in the reports.
+        if busy && !self.reported {
+            // Not even a leaf, ever: that is no lump in the reports.
             self.set_rate(self.rate / 4);
             self.known = true;
             return;

@@ -241,14 +241,12 @@ impl Planning {
     /// nothing else. None without a planner.
     fn with_planner<R>(&mut self, work: impl FnOnce(&mut Planner) -> R) -> Option<R> {
         let Stage::Planned(planner) = &mut self.stage else { return None };
-        match catch_unwind(AssertUnwindSafe(|| work(planner))) {
-            Ok(done) => Some(done),
-            Err(_) => {
-                tracing::error!("a planner failed unexpectedly; the members of its swarm act alone now. Report this");
-                self.stage = Stage::Failed;
-                None
-            }
+        let done = catch_unwind(AssertUnwindSafe(|| work(planner))).ok();
+        if done.is_none() {
+            tracing::error!("a planner failed unexpectedly; the members of its swarm act alone now. Report this");
+            self.stage = Stage::Failed;
         }
+        done
     }
 
     /// Whether nobody takes part any more.

@@ -181,14 +181,14 @@ fn planners_are_for_a_bounded_number_of_pieces_and_the_last_to_come_act_alone() 
     let blobs = |n| BlobId::new([n; 32]);
     let (one, two) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
     let pieces = u64::from(BlobGeometry::new(SIZE).unwrap().pieces());
-    let planner = (limits::SWARM_BOOK_CELLS + 2) * pieces;
-    lock(&swarms.inner).cells_most = 3 * planner + 10 * pieces;
+    let each = (limits::SWARM_BOOK_CELLS + 2) * pieces;
+    lock(&swarms.inner).cells_most = 3 * each + 10 * pieces;
     for n in 0..6 {
         for joiner in [&one, &two] {
             swarms.join(NOW, joiner.clone(), blobs(n), SIZE, &Runs::default()).unwrap();
         }
     }
-    assert!(swarms.cells() <= 3 * planner + 10 * pieces);
+    assert!(swarms.cells() <= 3 * each + 10 * pieces);
     swarms.plan(Moment(2_000), || true);
     let planned = |n| two.mailbox.take(&blobs(n)).plan.is_some();
     assert_eq!((0..6).filter(|n| planned(*n)).count(), 3);

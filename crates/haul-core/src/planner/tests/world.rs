@@ -191,7 +191,7 @@ impl World {
                 let open = self.possible();
                 let planned = open.get(first as usize % open.len().max(1)).map(|(sink, source, _)| (*sink, *source));
                 let any = somebody(self, first).zip(somebody(self, second));
-                if let Some((sink, source)) = if second % 2 == 0 { planned } else { any }
+                if let Some((sink, source)) = if second.is_multiple_of(2) { planned } else { any }
                     && source != 0
                 {
                     self.planner.handle_failed(self.now, id(sink), id(source));
