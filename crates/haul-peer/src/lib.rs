@@ -4,6 +4,7 @@
 //! partial, swarm, config.
 
 pub mod api;
+pub mod bandwidth;
 pub mod config;
 pub mod daemon;
 pub mod fetch;

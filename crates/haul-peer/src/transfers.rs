@@ -304,7 +304,7 @@ impl Transfers {
             Some(_place) => {
                 self.set(id, Phase::new(TransferState::Running, None));
                 let latest = progress.subscribe();
-                let result = job.run(&self.downloader, &self.known, progress, cancel.clone()).await;
+                let result = job.run(&self.downloader.of_transfer(id), &self.known, progress, cancel.clone()).await;
                 let seen = latest.borrow().clone();
                 match result {
                     Ok(done) => {

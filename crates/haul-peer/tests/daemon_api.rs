@@ -21,6 +21,7 @@ use haul_core::wire::{ByteString, Label};
 use haul_net::identity::SecretKey;
 use haul_peer::api::codes::{ErrorCode, VERBS};
 use haul_peer::api::records::{Presence, Record, ShareActivity};
+use haul_peer::bandwidth::Configured;
 use haul_peer::config::Home;
 use haul_peer::daemon::detached::{Detached, DetachedConfig};
 use haul_peer::daemon::{Daemon, DaemonConfig, RunningDaemon, StartError};
@@ -389,6 +390,7 @@ async fn a_single_command_needs_no_daemon() {
         home: Home::at(folder.path()),
         ticket: index.ticket(),
         name: Some(Label::new("visitor").unwrap()),
+        limits: Configured::default(),
         memory_index: Some(index.memory()),
     };
     for _ in 0..2 {

@@ -5,6 +5,7 @@ mod browse;
 mod cat;
 mod generate;
 mod get;
+mod limit;
 mod lookup;
 mod membership;
 mod search;
@@ -18,7 +19,7 @@ pub(crate) mod what;
 
 pub(crate) use browse::split_place;
 pub(crate) use lookup::quoted;
-pub(crate) use settings::load as load_config;
+pub(crate) use settings::{load as load_config, load_of as load_config_of};
 
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
         Command::Status => status::run(context).await,
         Command::Peers(args) => status::peers(context, &args).await,
         Command::Transfers { command } => transfers::run(context, command.as_ref()).await,
+        Command::Limit(args) => limit::run(context, &args).await,
         Command::Invite(args) => membership::invite(context, &args).await,
         Command::Join(args) => membership::join(context, &args).await,
         Command::Leave => membership::leave(context).await,

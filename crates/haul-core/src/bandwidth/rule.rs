@@ -145,20 +145,19 @@ pub fn rate_text(rate: Option<u64>) -> String {
 impl core::str::FromStr for Rule {
     type Err = RuleError;
 
-    /// Reads `[up|down] [DAYS] [HH:MM-HH:MM] RATE`.
+    /// Reads `[up|down] [DAYS] [HH:MM-HH:MM] RATE`; the direction may stand behind the hours, too.
     fn from_str(text: &str) -> Result<Self, RuleError> {
         let mut words: Vec<&str> = text.split_whitespace().collect();
         let Some(rate) = words.pop() else { return Err(RuleError::Form(text.to_owned())) };
         let rate = parse_rate(rate)?;
-        let mut words = words.into_iter().peekable();
         let mut direction = None;
         for (name, value) in [("up", Direction::Up), ("down", Direction::Down)] {
-            if words.next_if(|word| word.eq_ignore_ascii_case(name)).is_some() {
+            if let Some(at) = words.iter().position(|word| direction.is_none() && word.eq_ignore_ascii_case(name)) {
+                words.remove(at);
                 direction = Some(value);
-                break;
             }
         }
-        let when: Vec<&str> = words.collect();
+        let when = words;
         let when = if when.is_empty() { None } else { Some(when.join(" ").parse()?) };
         Ok(Self { direction, when, rate })
     }

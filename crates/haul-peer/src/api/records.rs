@@ -47,6 +47,8 @@ pub enum Record {
     Ticket(TicketRecord),
     /// A download in the list.
     Transfer(TransferRecord),
+    /// A limit of bandwidth.
+    Limit(LimitRecord),
     /// How far a download is.
     Progress(ProgressRecord),
     /// A download is complete.
@@ -495,6 +497,23 @@ pub struct TransferRecord {
     pub code: Option<ErrorCode>,
     /// When it was added.
     pub added: String,
+}
+
+/// A limit of bandwidth, one way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitRecord {
+    /// The group that it is for; null with a null transfer is everything.
+    pub group: Option<String>,
+    /// The transfer that it is for.
+    pub transfer: Option<u64>,
+    /// `up` or `down`.
+    pub direction: String,
+    /// Bytes per second now; null is without a limit.
+    pub bps: Option<u64>,
+    /// Its rules as they could be written; the last that fits the hour counts.
+    pub rules: Vec<String>,
+    /// `haul limit` or `configuration`.
+    pub origin: String,
 }
 
 /// How far a download is.

@@ -60,6 +60,8 @@ struct Known {
     partial: bool,
     /// The index wants it to be asked.
     planned: bool,
+    /// Its place in the queue for an upload slot, while it gives nothing for want of one.
+    queued: Option<u32>,
 }
 
 #[allow(clippy::struct_excessive_bools, reason = "each is one fact; their combinations are all possible")]
@@ -145,6 +147,7 @@ impl Providers {
                 banned: false,
                 partial: !complete,
                 planned: false,
+                queued: None,
             });
             // Whoever had everything once is not asked for its bitfield again.
             known.partial &= !complete;
@@ -261,6 +264,7 @@ impl Providers {
         let ended = known.lease.as_ref().and_then(|lease| lease.connection().close_reason());
         let Some(reason) = ended else { return false };
         known.lease = None;
+        known.queued = None;
         known.trouble = Some(reason.to_string());
         known.call_later(now);
         true
@@ -270,6 +274,24 @@ impl Providers {
         if let Some(known) = self.known.get_mut(&provider) {
             known.trouble = Some(trouble);
         }
+    }
+
+    /// A provider has no upload slot free; this is the place in its queue.
+    pub(super) fn queued(&mut self, provider: PeerId, place: u32) {
+        if let Some(known) = self.known.get_mut(&provider) {
+            known.queued = Some(place);
+            known.trouble = Some(slot_words(place));
+        }
+    }
+
+    /// What is waited for, if nobody gives anything and somebody will when it is this peer's turn.
+    pub(super) fn waiting_for_slot(&self) -> Option<String> {
+        let connected = || self.known.values().filter(|known| known.lease.is_some());
+        if connected().any(|known| known.queued.is_none() && known.trouble.is_none()) {
+            return None;
+        }
+        let next = connected().filter_map(|known| Some((known.queued?, known))).min_by_key(|(place, _)| *place);
+        next.map(|(place, known)| format!("waiting for a slot at {}: place {place}", known.card.name))
     }
 
     /// Whoever said that its file has changed does not have the content any more either: that reason stays.
@@ -293,6 +315,7 @@ impl Providers {
         self.looked_up_since = false;
         if let Some(known) = self.known.get_mut(&provider).filter(|known| !known.banned) {
             (known.attempts, known.in_vain) = (0, 0);
+            known.queued = None;
             // Leaves that were under way when it lost the content may still verify.
             known.trouble.take_if(|trouble| trouble != CHANGED && trouble != NOT_HELD);
         }
@@ -353,6 +376,11 @@ impl Providers {
     pub(super) fn told(&self, gave: &BTreeMap<PeerId, u64>) -> impl Iterator<Item = (PeerId, u64, Option<String>)> {
         self.known.iter().map(|(peer, known)| (*peer, gave.get(peer).copied().unwrap_or(0), known.trouble.clone()))
     }
+}
+
+/// The state of a provider in whose queue a request waits.
+pub(super) fn slot_words(place: u32) -> String {
+    format!("waiting for a slot: place {place}")
 }
 
 /// Cards of peers that hold everything.

@@ -2,23 +2,26 @@
 //! come. No file costs a round trip of its own.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use haul_core::ids::{BlobId, PeerId};
-use haul_core::wire::List;
+use haul_core::wire::{List, decode};
 use haul_core::wire::index::PeerCard;
-use haul_core::wire::peer::PeerRequest;
+use haul_core::wire::peer::{PeerAnswer, PeerRequest, QUEUE_NEWS};
 use haul_net::connection::StreamItem;
 use tokio::task::JoinSet;
 
 use super::blob::blocking;
 use super::listing::WantedFile;
 use super::pool::Lease;
-use super::requests::at_most_a_leaf;
+use super::requests::{at_most_a_leaf, queue_news};
+use super::held::quantum;
 use super::{Downloader, FetchError};
+use crate::bandwidth::{Bandwidth, Route};
 use crate::files::{FileTraits, Tree};
 
 /// Blobs in one request: enough to hide a round trip of 50 ms at 5,000 files per second.
@@ -27,6 +30,9 @@ const BATCH: usize = 256;
 const IN_FLIGHT: usize = 3;
 /// Files that are verified and written together on a worker thread.
 const WRITE: usize = 32;
+
+/// Until a provider whose queue is full is asked again.
+const BUSY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Files with the same content, fetched once.
 pub(super) type Group = Vec<WantedFile>;
@@ -39,6 +45,31 @@ pub(super) struct Work {
     gave: Mutex<BTreeMap<PeerId, u64>>,
     banned: Mutex<BTreeMap<PeerId, String>>,
     done: Arc<Counters>,
+    bandwidth: Arc<Bandwidth>,
+    route: Route,
+}
+
+impl Work {
+    /// Bytes that the next request may ask for.
+    async fn allowance(&self) -> u64 {
+        if self.bandwidth.down.is_limited() {
+            self.bandwidth.down.take(&self.route, quantum(&self.bandwidth.down, &self.route)).await
+        } else {
+            u64::MAX
+        }
+    }
+}
+
+/// Files at the front of the queue for one request of at most so many bytes; each is a leaf at most, and so are they
+/// together at least.
+fn count_within(queue: &VecDeque<(BlobId, Group)>, allowed: u64) -> usize {
+    let mut bytes: u64 = 0;
+    let sizes = queue.iter().map(|(_, group)| group.first().map_or(0, |file| file.size));
+    let fit = sizes.take(BATCH).take_while(|size| {
+        bytes = bytes.saturating_add(*size);
+        bytes <= allowed
+    });
+    fit.count().max(1).min(queue.len())
 }
 
 /// What is complete so far.
@@ -46,6 +77,8 @@ pub(super) struct Work {
 pub(super) struct Counters {
     pub(super) files: AtomicU64,
     pub(super) bytes: AtomicU64,
+    /// The place of the last request that said it waits for an upload slot; 0 once something came.
+    pub(super) queued: AtomicU32,
 }
 
 /// What came of it.
@@ -76,6 +109,8 @@ pub(super) async fn fetch(
         gave: Mutex::default(),
         banned: Mutex::default(),
         done,
+        bandwidth: Arc::clone(&downloader.bandwidth),
+        route: downloader.route.clone(),
     });
     let listed_by = providers.first().cloned();
     let others = providers.len() > 1;
@@ -129,9 +164,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 async fn serve_queue(work: &Arc<Work>, lease: &Lease, peer: PeerId, tree: Tree) -> Result<(), FetchError> {
     let mut tree = Some(tree);
     loop {
+        let allowed = work.allowance().await;
         let mut batch: BTreeMap<u64, (BlobId, Group)> = {
             let mut queue = lock(&work.queue);
-            let count = BATCH.min(queue.len());
+            let count = count_within(&queue, allowed);
             (0..).zip(queue.drain(..count)).collect()
         };
         if batch.is_empty() || lock(&work.banned).contains_key(&peer) {
@@ -173,13 +209,25 @@ async fn fetch_batch(
             stream.next().await
         };
         let complete = match item {
+            Ok(StreamItem::Data { index: QUEUE_NEWS, bytes }) => {
+                work.done.queued.store(queue_news(&bytes).unwrap_or_default(), Ordering::Relaxed);
+                continue;
+            }
             Ok(StreamItem::Data { index, bytes }) => {
+                work.done.queued.store(0, Ordering::Relaxed);
                 // A number that was not asked for, or comes twice, is dropped.
                 let bytes = at_most_a_leaf(bytes);
                 arrived.extend(batch.remove(&index).map(|(blob, group)| (blob, group, bytes)));
                 continue;
             }
-            Ok(StreamItem::End(_)) => true,
+            Ok(StreamItem::End(message)) => {
+                if matches!(decode(&message), Ok(PeerAnswer::Queued { .. })) {
+                    // Its queue is full: the same is asked again a little later.
+                    tokio::time::sleep(BUSY_AGAIN).await;
+                    lock(&work.queue).extend(std::mem::take(batch).into_values());
+                }
+                true
+            }
             Err(_) => false,
         };
         return Ok(write(work, peer, arrived, tree, batch).await? && complete);

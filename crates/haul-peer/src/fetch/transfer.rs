@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::held::Held;
 use super::output::{Output, verify_local};
 use super::passing::{Passed, Passing};
 use super::providers::{Providers, Search};
@@ -52,6 +53,8 @@ pub(super) enum Event {
     Size { provider: PeerId, size: Option<u64> },
     Swarm(SwarmNews),
     Holds { provider: PeerId, have: Have },
+    Queued { request: RequestId, provider: PeerId, place: u32 },
+    Allowed(u64),
 }
 
 /// How a transfer ended, if not by an error.
@@ -126,6 +129,7 @@ pub(super) struct Transfer<'a> {
     done_bytes: u64,
     checkpoint: Checkpoint,
     told: Told,
+    held: Held,
 }
 
 struct Inputs<'a> {
@@ -195,6 +199,7 @@ impl<'a> Transfer<'a> {
             done_bytes,
             checkpoint: Checkpoint { running: false, last: now, last_durable: now, bytes: 0, durable_bytes: 0 },
             told: Told { at: now, bytes: done_bytes, rate: 0 },
+            held: Held::new(downloader),
             start: Inputs { downloader, blob, geometry, progress, cancel },
         }
     }
@@ -243,6 +248,7 @@ impl<'a> Transfer<'a> {
         loop {
             // Finished tasks are taken off the books; they report by events.
             while self.tasks.try_join_next().is_some() || self.workers.try_join_next().is_some() {}
+            self.keep_to_limit();
             self.perform();
             if self.finished && self.reader_is_done() {
                 return Ok(Outcome::Complete);
@@ -336,6 +342,18 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    /// Under a limit of bandwidth, leaves are asked for as the limit lets.
+    fn keep_to_limit(&mut self) {
+        let now = boot_now();
+        self.machine.set_limited(now, self.held.is_limited());
+        if let Some(allowance) = self.held.next_allowance(self.machine.is_held(), now) {
+            let sender = self.sender.clone();
+            self.tasks.spawn(async move {
+                let _ = sender.send(Event::Allowed(allowance.await)).await;
+            });
+        }
+    }
+
     fn asking(&mut self, request: RequestId, provider: PeerId) -> Option<Asking> {
         let Some(lease) = self.providers.lease(&provider) else {
             let now = boot_now();
@@ -416,6 +434,14 @@ impl<'a> Transfer<'a> {
                     self.machine.handle_provider(now, provider, have);
                 }
             }
+            Event::Queued { request, provider, place } => {
+                self.providers.queued(provider, place);
+                self.machine.handle_queued(now, request);
+            }
+            Event::Allowed(bytes) => {
+                self.held.answered();
+                self.machine.allow(now, bytes / LEAF_BYTES);
+            }
             Event::Size { provider, size } => self.judge_size(provider, size),
             Event::Found(found) => {
                 self.providers.found(found, now);
@@ -461,6 +487,7 @@ impl<'a> Transfer<'a> {
         match news {
             SwarmNews::Joined { groups } => {
                 self.providers.swarm_is_known();
+                self.held.joined(&groups);
                 self.passing.joined(groups);
             }
             SwarmNews::Alone => self.providers.swarm_is_known(),
@@ -706,6 +733,9 @@ impl<'a> Transfer<'a> {
             bytes,
             trouble,
         });
+        let starved = self.machine.starved().map(|starved| (self.providers.waiting_for(starved), None));
+        let waiting = starved.or_else(|| self.held.reason(now)).or_else(|| Some((self.providers.waiting_for_slot()?, None)));
+        let (reason, next) = waiting.unzip();
         self.start.progress.send_replace(FetchProgress {
             done: self.done_bytes,
             total: self.start.geometry.size(),
@@ -713,7 +743,8 @@ impl<'a> Transfer<'a> {
             files: 1,
             bytes_per_second: self.told.rate,
             providers: providers.collect(),
-            reason: self.machine.starved().map(|starved| self.providers.waiting_for(starved)),
+            reason,
+            next: next.flatten(),
         });
     }
 }

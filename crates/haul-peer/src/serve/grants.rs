@@ -44,6 +44,13 @@ pub struct Granted {
     certificate_ends: Timestamp,
 }
 
+impl Granted {
+    /// Whose turn it is when this member is served.
+    pub fn user(&self) -> PeerId {
+        self.grant.peer
+    }
+}
+
 /// Why a grant does not pass. Said to the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantRefusal {

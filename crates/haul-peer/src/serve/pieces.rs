@@ -13,12 +13,13 @@ use haul_core::ids::BlobId;
 use haul_core::limits::{LEAF_BYTES, LEAF_WAIT};
 use haul_core::wire::Label;
 use haul_core::wire::peer::{LeafRange, PeerAnswer};
-use haul_net::connection::{InboundRequest, StreamSender};
+use haul_net::connection::StreamSender;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::paced::Paced;
 use crate::partial::Partial;
 use crate::share::{LocalFile, OpenError, Shares};
 
@@ -46,17 +47,17 @@ pub(super) async fn send(
     ranges: &[LeafRange],
     wait: bool,
     groups: &Arc<[Label]>,
-    request: InboundRequest,
+    paced: &Paced<'_>,
+    stream: StreamSender,
 ) {
-    let stream = request.into_stream();
     let opened = {
         let (shares, groups) = (Arc::clone(shares), Arc::clone(groups));
         tokio::task::spawn_blocking(move || open(&shares, &blob, &groups)).await
     };
     let end = match opened {
-        Ok(Ok(file)) => send_leaves(shares, Arc::new(file), ranges, &stream).await,
+        Ok(Ok(file)) => send_leaves(shares, Arc::new(file), ranges, paced, &stream).await,
         Ok(Err(answer)) => match shares.partials().find(&blob, groups) {
-            Some(partial) => send_partial(partial, ranges, wait, &stream).await,
+            Some(partial) => send_partial(partial, ranges, wait, paced, &stream).await,
             None => answer,
         },
         Err(_) => PeerAnswer::NotHeld,
@@ -98,6 +99,7 @@ async fn send_leaves(
     shares: &Arc<Shares>,
     open: Arc<OpenFile>,
     ranges: &[LeafRange],
+    paced: &Paced<'_>,
     stream: &StreamSender,
 ) -> PeerAnswer {
     if let Err(bad) = check(ranges, open.geometry) {
@@ -122,7 +124,7 @@ async fn send_leaves(
         }
         ahead = runs.next().map(read);
         for (leaf, bytes) in batch {
-            if stream.send(leaf, bytes).await.is_err() {
+            if !paced.send(stream, leaf, bytes).await {
                 return PeerAnswer::Served;
             }
         }
@@ -143,7 +145,13 @@ fn check(ranges: &[LeafRange], geometry: BlobGeometry) -> Result<(), PeerAnswer>
 
 /// Sends leaves of a blob that is on its way here: those that are there, then, if the asker waits, each of the others as
 /// soon as it is verified.
-async fn send_partial(partial: Arc<Partial>, ranges: &[LeafRange], wait: bool, stream: &StreamSender) -> PeerAnswer {
+async fn send_partial(
+    partial: Arc<Partial>,
+    ranges: &[LeafRange],
+    wait: bool,
+    paced: &Paced<'_>,
+    stream: &StreamSender,
+) -> PeerAnswer {
     if let Err(bad) = check(ranges, partial.geometry()) {
         return bad;
     }
@@ -169,7 +177,7 @@ async fn send_partial(partial: Arc<Partial>, ranges: &[LeafRange], wait: bool, s
         };
         let Ok(Ok(batch)) = reading.await else { break };
         for (leaf, bytes) in batch {
-            if stream.send(leaf, bytes).await.is_err() {
+            if !paced.send(stream, leaf, bytes).await {
                 return PeerAnswer::Served;
             }
         }
@@ -210,8 +218,13 @@ fn read_at(file: &File, mut at: u64, bytes: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Answers `Blobs`: those that are here and have at most one leaf.
-pub(super) async fn send_small(shares: &Arc<Shares>, blobs: &[BlobId], groups: &Arc<[Label]>, request: InboundRequest) {
-    let stream = request.into_stream();
+pub(super) async fn send_small(
+    shares: &Arc<Shares>,
+    blobs: &[BlobId],
+    groups: &Arc<[Label]>,
+    paced: &Paced<'_>,
+    stream: StreamSender,
+) {
     let mut batches = blobs.chunks(READ_SMALL).enumerate();
     let read = |(number, chunk): (usize, &[BlobId])| -> JoinHandle<Batch> {
         let (shares, groups, chunk) = (Arc::clone(shares), Arc::clone(groups), chunk.to_vec());
@@ -225,7 +238,7 @@ pub(super) async fn send_small(shares: &Arc<Shares>, blobs: &[BlobId], groups: &
         }
         ahead = batches.next().map(read);
         for (place, bytes) in batch {
-            if stream.send(place, bytes).await.is_err() {
+            if !paced.send(&stream, place, bytes).await {
                 break 'all;
             }
         }

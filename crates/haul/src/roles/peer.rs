@@ -166,6 +166,7 @@ async fn start_daemon(context: &Context, plan: &Plan<'_>, stop: &CancellationTok
     settings.listen = plan.config.address("listen").into_iter().collect();
     settings.web_listen = plan.config.address("web_listen");
     settings.advertise = plan.config.list("advertise").to_vec();
+    settings.limits = plan.config.limits();
     settings.join.clone_from(&plan.join);
     settings.ticket_when_ready = plan.index.is_none();
     if let Some(index) = plan.index {
