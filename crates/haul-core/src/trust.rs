@@ -20,7 +20,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{NetworkId, PeerId, PublicKey};
+use crate::ids::{NetworkId, PeerId, PublicKey, UserId};
 use crate::limits;
 use crate::time::Timestamp;
 
@@ -123,6 +123,8 @@ pub struct MemberCertificate {
     pub issued: Timestamp,
     /// What the member may do.
     pub role: Role,
+    /// Whose machine it is.
+    pub user: UserId,
     /// The member's name, unique in the network.
     pub name: String,
     /// The groups it belongs to, besides everyone.
@@ -153,6 +155,8 @@ pub struct Grant {
     pub issued: Timestamp,
     /// End, by the index's clock.
     pub expires: Timestamp,
+    /// Whose machine it is: peers serve users in turn.
+    pub user: UserId,
     /// The groups that the member belongs to, besides everyone.
     pub groups: Vec<String>,
 }
@@ -169,6 +173,7 @@ impl Statement for MemberCertificate {
         bytes.extend_from_slice(&self.serial.to_le_bytes());
         bytes.extend_from_slice(&self.issued.0.to_le_bytes());
         bytes.push(self.role.byte());
+        bytes.extend_from_slice(self.user.as_bytes());
         push_text(&mut bytes, &self.name);
         push_groups(&mut bytes, &self.groups);
         bytes
@@ -182,6 +187,7 @@ impl Statement for MemberCertificate {
             serial: reader.u64()?,
             issued: Timestamp(reader.u64()?),
             role: Role::from_byte(reader.byte()?).ok_or(TrustError::Form)?,
+            user: UserId::new(reader.array()?),
             name: reader.text()?,
             groups: reader.groups()?,
         };
@@ -213,6 +219,7 @@ impl Statement for Grant {
         bytes.extend_from_slice(&self.serial.to_le_bytes());
         bytes.extend_from_slice(&self.issued.0.to_le_bytes());
         bytes.extend_from_slice(&self.expires.0.to_le_bytes());
+        bytes.extend_from_slice(self.user.as_bytes());
         push_groups(&mut bytes, &self.groups);
         bytes
     }
@@ -225,6 +232,7 @@ impl Statement for Grant {
             serial: reader.u64()?,
             issued: Timestamp(reader.u64()?),
             expires: Timestamp(reader.u64()?),
+            user: UserId::new(reader.array()?),
             groups: reader.groups()?,
         };
         reader.end(grant)
@@ -395,6 +403,7 @@ mod tests {
             serial: 3,
             issued: Timestamp(4),
             role: Role::Member,
+            user: UserId::new([5; 32]),
             name: "lab-3".to_string(),
             groups: vec!["a".to_string(), "b".to_string()],
         }
@@ -417,6 +426,7 @@ mod tests {
             serial: 1,
             issued: Timestamp(1),
             expires: Timestamp(2),
+            user: UserId::alone(&key(2)),
             groups: vec![],
         };
         assert_eq!(Grant::from_bytes(&grant.to_bytes()), Ok(grant.clone()));

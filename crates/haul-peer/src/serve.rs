@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use haul_core::ids::PeerId;
+use haul_core::ids::{PeerId, UserId};
 use haul_core::limits;
 use haul_core::wire::Label;
 use haul_core::wire::peer::{PeerAnswer, PeerRequest};
@@ -165,7 +165,7 @@ impl Server {
         &self,
         asked: PeerRequest,
         request: InboundRequest,
-        user: PeerId,
+        user: UserId,
         groups: &Arc<[Label]>,
         streams: &Semaphore,
     ) {
@@ -198,7 +198,7 @@ impl Server {
     }
 
     /// Waits for an upload slot. None if the request has ended without one.
-    async fn in_turn(&self, user: PeerId, stream: StreamSender) -> Option<(Slot, StreamSender)> {
+    async fn in_turn(&self, user: UserId, stream: StreamSender) -> Option<(Slot, StreamSender)> {
         match self.slots.wait(user, &stream).await {
             Ok(slot) => Some((slot, stream)),
             Err(end) => {

@@ -475,6 +475,9 @@ pub(crate) struct InviteArgs {
     /// What the newcomer may do
     #[arg(long, value_enum, default_value_t)]
     pub(crate) role: Role,
+    /// For the machines of one person: they get one person's turns where others wait, too
+    #[arg(long)]
+    pub(crate) one_user: bool,
 }
 
 /// What a ticket makes of its bearer.

@@ -128,6 +128,9 @@ pub struct InviteRequest {
     /// `guest`, `member` or `admin`; member unless given.
     #[serde(default)]
     pub role: Option<String>,
+    /// All that join with it are machines of one user.
+    #[serde(default)]
+    pub one_user: bool,
 }
 
 /// `POST /v1/join`.

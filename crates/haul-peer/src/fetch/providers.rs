@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use haul_core::download::Starvation;
+use haul_core::download::{RequestId, Starvation};
 use haul_core::ids::PeerId;
 use haul_core::time::Moment;
 use haul_core::wire::index::{PeerCard, SwarmPeer};
@@ -60,8 +60,8 @@ struct Known {
     partial: bool,
     /// The index wants it to be asked.
     planned: bool,
-    /// Its place in the queue for an upload slot, while it gives nothing for want of one.
-    queued: Option<u32>,
+    /// Requests that wait for an upload slot there, with their places.
+    queued: BTreeMap<RequestId, u32>,
 }
 
 #[allow(clippy::struct_excessive_bools, reason = "each is one fact; their combinations are all possible")]
@@ -147,7 +147,7 @@ impl Providers {
                 banned: false,
                 partial: !complete,
                 planned: false,
-                queued: None,
+                queued: BTreeMap::new(),
             });
             // Whoever had everything once is not asked for its bitfield again.
             known.partial &= !complete;
@@ -264,7 +264,7 @@ impl Providers {
         let ended = known.lease.as_ref().and_then(|lease| lease.connection().close_reason());
         let Some(reason) = ended else { return false };
         known.lease = None;
-        known.queued = None;
+        known.queued.clear();
         known.trouble = Some(reason.to_string());
         known.call_later(now);
         true
@@ -277,20 +277,29 @@ impl Providers {
     }
 
     /// A provider has no upload slot free; this is the place in its queue.
-    pub(super) fn queued(&mut self, provider: PeerId, place: u32) {
+    pub(super) fn queued(&mut self, provider: PeerId, request: RequestId, place: u32) {
         if let Some(known) = self.known.get_mut(&provider) {
-            known.queued = Some(place);
-            known.trouble = Some(slot_words(place));
+            known.queued.insert(request, place);
+            known.trouble = known.place().map(slot_words);
+        }
+    }
+
+    /// A request is over: it waits for no slot any more.
+    pub(super) fn request_over(&mut self, request: RequestId) {
+        for known in self.known.values_mut() {
+            if known.queued.remove(&request).is_some() {
+                known.trouble = known.place().map(slot_words);
+            }
         }
     }
 
     /// What is waited for, if nobody gives anything and somebody will when it is this peer's turn.
     pub(super) fn waiting_for_slot(&self) -> Option<String> {
         let connected = || self.known.values().filter(|known| known.lease.is_some());
-        if connected().any(|known| known.queued.is_none() && known.trouble.is_none()) {
+        if connected().any(|known| known.queued.is_empty() && known.trouble.is_none()) {
             return None;
         }
-        let next = connected().filter_map(|known| Some((known.queued?, known))).min_by_key(|(place, _)| *place);
+        let next = connected().filter_map(|known| Some((known.place()?, known))).min_by_key(|(place, _)| *place);
         next.map(|(place, known)| format!("waiting for a slot at {}: place {place}", known.card.name))
     }
 
@@ -315,7 +324,7 @@ impl Providers {
         self.looked_up_since = false;
         if let Some(known) = self.known.get_mut(&provider).filter(|known| !known.banned) {
             (known.attempts, known.in_vain) = (0, 0);
-            known.queued = None;
+            known.queued.clear();
             // Leaves that were under way when it lost the content may still verify.
             known.trouble.take_if(|trouble| trouble != CHANGED && trouble != NOT_HELD);
         }
@@ -389,6 +398,11 @@ fn whole(cards: Vec<PeerCard>) -> Vec<SwarmPeer> {
 }
 
 impl Known {
+    /// The place of its request that is served first.
+    fn place(&self) -> Option<u32> {
+        self.queued.values().copied().min()
+    }
+
     fn may_be_called(&self) -> bool {
         self.lease.is_none() && !self.connecting && !self.banned && self.attempts < ATTEMPTS
     }

@@ -332,6 +332,7 @@ impl<'a> Transfer<'a> {
                     if let Some(task) = self.requests.remove(&request) {
                         task.abort();
                     }
+                    self.providers.request_over(request);
                 }
                 Action::ForgetSheets => self.checker.forget(),
                 Action::Blame { provider } => self.passing.failed(provider),
@@ -434,8 +435,9 @@ impl<'a> Transfer<'a> {
                     self.machine.handle_provider(now, provider, have);
                 }
             }
+            Event::Queued { request, .. } if !self.requests.contains_key(&request) => {}
             Event::Queued { request, provider, place } => {
-                self.providers.queued(provider, place);
+                self.providers.queued(provider, request, place);
                 self.machine.handle_queued(now, request);
             }
             Event::Allowed(bytes) => {
@@ -623,6 +625,7 @@ impl<'a> Transfer<'a> {
 
     fn ended(&mut self, request: RequestId, provider: PeerId, end: RequestEnd) {
         self.requests.remove(&request);
+        self.providers.request_over(request);
         let now = boot_now();
         match end {
             RequestEnd::Served | RequestEnd::OtherSize => {}

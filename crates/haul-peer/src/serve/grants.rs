@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use haul_core::ids::{NetworkId, PeerId};
+use haul_core::ids::{NetworkId, PeerId, UserId};
 use haul_core::limits;
 use haul_core::time::{Moment, Timestamp};
 use haul_core::trust::{Grant, IndexCertificate};
@@ -46,8 +46,8 @@ pub struct Granted {
 
 impl Granted {
     /// Whose turn it is when this member is served.
-    pub fn user(&self) -> PeerId {
-        self.grant.peer
+    pub fn user(&self) -> UserId {
+        self.grant.user
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use haul_core::ids::PeerId;
+use haul_core::ids::UserId;
 use haul_core::limits::{SLOT_NEWS, SLOT_WAITS_PER_USER, UPLOAD_SLOTS};
 use haul_core::slots::{SlotAction, SlotId, SlotQueue, SlotRefusal, slots_for};
 use haul_core::wire::encode;
@@ -26,7 +26,7 @@ pub struct Slots {
 
 #[derive(Debug)]
 struct State {
-    queue: SlotQueue<PeerId>,
+    queue: SlotQueue<UserId>,
     /// Whoever waits: true is a slot, false is a place that somebody else has got.
     waiting: BTreeMap<SlotId, oneshot::Sender<bool>>,
 }
@@ -71,7 +71,7 @@ impl Slots {
     /// nobody waits for it any more.
     pub(super) async fn wait(
         self: &Arc<Self>,
-        user: PeerId,
+        user: UserId,
         stream: &StreamSender,
     ) -> Result<Slot, Option<PeerAnswer>> {
         let (told, mut granted) = oneshot::channel();
