@@ -2,12 +2,14 @@
 //!
 //! Signing and checking signatures burns time and needs keys, so haul-net does both; this module owns the bytes.
 //! All integers are little endian; `text` is u8 length and UTF-8; `groups` is u8 count and that many texts, sorted,
-//! without doubles.
+//! without doubles; `user` is the peer, or the BLAKE3 of the secret of a ticket for one user's machines.
 //!
 //! ```text
-//! member certificate = "haul-member/1\0" ‖ network 32 ‖ peer 32 ‖ u64 serial ‖ u64 issued ms ‖ u8 role ‖ text name ‖ groups
+//! member certificate = "haul-member/1\0" ‖ network 32 ‖ peer 32 ‖ u64 serial ‖ u64 issued ms ‖ u8 role ‖ user 32 ‖ text name
+//!               ‖ groups
 //! index certificate  = "haul-index/1\0\0" ‖ network 32 ‖ index 32 ‖ u64 not after ms
-//! grant              = "haul-grant/1\0\0" ‖ network 32 ‖ peer 32 ‖ u64 serial ‖ u64 issued ms ‖ u64 expires ms ‖ groups
+//! grant              = "haul-grant/1\0\0" ‖ network 32 ‖ peer 32 ‖ u64 serial ‖ u64 issued ms ‖ u64 expires ms ‖ user 32
+//!               ‖ groups
 //! each is followed by a 64-byte Ed25519 signature: of the network key, the network key, the index key.
 //! ticket text = "haul1" ‖ base32 lower case of (u8 version 1 ‖ network 32 ‖ secret 16 ‖ u64 expires ms ‖ u8 role
 //!               ‖ u8 count ‖ text × count ‖ first 4 bytes of BLAKE3 of all before)

@@ -1,7 +1,7 @@
 //! A peer: shares folders, serves ranges of files, downloads from many peers at once, and keeps a session with the index.
 //!
 //! Modules point down this list: daemon -> api, web -> link, fetch, serve, register -> share, files ->
-//! partial, swarm, config.
+//! partial, swarm, config -> bandwidth.
 
 pub mod api;
 pub mod bandwidth;

@@ -56,7 +56,7 @@ pub(super) async fn clear(context: &Context, request: ClearLimitRequest, records
         (group, transfer) => place(context, group.as_deref(), transfer)?.0,
     };
     if !context.bandwidth.clear(&place, direction).await.map_err(not_set)? {
-        return Err(Problem::new(ErrorCode::NoSuch, format!("{}: haul limit has set nothing here", named(&place)))
+        return Err(Problem::new(ErrorCode::NoSuch, format!("{}: nothing was set here while haul runs", named(&place)))
             .next("what is in force, and where it comes from: haul limit"));
     }
     let left: Vec<String> = context
