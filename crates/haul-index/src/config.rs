@@ -48,6 +48,12 @@ pub struct Invitation {
 
 impl Default for Invitation {
     fn default() -> Self {
-        Self { uses: limits::TICKET_USES, life: limits::TICKET_LIFE, role: Role::Member, groups: Vec::new(), one_user: false }
+        Self {
+            uses: limits::TICKET_USES,
+            life: limits::TICKET_LIFE,
+            role: Role::Member,
+            groups: Vec::new(),
+            one_user: false,
+        }
     }
 }

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use pacer::{Pacer, Route, Scope};
-pub use rules::{Configured, InForce, Place, group_rule};
 use rules::Rules;
+pub use rules::{Configured, InForce, Place, group_rule};
 
 /// Reads the minute of the week, local time: Monday 00:00 is 0.
 pub type WeekClock = Arc<dyn Fn() -> u16 + Send + Sync>;
@@ -61,8 +61,7 @@ impl Bandwidth {
     /// The limits of a configuration, and those that were set before and stand in `file`.
     pub fn new(configured: Configured, file: Option<PathBuf>, clock: WeekClock) -> Self {
         let rules = Rules::load(configured, file.as_deref());
-        let bandwidth =
-            Self { up: Pacer::default(), down: Pacer::default(), rules: Mutex::new(rules), file, clock };
+        let bandwidth = Self { up: Pacer::default(), down: Pacer::default(), rules: Mutex::new(rules), file, clock };
         bandwidth.apply();
         bandwidth
     }

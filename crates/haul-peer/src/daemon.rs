@@ -240,8 +240,7 @@ impl Daemon {
         });
         if let Some(listener) = listener {
             let checks = link.standing().checks();
-            let acceptor =
-                serving::Acceptor::new(listener, shares.clone(), checks, context.uploads.clone(), bandwidth);
+            let acceptor = serving::Acceptor::new(listener, shares.clone(), checks, context.uploads.clone(), bandwidth);
             stages.run("serving", acceptor.run(serving));
         }
         stages.run("interface", server::accept(socket, router::router(context.clone()), interface.clone()));

@@ -538,7 +538,10 @@ async fn limits_are_set_shown_kept_and_cleared() {
         });
         limits.collect()
     };
-    assert_eq!(shown(&run.ask("GET", "/v1/limits", Value::Null).await), [" up Some(9000000) [\"up 9M\"] configuration"]);
+    assert_eq!(
+        shown(&run.ask("GET", "/v1/limits", Value::Null).await),
+        [" up Some(9000000) [\"up 9M\"] configuration"]
+    );
     let set = run.ask("POST", "/v1/limits", json!({"rate": "20M"})).await;
     assert!(matches!(&set[..], [Record::Changed(change)] if change.message.contains("20M/s")), "{set:?}");
     run.ask("POST", "/v1/limits", json!({"direction": "down", "rate": "0", "group": "lab"})).await;

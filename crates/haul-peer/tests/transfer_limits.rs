@@ -13,7 +13,7 @@ use haul_core::ids::UserId;
 use haul_core::limits::LEAF_BYTES;
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest, QUEUE_NEWS};
 use haul_core::wire::{Label, List, decode};
-use haul_net::connection::{Connection, ConnectionSettings, Inbox, StreamReceiver, StreamItem};
+use haul_net::connection::{Connection, ConnectionSettings, Inbox, StreamItem, StreamReceiver};
 use haul_net::dialer::dial;
 use haul_net::identity::SecretKey;
 use haul_net::listener::{Accepted, Listener};
@@ -150,8 +150,7 @@ async fn whoever_waits_is_told_where_and_gets_it_in_the_end() {
     let progress: watch::Sender<FetchProgress> = no_progress();
     let mut seen = progress.subscribe();
     let downloader = world.downloader();
-    let fetching =
-        tokio::spawn(async move { downloader.fetch_blob(wanted, progress, CancellationToken::new()).await });
+    let fetching = tokio::spawn(async move { downloader.fetch_blob(wanted, progress, CancellationToken::new()).await });
     let waits = |progress: &FetchProgress| progress.reason.as_deref() == Some("waiting for a slot at nas: place 1");
     tokio::time::timeout(Duration::from_secs(20), seen.wait_for(waits)).await.expect("its place is told").unwrap();
     drop(held);

@@ -68,7 +68,7 @@ struct Want<K> {
 /// The buckets of one direction, and who waits for them; see the module.
 #[derive(Clone, Debug)]
 pub struct Buckets<K> {
-    buckets: BTreeMap<K, Bucket>,
+    levels: BTreeMap<K, Bucket>,
     waiting: VecDeque<Want<K>>,
     granted: VecDeque<Granted>,
     due: Option<Moment>,
@@ -77,7 +77,7 @@ pub struct Buckets<K> {
 
 impl<K> Default for Buckets<K> {
     fn default() -> Self {
-        Self { buckets: BTreeMap::new(), waiting: VecDeque::new(), granted: VecDeque::new(), due: None, last: 0 }
+        Self { levels: BTreeMap::new(), waiting: VecDeque::new(), granted: VecDeque::new(), due: None, last: 0 }
     }
 }
 
@@ -86,9 +86,9 @@ impl<K: Ord + Clone> Buckets<K> {
     /// is empty, so that taking a limit away and setting it again gains nothing.
     pub fn set_rate(&mut self, now: Moment, key: K, rate: Option<u64>) {
         match rate {
-            None => drop(self.buckets.remove(&key)),
+            None => drop(self.levels.remove(&key)),
             Some(rate) => {
-                let bucket = self.buckets.entry(key).or_insert(Bucket { rate, level: 0, at: now });
+                let bucket = self.levels.entry(key).or_insert(Bucket { rate, level: 0, at: now });
                 bucket.fill(now);
                 bucket.rate = rate;
                 bucket.fill(now);
@@ -99,17 +99,17 @@ impl<K: Ord + Clone> Buckets<K> {
 
     /// Whether any bucket holds anybody.
     pub fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
+        self.levels.is_empty()
     }
 
     /// The buckets with their rates.
     pub fn rates(&self) -> impl Iterator<Item = (&K, u64)> {
-        self.buckets.iter().map(|(key, bucket)| (key, bucket.rate))
+        self.levels.iter().map(|(key, bucket)| (key, bucket.rate))
     }
 
     /// The lowest rate on a path; none without a bucket on it.
     pub fn lowest<'a>(&'a self, path: &'a [K]) -> Option<(&'a K, u64)> {
-        let on_path = path.iter().filter_map(|key| Some((key, self.buckets.get(key)?.rate)));
+        let on_path = path.iter().filter_map(|key| Some((key, self.levels.get(key)?.rate)));
         on_path.min_by_key(|(_, rate)| *rate)
     }
 
@@ -150,7 +150,7 @@ impl<K: Ord + Clone> Buckets<K> {
     }
 
     fn serve(&mut self, now: Moment) {
-        for bucket in self.buckets.values_mut() {
+        for bucket in self.levels.values_mut() {
             bucket.fill(now);
         }
         let mut kept: BTreeSet<K> = BTreeSet::new();
@@ -162,7 +162,7 @@ impl<K: Ord + Clone> Buckets<K> {
                 still.push_back(want);
                 continue;
             }
-            let on_path = || want.path.iter().filter_map(|key| Some((key, self.buckets.get(key)?)));
+            let on_path = || want.path.iter().filter_map(|key| Some((key, self.levels.get(key)?)));
             let bytes = on_path().map(|(_, bucket)| burst(bucket.rate)).fold(want.bytes, u64::min);
             let parts = bytes * PARTS;
             // The bucket that holds it longest; never is longest of all.
@@ -170,24 +170,21 @@ impl<K: Ord + Clone> Buckets<K> {
                 .map(|(key, bucket)| (bucket.ready_in(parts).unwrap_or(u64::MAX), key))
                 .filter(|(wait, _)| *wait > 0)
                 .max();
-            match held {
-                Some((wait, key)) => {
-                    if wait < u64::MAX {
-                        soonest = Some(soonest.map_or(wait, |known| known.min(wait)));
-                    }
-                    // Others may still pass the buckets that will be ready earlier: nothing is lost by it.
-                    kept.insert(key.clone());
-                    still.push_back(want);
+            if let Some((wait, key)) = held {
+                if wait < u64::MAX {
+                    soonest = Some(soonest.map_or(wait, |known| known.min(wait)));
                 }
-                None => {
-                    for key in &want.path {
-                        if let Some(bucket) = self.buckets.get_mut(key) {
-                            bucket.level -= parts;
-                        }
-                    }
-                    self.granted.push_back(Granted { want: want.id, bytes });
+                // Others may still pass the buckets that will be ready earlier: nothing is lost by it.
+                kept.insert(key.clone());
+                still.push_back(want);
+                continue;
+            }
+            for key in &want.path {
+                if let Some(bucket) = self.levels.get_mut(key) {
+                    bucket.level -= parts;
                 }
             }
+            self.granted.push_back(Granted { want: want.id, bytes });
         }
         self.waiting = still;
         self.due = soonest.map(|wait| now.after(core::time::Duration::from_millis(wait)));
@@ -308,11 +305,7 @@ mod tests {
     }
 
     fn rates() -> impl Strategy<Value = Vec<(Key, u64)>> {
-        let key = prop_oneof![
-            Just(Key::All),
-            (0_u8..3).prop_map(Key::Group),
-            (0_u8..4).prop_map(Key::Transfer),
-        ];
+        let key = prop_oneof![Just(Key::All), (0_u8..3).prop_map(Key::Group), (0_u8..4).prop_map(Key::Transfer),];
         proptest::collection::vec((key, prop_oneof![1_u64..100_000, 100_000_u64..500_000_000]), 1..6)
     }
 

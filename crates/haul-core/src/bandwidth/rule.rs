@@ -100,7 +100,10 @@ impl fmt::Display for RuleError {
             Self::Days(text) => write!(f, "'{text}' are no days: write for example mon-fri, or sat,sun"),
             Self::Hours(text) => write!(f, "'{text}' are no hours: write for example 08:00-18:00"),
             Self::Form(text) => {
-                write!(f, "'{text}' is not understood: write for example 'mon-fri 08:00-18:00 50M', or 'up 22:00-06:00 off'")
+                write!(
+                    f,
+                    "'{text}' is not understood: write for example 'mon-fri 08:00-18:00 50M', or 'up 22:00-06:00 off'"
+                )
             }
         }
     }
@@ -129,14 +132,8 @@ pub fn parse_rate(text: &str) -> Result<Option<u64>, RuleError> {
 
 /// A rate as it could have been written, exactly: `20M/s`, `64Ki/s`, `12345/s`; none is `off`.
 pub fn rate_text(rate: Option<u64>) -> String {
-    const UNITS: [(u64, &str); 6] = [
-        (1_000_000_000, "G"),
-        (1 << 30, "Gi"),
-        (1_000_000, "M"),
-        (1 << 20, "Mi"),
-        (1_000, "k"),
-        (1 << 10, "Ki"),
-    ];
+    const UNITS: [(u64, &str); 6] =
+        [(1_000_000_000, "G"), (1 << 30, "Gi"), (1_000_000, "M"), (1 << 20, "Mi"), (1_000, "k"), (1 << 10, "Ki")];
     let Some(rate) = rate else { return "off".into() };
     let unit = UNITS.iter().find(|(unit, _)| rate > 0 && rate.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{rate}/s"), |(unit, name)| format!("{}{name}/s", rate / unit))

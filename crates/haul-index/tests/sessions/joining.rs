@@ -108,7 +108,8 @@ async fn members_come_back_after_a_restart_and_after_the_members_are_lost() {
     std::fs::remove_file(dir.path().join("index/members.redb")).unwrap();
     let f = Fixture::start_in(dir).await;
     let (peer, _) = f.returning(1, &welcome.certificate).await;
-    let invite = IndexRequest::Invite { uses: 1, life_ms: 1_000, role: Role::Member, groups: List::default(), one_user: false };
+    let invite =
+        IndexRequest::Invite { uses: 1, life_ms: 1_000, role: Role::Member, groups: List::default(), one_user: false };
     assert!(matches!(peer.ask(invite).await, IndexAnswer::Invited { .. }), "still an admin");
 }
 

@@ -56,8 +56,11 @@ pub(super) async fn clear(context: &Context, request: ClearLimitRequest, records
         (group, transfer) => place(context, group.as_deref(), transfer)?.0,
     };
     if !context.bandwidth.clear(&place, direction).await.map_err(not_set)? {
-        return Err(Problem::new(ErrorCode::NoSuch, format!("{}: nothing was set here while haul runs", named(&place)))
-            .next("what is in force, and where it comes from: haul limit"));
+        return Err(Problem::new(
+            ErrorCode::NoSuch,
+            format!("{}: nothing was set here while haul runs", named(&place)),
+        )
+        .next("what is in force, and where it comes from: haul limit"));
     }
     let left: Vec<String> = context
         .bandwidth
@@ -85,11 +88,7 @@ fn direction(text: Option<&str>) -> Result<Option<Direction>, Problem> {
     }
 }
 
-fn place(
-    context: &Context,
-    group: Option<&str>,
-    transfer: Option<u64>,
-) -> Result<(Place, Option<BlobId>), Problem> {
+fn place(context: &Context, group: Option<&str>, transfer: Option<u64>) -> Result<(Place, Option<BlobId>), Problem> {
     match (group, transfer) {
         (None, None) => Ok((Place::All, None)),
         (Some("everyone"), None) => Err(Problem::new(ErrorCode::Usage, "the group everyone is everything")

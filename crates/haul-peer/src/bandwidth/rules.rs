@@ -148,8 +148,7 @@ impl Rules {
                 _ => None,
             },
         });
-        let mut bytes =
-            serde_json::to_vec_pretty(&File { version: 1, limits: limits.collect() }).unwrap_or_default();
+        let mut bytes = serde_json::to_vec_pretty(&File { version: 1, limits: limits.collect() }).unwrap_or_default();
         bytes.push(b'\n');
         bytes
     }
@@ -262,8 +261,7 @@ mod tests {
 
     #[test]
     fn what_is_set_wins_until_it_is_cleared() {
-        let mut rules =
-            Rules::load(configured(&[(Place::All, "up 5M"), (Place::All, "mon-fri 08:00-18:00 1M")]), None);
+        let mut rules = Rules::load(configured(&[(Place::All, "up 5M"), (Place::All, "mon-fri 08:00-18:00 1M")]), None);
         assert_eq!(all(&rules, Direction::Up, MONDAY_NOON), Some(1_000_000));
         assert_eq!(all(&rules, Direction::Down, SUNDAY_NOON), None);
         rules.set(Place::All, None, rule("up 7M"));

@@ -166,8 +166,6 @@ impl Acceptor {
 
     fn server(&mut self) -> Option<Arc<Server>> {
         let check = self.checks.borrow_and_update().clone();
-        check.map(|(_, check)| {
-            Server::limited(self.shares.clone(), check, self.bandwidth.clone(), self.slots.clone())
-        })
+        check.map(|(_, check)| Server::limited(self.shares.clone(), check, self.bandwidth.clone(), self.slots.clone()))
     }
 }

@@ -737,7 +737,8 @@ impl<'a> Transfer<'a> {
             trouble,
         });
         let starved = self.machine.starved().map(|starved| (self.providers.waiting_for(starved), None));
-        let waiting = starved.or_else(|| self.held.reason(now)).or_else(|| Some((self.providers.waiting_for_slot()?, None)));
+        let waiting =
+            starved.or_else(|| self.held.reason(now)).or_else(|| Some((self.providers.waiting_for_slot()?, None)));
         let (reason, next) = waiting.unzip();
         self.start.progress.send_replace(FetchProgress {
             done: self.done_bytes,

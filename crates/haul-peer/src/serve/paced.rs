@@ -21,11 +21,7 @@ pub(super) struct Paced<'a> {
 
 impl<'a> Paced<'a> {
     /// For a member of these groups, sending this content; none is many small ones.
-    pub(super) fn new(
-        bandwidth: &'a Bandwidth,
-        groups: &'a std::sync::Arc<[Label]>,
-        blob: Option<BlobId>,
-    ) -> Self {
+    pub(super) fn new(bandwidth: &'a Bandwidth, groups: &'a std::sync::Arc<[Label]>, blob: Option<BlobId>) -> Self {
         Self { bandwidth, groups, blob }
     }
 

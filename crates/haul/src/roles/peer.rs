@@ -204,7 +204,8 @@ async fn first_ticket(index: &RunningIndex, home: &Home) -> Result<Option<Ticket
     if Daemon::stored_network(home).map_err(|error| not_started(&error))?.is_some() {
         return Ok(None);
     }
-    let invitation = Invitation { uses: 1, life: FIRST_TICKET_LIFE, role: Role::Admin, groups: Vec::new(), one_user: false };
+    let invitation =
+        Invitation { uses: 1, life: FIRST_TICKET_LIFE, role: Role::Admin, groups: Vec::new(), one_user: false };
     let ticket = index.invite(invitation).await;
     ticket.map(Some).map_err(|error| Failure::new(ErrorCode::Disk, "the network could not be begun").because(error))
 }
