@@ -21,25 +21,25 @@ pub(super) async fn list(context: &Context, records: &Records) -> Result<(), Pro
 }
 
 /// `POST /v1/limits`.
-pub(super) async fn set(context: &Context, request: LimitRequest, records: &Records) -> Result<(), Problem> {
+pub(super) async fn set(context: &Context, asked: LimitRequest, records: &Records) -> Result<(), Problem> {
     // Whoever has no shares is a single command, and its limits would end with it.
     context.shares()?;
-    let direction = direction(request.direction.as_deref())?;
-    let rate = parse_rate(&request.rate).map_err(wrong)?;
-    let when: Option<When> = request.when.as_deref().map(str::parse).transpose().map_err(wrong)?;
-    let (place, content) = place(context, request.group.as_deref(), request.transfer)?;
-    if direction == Some(Direction::Up) && matches!(place, Place::Transfer(_)) && content.is_none() {
+    let direction = direction(asked.direction.as_deref())?;
+    let rate = parse_rate(&asked.rate).map_err(wrong)?;
+    let when: Option<When> = asked.when.as_deref().map(str::parse).transpose().map_err(wrong)?;
+    let (place, blob) = place(context, asked.group.as_deref(), asked.transfer)?;
+    if direction == Some(Direction::Up) && matches!(place, Place::Transfer(_)) && blob.is_none() {
         let message = format!("{} is a folder: what is sent of it cannot be told from the rest", named(&place));
         return Err(Problem::new(ErrorCode::Usage, message).next("limit everything that is sent: haul limit up RATE"));
     }
-    context.bandwidth.set(place.clone(), content, Rule { direction, when, rate }).await.map_err(not_set)?;
+    context.bandwidth.set(place.clone(), blob, Rule { direction, when, rate }).await.map_err(not_set)?;
     let ways = direction.map_or_else(|| "up and down".to_owned(), |direction| direction.to_string());
     let hours = when.map(|when| format!(", {when} by this machine's clock")).unwrap_or_default();
     let limit = rate.map_or_else(|| "no limit".to_owned(), |_| rate_text(rate));
     let mut message = format!("{}, {ways}: {limit}{hours}", named(&place));
     for now in context.bandwidth.list().into_iter().filter(|limit| limit.place == place && limit.now != rate) {
         if direction.is_none_or(|direction| direction == now.direction) {
-            message.push_str(&format!("; {} now: {}, by its hours", now.direction, rate_text(now.now)));
+            message = format!("{message}; {} now: {}, by its hours", now.direction, rate_text(now.now));
         }
     }
     changed(records, &place, message).await
