@@ -6,6 +6,7 @@
 //! last leaf. Afterwards every leaf is asked of everybody, and a leaf that does not verify names its liar.
 
 mod assign;
+mod held;
 mod provider;
 mod spread;
 #[cfg(test)]
@@ -29,6 +30,9 @@ const STALL_UNKNOWN: Duration = Duration::from_secs(5);
 const STALL_PROVER: Duration = Duration::from_secs(3);
 /// How often late leaves are looked for while somebody is idle.
 const LATE_CHECK: Duration = Duration::from_millis(200);
+
+/// Until a provider without a free upload slot, or with a queue that is full, is asked again.
+const BUSY_AGAIN: Duration = Duration::from_secs(2);
 
 /// One request of this machine; numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -227,6 +231,10 @@ pub struct Download {
     starved: Option<Starvation>,
     finished: bool,
     discarded: u64,
+    /// Leaves that may be asked for now, if a limit of bandwidth holds; none is as many as there are.
+    allowance: Option<u64>,
+    /// There might be something to ask for, but the allowance is used up.
+    held: bool,
     now: Moment,
 }
 
@@ -268,6 +276,8 @@ impl Download {
             starved: None,
             finished: false,
             discarded: 0,
+            allowance: None,
+            held: false,
             now: Moment(0),
         };
         download.check_local(None);
@@ -480,7 +490,12 @@ impl Download {
                     self.blame(provider);
                 }
             }
-            RequestEnd::Busy => self.back_off(provider),
+            // Who has much to do has not failed, however often it says so.
+            RequestEnd::Busy => {
+                if known.state == ProviderState::Ready {
+                    self.drop_provider(provider, ProviderState::Waiting(now.after(BUSY_AGAIN)));
+                }
+            }
             // Who downloads the blob itself may just not have begun.
             RequestEnd::NotHeld if !holds_all => self.back_off(provider),
             RequestEnd::Failed => {

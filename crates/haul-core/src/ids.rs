@@ -203,6 +203,34 @@ fn parse_hex(prefix: &str, text: &str) -> Result<[u8; 32], IdError> {
     bytes.try_into().map_err(|_| IdError::Form)
 }
 
+/// Whose machine a member is: the member itself, or the ticket with which one user's machines joined. Peers that serve
+/// give users their turn, not machines.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId([u8; 32]);
+
+impl UserId {
+    /// The user of these bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// A member that stands for itself.
+    pub fn alone(peer: &PeerId) -> Self {
+        Self(*peer.as_bytes())
+    }
+
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserId({})", HEXLOWER.encode(self.0.get(..4).unwrap_or_default()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

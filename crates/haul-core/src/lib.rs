@@ -12,6 +12,8 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`download`] | which leaves to ask of whom, stalls, end game, bans: one machine per blob |
+//! | [`bandwidth`] | rates and their weekly schedule; the buckets that keep them |
+//! | [`slots`] | whose request is served next: upload slots, shared fairly among users |
 //! | [`planner`] | who fetches which pieces from whom: one machine per swarm, at the index |
 //! | [`registry`] | leases and presence: who is online |
 //! | [`query`] | the query language: folding, parsing, ranking |
@@ -33,6 +35,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod bandwidth;
 pub mod blob;
 pub mod directory;
 pub mod download;
@@ -44,6 +47,7 @@ pub mod path;
 pub mod planner;
 pub mod query;
 pub mod registry;
+pub mod slots;
 pub mod text;
 pub mod time;
 pub mod trust;

@@ -230,7 +230,28 @@ pub const FAILURE_LAPSE: Duration = Duration::from_mins(1);
 /// Sinks that are remembered of one source that failed: more than strike it out in the largest swarm.
 pub const FAILURES_KEPT: usize = 64;
 
+/// Most bytes that a limit of bandwidth lets through at once after a pause: 50 ms of 80 MB/s. Above that rate the burst is
+/// shorter in time, and still many times what the timers miss.
+pub const RATE_BURST_BYTES: u64 = 4 * 1024 * 1024;
+/// Rules of bandwidth that one peer keeps: some for each of its groups and transfers.
+pub const RATE_RULES: usize = 1_000;
+/// Streams of bytes that a peer serves at once. A source in a swarm has that many requests open with all its neighbours;
+/// each stream may hold 2 MiB that the asker does not take.
+pub const UPLOAD_SLOTS: usize = 128;
+/// Requests of one user that wait for a slot, over all its peers: as many as one connection has unanswered.
+pub const SLOT_WAITS_PER_USER: usize = REQUESTS_IN_FLIGHT;
+/// Requests that wait for a slot in all. A request that waits is some kilobytes at most.
+pub const SLOT_WAITS: usize = 4_096;
+/// How often who waits for a slot hears its place. Below the time after which an asker takes silence for a stall.
+pub const SLOT_NEWS: Duration = Duration::from_secs(1);
+/// Least rate that is worth a slot: with a limit of bandwidth there are so many slots that each has a leaf per second, and
+/// no asker takes its source for dead.
+pub const SLOT_RATE: u64 = LEAF_BYTES;
+
 const _: () = {
+    assert!(RATE_BURST_BYTES >= 2 * LEAF_BYTES);
+    assert!(UPLOAD_SLOTS >= 4 * SWARM_NEIGHBOURS);
+    assert!(SLOT_WAITS >= SLOT_WAITS_PER_USER);
     assert!(FRAME_BYTES_BEFORE_MEMBERSHIP < FRAME_BYTES);
     assert!(PAGE_BYTES + 64 < FRAME_BYTES);
     assert!(LEAF_BYTES as usize + 64 < FRAME_BYTES);

@@ -10,7 +10,7 @@ mod kind;
 mod near;
 mod parse;
 mod rank;
-mod value;
+pub(crate) mod value;
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -2,12 +2,14 @@
 //!
 //! Signing and checking signatures burns time and needs keys, so haul-net does both; this module owns the bytes.
 //! All integers are little endian; `text` is u8 length and UTF-8; `groups` is u8 count and that many texts, sorted,
-//! without doubles.
+//! without doubles; `user` is the peer, or the BLAKE3 of the secret of a ticket for one user's machines.
 //!
 //! ```text
-//! member certificate = "haul-member/1\0" ‖ network 32 ‖ peer 32 ‖ u64 serial ‖ u64 issued ms ‖ u8 role ‖ text name ‖ groups
+//! member certificate = "haul-member/1\0" ‖ network 32 ‖ peer 32 ‖ u64 serial ‖ u64 issued ms ‖ u8 role ‖ user 32 ‖ text name
+//!               ‖ groups
 //! index certificate  = "haul-index/1\0\0" ‖ network 32 ‖ index 32 ‖ u64 not after ms
-//! grant              = "haul-grant/1\0\0" ‖ network 32 ‖ peer 32 ‖ u64 serial ‖ u64 issued ms ‖ u64 expires ms ‖ groups
+//! grant              = "haul-grant/1\0\0" ‖ network 32 ‖ peer 32 ‖ u64 serial ‖ u64 issued ms ‖ u64 expires ms ‖ user 32
+//!               ‖ groups
 //! each is followed by a 64-byte Ed25519 signature: of the network key, the network key, the index key.
 //! ticket text = "haul1" ‖ base32 lower case of (u8 version 1 ‖ network 32 ‖ secret 16 ‖ u64 expires ms ‖ u8 role
 //!               ‖ u8 count ‖ text × count ‖ first 4 bytes of BLAKE3 of all before)
@@ -20,7 +22,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{NetworkId, PeerId, PublicKey};
+use crate::ids::{NetworkId, PeerId, PublicKey, UserId};
 use crate::limits;
 use crate::time::Timestamp;
 
@@ -123,6 +125,8 @@ pub struct MemberCertificate {
     pub issued: Timestamp,
     /// What the member may do.
     pub role: Role,
+    /// Whose machine it is.
+    pub user: UserId,
     /// The member's name, unique in the network.
     pub name: String,
     /// The groups it belongs to, besides everyone.
@@ -153,6 +157,8 @@ pub struct Grant {
     pub issued: Timestamp,
     /// End, by the index's clock.
     pub expires: Timestamp,
+    /// Whose machine it is: peers serve users in turn.
+    pub user: UserId,
     /// The groups that the member belongs to, besides everyone.
     pub groups: Vec<String>,
 }
@@ -169,6 +175,7 @@ impl Statement for MemberCertificate {
         bytes.extend_from_slice(&self.serial.to_le_bytes());
         bytes.extend_from_slice(&self.issued.0.to_le_bytes());
         bytes.push(self.role.byte());
+        bytes.extend_from_slice(self.user.as_bytes());
         push_text(&mut bytes, &self.name);
         push_groups(&mut bytes, &self.groups);
         bytes
@@ -182,6 +189,7 @@ impl Statement for MemberCertificate {
             serial: reader.u64()?,
             issued: Timestamp(reader.u64()?),
             role: Role::from_byte(reader.byte()?).ok_or(TrustError::Form)?,
+            user: UserId::new(reader.array()?),
             name: reader.text()?,
             groups: reader.groups()?,
         };
@@ -213,6 +221,7 @@ impl Statement for Grant {
         bytes.extend_from_slice(&self.serial.to_le_bytes());
         bytes.extend_from_slice(&self.issued.0.to_le_bytes());
         bytes.extend_from_slice(&self.expires.0.to_le_bytes());
+        bytes.extend_from_slice(self.user.as_bytes());
         push_groups(&mut bytes, &self.groups);
         bytes
     }
@@ -225,6 +234,7 @@ impl Statement for Grant {
             serial: reader.u64()?,
             issued: Timestamp(reader.u64()?),
             expires: Timestamp(reader.u64()?),
+            user: UserId::new(reader.array()?),
             groups: reader.groups()?,
         };
         reader.end(grant)
@@ -395,6 +405,7 @@ mod tests {
             serial: 3,
             issued: Timestamp(4),
             role: Role::Member,
+            user: UserId::new([5; 32]),
             name: "lab-3".to_string(),
             groups: vec!["a".to_string(), "b".to_string()],
         }
@@ -417,6 +428,7 @@ mod tests {
             serial: 1,
             issued: Timestamp(1),
             expires: Timestamp(2),
+            user: UserId::alone(&key(2)),
             groups: vec![],
         };
         assert_eq!(Grant::from_bytes(&grant.to_bytes()), Ok(grant.clone()));

@@ -97,7 +97,7 @@ fn index_requests() -> Vec<IndexRequest> {
         },
         IndexRequest::Peers { after: Some(key(2)) },
         IndexRequest::Stats,
-        IndexRequest::Invite { uses: 50, life_ms: 86_400_000, role: Role::Member, groups: groups() },
+        IndexRequest::Invite { uses: 50, life_ms: 86_400_000, role: Role::Member, groups: groups(), one_user: true },
         IndexRequest::Remove { peer: key(2) },
         IndexRequest::Leave,
         IndexRequest::Watch { watch: 300, query: "llama -beta".to_owned() },

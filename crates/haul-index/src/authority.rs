@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use haul_core::ids::{NetworkId, PeerId, PublicKey};
+use haul_core::ids::{NetworkId, PeerId, PublicKey, UserId};
 use haul_core::limits;
 use haul_core::time::Timestamp;
 use haul_core::trust::{Grant, IndexCertificate, MemberCertificate};
@@ -130,12 +130,13 @@ impl Authority {
         now: Timestamp,
         peer: PeerId,
         serial: u64,
+        user: UserId,
         groups: Vec<String>,
         until: Option<Timestamp>,
     ) -> Vec<u8> {
         let end = now.after(limits::GRANT);
         let expires = until.map_or(end, |until| end.min(until));
-        let grant = Grant { network: self.network(), peer, serial, issued: now, expires, groups };
+        let grant = Grant { network: self.network(), peer, serial, issued: now, expires, user, groups };
         trust::sign(&self.index, grant).to_bytes()
     }
 }

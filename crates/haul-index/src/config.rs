@@ -42,10 +42,18 @@ pub struct Invitation {
     pub role: Role,
     /// Groups that they join, besides everyone.
     pub groups: Vec<Label>,
+    /// All that join with it are machines of one user, who gets one user's turns.
+    pub one_user: bool,
 }
 
 impl Default for Invitation {
     fn default() -> Self {
-        Self { uses: limits::TICKET_USES, life: limits::TICKET_LIFE, role: Role::Member, groups: Vec::new() }
+        Self {
+            uses: limits::TICKET_USES,
+            life: limits::TICKET_LIFE,
+            role: Role::Member,
+            groups: Vec::new(),
+            one_user: false,
+        }
     }
 }

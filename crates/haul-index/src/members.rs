@@ -15,7 +15,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use haul_core::ids::PeerId;
+use haul_core::ids::{PeerId, UserId};
 use haul_core::limits;
 use haul_core::registry::addresses::Source;
 use haul_core::time::{Moment, Timestamp};
@@ -44,6 +44,15 @@ pub struct Member {
     pub issued: Timestamp,
     /// A guest's end.
     pub until: Option<Timestamp>,
+    /// Whose machine it is, if it does not stand for itself.
+    pub user: Option<UserId>,
+}
+
+impl Member {
+    /// Whose turn it is when this member is served.
+    pub fn user_of(&self, peer: &PeerId) -> UserId {
+        self.user.unwrap_or_else(|| UserId::alone(peer))
+    }
 }
 
 /// A removed member.
@@ -61,6 +70,7 @@ struct TicketState {
     used: u32,
     role: Role,
     groups: Vec<Label>,
+    one_user: bool,
 }
 
 /// What was last known of a peer's presence, kept over restarts.
@@ -167,6 +177,7 @@ impl Members {
             serial: certificate.serial,
             issued: certificate.issued,
             until: None,
+            user: Some(certificate.user).filter(|user| *user != UserId::alone(&peer)),
         };
         if member.name.as_str() != certificate.name {
             return self.sign_in(now, peer, member, Vec::new());
@@ -198,7 +209,8 @@ impl Members {
                 return Err(Refusal::TicketUsedUp);
             }
             let known = state.members.get(&peer);
-            let member = ticket.member(known, names::unique(wanted, peer, &state.names));
+            let user = ticket.one_user.then(|| UserId::new(key));
+            let member = ticket.member(known, user, names::unique(wanted, peer, &state.names));
             let changed = known != Some(&member);
             Ok((member, ticket.clone(), first_use, changed))
         })?;
@@ -241,6 +253,7 @@ impl Members {
             used: 0,
             role: invitation.role,
             groups: invitation.groups.clone(),
+            one_user: invitation.one_user,
         };
         let _changing = self.lock_changes();
         if self.read(|state| state.tickets.len()) >= limits::TICKETS {
@@ -318,6 +331,7 @@ impl Members {
             serial: member.serial,
             issued: member.issued,
             role: member.role,
+            user: member.user_of(&peer),
             name: member.name.as_str().to_owned(),
             groups: texts(&member.groups),
         })
@@ -396,18 +410,18 @@ impl State {
 
 impl TicketState {
     /// What a peer is after using this ticket: nobody loses by it.
-    fn member(&self, known: Option<&Member>, name: Label) -> Member {
+    fn member(&self, known: Option<&Member>, user: Option<UserId>, name: Label) -> Member {
         let fresh_until = (self.role == Role::Guest).then_some(self.expires);
         let Some(known) = known else {
             let groups = self.groups.clone();
-            return Member { name, role: self.role, groups, serial: 0, issued: self.made, until: fresh_until };
+            return Member { name, role: self.role, groups, serial: 0, issued: self.made, until: fresh_until, user };
         };
         let role = known.role.max(self.role);
         let mut groups = known.groups.clone();
         groups.extend(self.groups.iter().filter(|group| !known.groups.contains(group)).cloned());
         groups.truncate(limits::GROUPS);
         let until = if role == Role::Guest { known.until.max(fresh_until) } else { None };
-        Member { name, role, groups, until, ..known.clone() }
+        Member { name, role, groups, until, user: known.user.or(user), ..known.clone() }
     }
 }
 
@@ -443,8 +457,9 @@ pub fn texts(labels: &[Label]) -> Vec<String> {
 }
 
 impl From<MemberRecord> for Member {
-    fn from(MemberRecord::V1 { serial, issued, role, name, groups, until }: MemberRecord) -> Self {
-        Self { name: Label::from_lossy(&name), role, groups: labels(&groups), serial, issued, until }
+    fn from(MemberRecord::V1 { serial, issued, role, name, groups, until, user }: MemberRecord) -> Self {
+        let user = user.map(UserId::new);
+        Self { name: Label::from_lossy(&name), role, groups: labels(&groups), serial, issued, until, user }
     }
 }
 
@@ -457,20 +472,21 @@ impl From<&Member> for MemberRecord {
             name: member.name.as_str().to_owned(),
             groups: texts(&member.groups),
             until: member.until,
+            user: member.user.map(|user| *user.as_bytes()),
         }
     }
 }
 
 impl From<TicketRecord> for TicketState {
-    fn from(TicketRecord::V1 { made, expires, uses, used, role, groups }: TicketRecord) -> Self {
-        Self { made, expires, uses, used, role, groups: labels(&groups) }
+    fn from(TicketRecord::V1 { made, expires, uses, used, role, groups, one_user }: TicketRecord) -> Self {
+        Self { made, expires, uses, used, role, groups: labels(&groups), one_user }
     }
 }
 
 impl From<&TicketState> for TicketRecord {
     fn from(ticket: &TicketState) -> Self {
-        let TicketState { made, expires, uses, used, role, ref groups } = *ticket;
-        Self::V1 { made, expires, uses, used, role, groups: texts(groups) }
+        let TicketState { made, expires, uses, used, role, ref groups, one_user } = *ticket;
+        Self::V1 { made, expires, uses, used, role, groups: texts(groups), one_user }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod find;
 pub mod frames;
 pub mod get;
 pub mod known;
+mod limits;
 pub mod logins;
 pub mod network;
 pub mod problem;

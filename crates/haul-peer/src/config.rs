@@ -9,7 +9,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use haul_core::bandwidth::{Direction, Rule, parse_rate};
 use haul_core::wire::Label;
+
+use crate::bandwidth::{Configured, Place, group_rule};
 
 /// The system's configuration file.
 pub const SYSTEM_FILE: &str = "/etc/haul/config.toml";
@@ -168,6 +171,9 @@ enum Form {
     Name,
     Text,
     Texts,
+    Rate,
+    Rules,
+    GroupRules,
 }
 
 struct Setting {
@@ -185,6 +191,10 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "web_listen", form: Form::Address, default: "127.0.0.1:4479", secret: false },
     Setting { key: "advertise", form: Form::Addresses, default: "", secret: false },
     Setting { key: "shares", form: Form::Texts, default: "", secret: false },
+    Setting { key: "limits.up", form: Form::Rate, default: "off", secret: false },
+    Setting { key: "limits.down", form: Form::Rate, default: "off", secret: false },
+    Setting { key: "limits.schedule", form: Form::Rules, default: "", secret: false },
+    Setting { key: "limits.groups", form: Form::GroupRules, default: "", secret: false },
     Setting { key: "ticket", form: Form::Text, default: "", secret: true },
 ];
 
@@ -212,11 +222,13 @@ impl Config {
             config.add_file(path)?;
         }
         for setting in SETTINGS {
-            let name = format!("HAUL_{}", setting.key.to_uppercase());
+            let name = format!("HAUL_{}", setting.key.to_uppercase().replace('.', "_"));
             if let Some(text) = variable(&name).filter(|text| !text.is_empty()) {
                 let text = text.to_string_lossy().into_owned();
                 let value = match setting.form {
                     Form::Addresses | Form::Texts => Value::List(text.split(',').map(str::to_owned).collect()),
+                    // Days have commas in them.
+                    Form::Rules | Form::GroupRules => Value::List(text.split(';').map(str::to_owned).collect()),
                     _ => Value::Text(text),
                 };
                 config.set(setting.key, value, Origin::Environment(name))?;
@@ -237,7 +249,7 @@ impl Config {
         let table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| ConfigError::Form { path: path.into(), reason: error.to_string() })?;
-        for (key, value) in table {
+        for (key, value) in flat(table) {
             let origin = Origin::File(path.into());
             let text = value.to_string();
             let value = match value {
@@ -288,6 +300,25 @@ impl Config {
         self.text(key)?.parse().ok()
     }
 
+    /// The limits of bandwidth.
+    pub fn limits(&self) -> Configured {
+        let mut rules = Vec::new();
+        for (key, direction) in [("limits.up", Direction::Up), ("limits.down", Direction::Down)] {
+            if let Some(rate) = self.text(key).and_then(|text| parse_rate(text).ok().flatten()) {
+                rules.push((Place::All, Rule { direction: Some(direction), when: None, rate: Some(rate) }));
+            }
+        }
+        // What is written was checked when it was read.
+        rules.extend(self.texts("limits.schedule").filter_map(|text| Some((Place::All, text.parse().ok()?))));
+        rules.extend(self.texts("limits.groups").filter_map(|text| group_rule(text).ok()));
+        Configured { rules }
+    }
+
+    /// The texts of a setting that may be one or several.
+    fn texts(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.text(key).into_iter().chain(self.list(key).iter().map(String::as_str))
+    }
+
     /// Setting, value and origin of everything, for people; secrets are hidden.
     pub fn rows(&self) -> impl Iterator<Item = (&'static str, String, String)> {
         SETTINGS.iter().filter_map(|setting| {
@@ -298,6 +329,26 @@ impl Config {
         })
     }
 }
+
+/// The keys of tables that have settings, as `table.key`.
+fn flat(table: toml::Table) -> Vec<(String, toml::Value)> {
+    let mut keys = Vec::new();
+    for (key, value) in table {
+        let has_settings = SETTINGS.iter().any(|setting| setting.key.split_once('.').is_some_and(|(t, _)| t == key));
+        match value {
+            toml::Value::Table(below) if has_settings => {
+                keys.extend(below.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)));
+            }
+            value => keys.push((key, value)),
+        }
+    }
+    keys
+}
+
+const A_RATE: &str = "bytes per second in quotes, for example \"20M\", \"100Mbit\" or \"off\"; a part of the line, \
+    such as 80%, would need its rate, which haul does not measure";
+const RULES: &str = "a list of rules in quotes, for example [\"mon-fri 08:00-18:00 50M\", \"up 22:00-06:00 off\"]";
+const GROUP_RULES: &str = "a list of groups with rules in quotes, for example [\"lab up 20M\", \"guests 1M\"]";
 
 fn misfit(form: Form, value: &Value) -> Option<&'static str> {
     let host_port =
@@ -313,11 +364,26 @@ fn misfit(form: Form, value: &Value) -> Option<&'static str> {
             (Label::new(text.as_str()).is_ok(), "a name of 1 to 64 bytes without / and :")
         }
         (Form::Name, _) => (false, "a name of 1 to 64 bytes without / and :"),
+        (Form::Rate, Value::Text(text)) => (parse_rate(text).is_ok(), A_RATE),
+        (Form::Rate, _) => (false, A_RATE),
+        (Form::Rules, Value::Text(text)) => (text.parse::<Rule>().is_ok_and(|rule| rule.when.is_some()), RULES),
+        (Form::Rules, Value::List(texts)) => {
+            (texts.iter().all(|text| text.parse::<Rule>().is_ok_and(|rule| rule.when.is_some())), RULES)
+        }
+        (Form::Rules, _) => (false, RULES),
+        (Form::GroupRules, Value::Text(text)) => (is_group_rule(text), GROUP_RULES),
+        (Form::GroupRules, Value::List(texts)) => (texts.iter().all(|text| is_group_rule(text)), GROUP_RULES),
+        (Form::GroupRules, _) => (false, GROUP_RULES),
         (Form::Text, Value::Text(_)) | (Form::Texts, Value::List(_)) => (true, ""),
         (Form::Text, _) => (false, "a text in quotes"),
         (Form::Texts, _) => (false, "a list of texts in quotes"),
     };
     (!fits).then_some(wanted)
+}
+
+/// The group everyone is everything, and has its settings.
+fn is_group_rule(text: &str) -> bool {
+    group_rule(text).is_ok_and(|(place, _)| place.to_string() != "group:everyone")
 }
 
 /// The setting whose name is at most two edits away, or a third of its length.
@@ -392,6 +458,36 @@ mod tests {
         assert!(origins.contains(&("listen", "HAUL_LISTEN".into())));
         assert!(origins.contains(&("web_listen", "--web-listen".into())));
         assert!(origins.contains(&("index_listen", "default".into())));
+    }
+
+    #[test]
+    fn limits_of_bandwidth() {
+        let text = "[limits]\nup = \"200M\"\nschedule = \"08:00-18:00 50M\"\ngroups = [\"lab up 5M\"]\n";
+        let (_folder, path) = file(text);
+        let environment =
+            |name: &str| (name == "HAUL_LIMITS_SCHEDULE").then(|| OsString::from("sat,sun 08:00-18:00 1M;mon down 2M"));
+        let files = [path.clone()];
+        let rules = |config: &Config| -> Vec<String> {
+            config.limits().rules.iter().map(|(place, rule)| format!("{place} {rule}")).collect()
+        };
+        let config = Config::load(&[], none, &files).unwrap();
+        assert_eq!(rules(&config), ["all up 200M", "all 08:00-18:00 50M", "group:lab up 5M"]);
+        let row = config.rows().find(|(key, ..)| *key == "limits.up").unwrap();
+        assert_eq!(row, ("limits.up", "\"200M\"".into(), path.display().to_string()));
+        let config = Config::load(&[], environment, &files).unwrap();
+        assert_eq!(rules(&config)[1..3], ["all sat-sun 08:00-18:00 1M", "all down mon 00:00-24:00 2M"]);
+        for (bad, example) in [
+            ("up = \"80%\"", "does not measure"),
+            ("up = 20", "\"20M\""),
+            ("down = \"fast\"", "\"20M\""),
+            ("schedule = \"50M\"", "mon-fri"),
+            ("groups = \"everyone 1M\"", "lab up 20M"),
+            ("upp = \"1M\"", "did you mean 'limits.up'"),
+        ] {
+            let (_folder, path) = file(&format!("[limits]\n{bad}\n"));
+            let error = Config::load(&[], none, &[path]).unwrap_err().to_string();
+            assert!(error.contains(example), "{bad}: {error}");
+        }
     }
 
     #[test]

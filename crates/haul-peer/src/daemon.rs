@@ -30,6 +30,7 @@ use crate::api::known::Known;
 use crate::api::records::Ready;
 use crate::api::requests::InviteRequest;
 use crate::api::{Context, Facts, Problem, network, router, server};
+use crate::bandwidth::{self, Bandwidth, Configured};
 use crate::config::Home;
 use crate::fetch::{Downloader, PeerPool};
 use crate::link::{self, IndexLink, LinkError, LinkSettings, LinkState, MembershipError, MemoryIndex};
@@ -57,6 +58,8 @@ pub struct DaemonConfig {
     pub web_listen: Option<SocketAddr>,
     /// Further addresses under which others reach it, `host:port`.
     pub advertise: Vec<String>,
+    /// Limits of bandwidth, as configured.
+    pub limits: Configured,
     /// Folders to share besides those that it shares already.
     pub shares: Vec<PathBuf>,
     /// A network to join.
@@ -78,6 +81,7 @@ impl DaemonConfig {
             listen: Vec::new(),
             web_listen: None,
             advertise: Vec::new(),
+            limits: Configured::default(),
             shares: Vec::new(),
             join: None,
             memory_index: None,
@@ -193,15 +197,19 @@ impl Daemon {
         let pages = bind_pages(&config).await?;
 
         let mut stages = Stages::new(shutdown);
-        let [interface, downloads, linking, serving, calling, sharing] =
-            ["interface", "downloads", "link", "serving", "connections", "shares"].map(|name| stages.token(name));
+        let [interface, downloads, linking, serving, calling, pacing, sharing] =
+            ["interface", "downloads", "link", "serving", "connections", "limits", "shares"]
+                .map(|name| stages.token(name));
+        let bandwidth = limits(&config);
+        let paced = bandwidth.clone();
+        stages.run("limits", async move { paced.run(pacing).await });
         let port = bound.first().map_or(0, SocketAddr::port);
         let settings = link_settings(&config, &key, &shares, port);
         let (link, link_task) = link::start(settings, linking.clone())?;
         stages.adopt("link", link_task);
         stages.run("shares", shares.clone().run(sharing));
         let known = Arc::new(Known::default());
-        let (pool, downloader) = downloading(&key, &link, &known, Some(shares.clone()));
+        let (pool, downloader) = downloading(&key, &link, &known, Some(shares.clone()), bandwidth.clone());
         stages.run("connections", pool.run(calling));
         let transfers = Transfers::open(
             Some(home.state.join("transfers.json")),
@@ -209,6 +217,7 @@ impl Daemon {
             known.clone(),
             downloads.clone(),
         );
+        bandwidth.keep_transfers(|id| transfers.record(id).is_some());
         let facts = Facts {
             home: home.root.clone(),
             started: clock::wall_now(),
@@ -220,6 +229,7 @@ impl Daemon {
             Some(shares.clone()),
             downloader,
             transfers.clone(),
+            bandwidth.clone(),
             known,
             facts,
             interface.clone(),
@@ -229,8 +239,8 @@ impl Daemon {
             transfers.finish().await;
         });
         if let Some(listener) = listener {
-            let acceptor =
-                serving::Acceptor::new(listener, shares.clone(), link.standing().checks(), context.uploads.clone());
+            let checks = link.standing().checks();
+            let acceptor = serving::Acceptor::new(listener, shares.clone(), checks, context.uploads.clone(), bandwidth);
             stages.run("serving", acceptor.run(serving));
         }
         stages.run("interface", server::accept(socket, router::router(context.clone()), interface.clone()));
@@ -335,6 +345,11 @@ async fn open_shares(home: &Home) -> Result<Arc<Shares>, StartError> {
         .map_err(StartError::from)
 }
 
+fn limits(config: &DaemonConfig) -> Arc<Bandwidth> {
+    let file = config.home.state.join("limits.json");
+    Arc::new(Bandwidth::new(config.limits.clone(), Some(file), Arc::new(bandwidth::local_minute)))
+}
+
 fn listen(config: &DaemonConfig, key: &SecretKey) -> Result<Option<Listener>, StartError> {
     if config.listen.is_empty() {
         return Ok(None);
@@ -369,10 +384,11 @@ fn downloading(
     link: &IndexLink,
     known: &Arc<Known>,
     shares: Option<Arc<Shares>>,
+    bandwidth: Arc<Bandwidth>,
 ) -> (Arc<PeerPool>, Downloader) {
     let pool = PeerPool::new(Arc::new(TcpDialer { key: key.clone() }), link.standing().papers());
     let finder = Arc::new(Finder { link: link.clone(), known: known.clone() });
-    let downloader = Downloader::new(pool.clone(), finder, shares);
+    let downloader = Downloader::new(pool.clone(), finder, shares).limited(bandwidth);
     (pool, downloader)
 }
 

@@ -6,6 +6,7 @@
 
 mod blob;
 mod directory;
+mod held;
 mod listing;
 mod noting;
 mod output;
@@ -31,6 +32,7 @@ use haul_core::wire::index::{PeerCard, PieceRange};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::bandwidth::{Bandwidth, Route, Scope};
 use crate::files::FileError;
 use crate::share::Shares;
 use crate::swarm::Seat;
@@ -208,6 +210,9 @@ pub struct Downloader {
     pool: Arc<PeerPool>,
     finder: Arc<dyn FindProviders>,
     shares: Option<Arc<Shares>>,
+    bandwidth: Arc<Bandwidth>,
+    /// The buckets of this download.
+    route: Route,
 }
 
 impl std::fmt::Debug for Downloader {
@@ -219,7 +224,19 @@ impl std::fmt::Debug for Downloader {
 impl Downloader {
     /// A downloader over these connections. With `shares`, content that this machine has is copied instead of fetched.
     pub fn new(pool: Arc<PeerPool>, finder: Arc<dyn FindProviders>, shares: Option<Arc<Shares>>) -> Self {
-        Self { pool, finder, shares }
+        Self { pool, finder, shares, bandwidth: Arc::default(), route: Route::default() }
+    }
+
+    /// The same under these limits of bandwidth.
+    #[must_use]
+    pub fn limited(self, bandwidth: Arc<Bandwidth>) -> Self {
+        Self { bandwidth, ..self }
+    }
+
+    /// The same for a download in the list, which may have a limit of its own.
+    #[must_use]
+    pub fn of_transfer(&self, id: u64) -> Self {
+        Self { route: Route { own: Some(Scope::Transfer(id)), groups: None }, ..self.clone() }
     }
 
     /// Downloads a blob into a file.

@@ -1,9 +1,10 @@
 //! A peer: shares folders, serves ranges of files, downloads from many peers at once, and keeps a session with the index.
 //!
 //! Modules point down this list: daemon -> api, web -> link, fetch, serve, register -> share, files ->
-//! partial, swarm, config, timeline.
+//! partial, swarm, config, timeline -> bandwidth.
 
 pub mod api;
+pub mod bandwidth;
 pub mod config;
 pub mod daemon;
 pub mod fetch;

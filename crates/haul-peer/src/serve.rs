@@ -6,27 +6,34 @@
 
 mod answers;
 pub mod grants;
+mod paced;
 mod pieces;
+pub mod slots;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use haul_core::ids::PeerId;
+use haul_core::ids::{PeerId, UserId};
 use haul_core::limits;
+use haul_core::wire::Label;
 use haul_core::wire::peer::{PeerAnswer, PeerRequest};
 use haul_net::clock::boot_now;
-use haul_net::connection::{Connection, Inbound, InboundRequest, Inbox};
+use haul_net::connection::{Connection, Inbound, InboundRequest, Inbox, StreamSender};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bandwidth::Bandwidth;
 use crate::share::Shares;
 pub use grants::{GrantCheck, GrantRefusal, Granted, Standing};
+use paced::Paced;
+use slots::Slot;
+pub use slots::Slots;
 
-/// Streams of bytes to one member at once, over all of its connections; further ones wait. Each may hold 2 MiB that the
-/// member asked for and does not take. Eight downloads at once, or four folders, have that many open.
+/// Streams of what is still on its way here to one member at once, over all of its connections; further ones wait. They
+/// need no upload slot: they mostly wait for bytes themselves, and a swarm would stand still behind them.
 pub const STREAMS_PER_MEMBER: usize = 64;
 
 /// Serves other peers. One for all connections.
@@ -34,6 +41,8 @@ pub const STREAMS_PER_MEMBER: usize = 64;
 pub struct Server {
     shares: Arc<Shares>,
     grants: Arc<GrantCheck>,
+    bandwidth: Arc<Bandwidth>,
+    slots: Arc<Slots>,
     /// Room for streams of each member that is connected.
     streams: Mutex<BTreeMap<PeerId, Weak<Semaphore>>>,
 }
@@ -41,7 +50,18 @@ pub struct Server {
 impl Server {
     /// Serves from these shares to whoever passes this check.
     pub fn new(shares: Arc<Shares>, grants: Arc<GrantCheck>) -> Arc<Self> {
-        Arc::new(Self { shares, grants, streams: Mutex::default() })
+        let bandwidth = Arc::<Bandwidth>::default();
+        Self::limited(shares, grants, Arc::clone(&bandwidth), Slots::new(bandwidth))
+    }
+
+    /// The same under limits of bandwidth, with slots that other servers of this peer may share.
+    pub fn limited(
+        shares: Arc<Shares>,
+        grants: Arc<GrantCheck>,
+        bandwidth: Arc<Bandwidth>,
+        slots: Arc<Slots>,
+    ) -> Arc<Self> {
+        Arc::new(Self { shares, grants, bandwidth, slots, streams: Mutex::default() })
     }
 
     /// Serves one connection until it ends, its grant ends, it is idle for [`limits::PEER_CONNECTION_IDLE`], or
@@ -104,12 +124,13 @@ impl Server {
                         };
                         let server = Arc::clone(&self);
                         let groups = Arc::clone(&valid.groups);
+                        let user = valid.user();
                         let streams = Arc::clone(&streams);
                         let stop = stop.clone();
                         requests.spawn(async move {
                             tokio::select! {
                                 () = stop.cancelled() => {}
-                                () = server.answer(asked, request, &groups, &streams) => {}
+                                () = server.answer(asked, request, user, &groups, &streams) => {}
                             }
                         });
                     }
@@ -144,23 +165,46 @@ impl Server {
         &self,
         asked: PeerRequest,
         request: InboundRequest,
-        groups: &Arc<[haul_core::wire::Label]>,
+        user: UserId,
+        groups: &Arc<[Label]>,
         streams: &Semaphore,
     ) {
-        let streamed = matches!(asked, PeerRequest::Pieces { .. } | PeerRequest::Blobs { .. });
-        let _room = if streamed { streams.acquire().await.ok() } else { None };
         match asked {
             PeerRequest::Pieces { blob, ranges, wait } => {
-                pieces::send(&self.shares, blob, &ranges, wait, groups, request).await;
+                let (stream, paced) = (request.into_stream(), Paced::new(&self.bandwidth, groups, Some(blob)));
+                if self.shares.locate_for(&blob, groups).is_none() {
+                    let _room = streams.acquire().await;
+                    return pieces::send(&self.shares, blob, &ranges, wait, groups, &paced, stream).await;
+                }
+                if let Some((_slot, stream)) = self.in_turn(user, stream).await {
+                    pieces::send(&self.shares, blob, &ranges, wait, groups, &paced, stream).await;
+                }
+            }
+            PeerRequest::Blobs { blobs } => {
+                let paced = Paced::new(&self.bandwidth, groups, None);
+                if let Some((_slot, stream)) = self.in_turn(user, request.into_stream()).await {
+                    pieces::send_small(&self.shares, blobs.into_vec(), groups, &paced, stream).await;
+                }
             }
             PeerRequest::Bitfield { blob, beyond } => {
                 let answer = answers::bitfield(&self.shares, &blob, beyond, groups).await;
                 let _ = request.answer(&answer).await;
             }
-            PeerRequest::Blobs { blobs } => pieces::send_small(&self.shares, blobs.into_vec(), groups, request).await,
             other => {
                 let answer = answers::answer(&self.shares, other, groups).await;
                 let _ = request.answer(&answer).await;
+            }
+        }
+    }
+
+    /// Waits for an upload slot. None if the request has ended without one.
+    async fn in_turn(&self, user: UserId, stream: StreamSender) -> Option<(Slot, StreamSender)> {
+        match self.slots.wait(user, &stream).await {
+            Ok(slot) => Some((slot, stream)),
+            Err(end) => {
+                // Nobody hears the end of a request that was cancelled, and the connection needs one all the same.
+                let _ = stream.end(&end.unwrap_or(PeerAnswer::Served)).await;
+                None
             }
         }
     }

@@ -341,7 +341,8 @@ impl Transfers {
                 self.set(id, Phase::new(TransferState::Running, None));
                 timeline.note(clock::boot_now(), Note::Begun);
                 let latest = progress.subscribe();
-                let result = job.run(&self.downloader, &self.known, timeline.clone(), progress, cancel.clone()).await;
+                let downloader = self.downloader.of_transfer(id);
+                let result = job.run(&downloader, &self.known, timeline.clone(), progress, cancel.clone()).await;
                 let seen = latest.borrow().clone();
                 match result {
                     Ok(done) => {

@@ -21,6 +21,7 @@ use haul_core::wire::{ByteString, Label};
 use haul_net::identity::SecretKey;
 use haul_peer::api::codes::{ErrorCode, VERBS};
 use haul_peer::api::records::{Presence, Record, ShareActivity};
+use haul_peer::bandwidth::{Configured, Place as LimitPlace};
 use haul_peer::config::Home;
 use haul_peer::daemon::detached::{Detached, DetachedConfig};
 use haul_peer::daemon::{Daemon, DaemonConfig, RunningDaemon, StartError};
@@ -389,6 +390,7 @@ async fn a_single_command_needs_no_daemon() {
         home: Home::at(folder.path()),
         ticket: index.ticket(),
         name: Some(Label::new("visitor").unwrap()),
+        limits: Configured::default(),
         memory_index: Some(index.memory()),
     };
     for _ in 0..2 {
@@ -509,5 +511,62 @@ async fn a_question_to_a_busy_index_waits_and_says_so() {
         panic!("{found:?}")
     };
     assert!(notice.message.starts_with("the index is busy; asking again in "), "{}", notice.message);
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn limits_are_set_shown_kept_and_cleared() {
+    let index = FakeIndex::new();
+    let folder = tempfile::tempdir().unwrap();
+    let with_limits = || DaemonConfig {
+        limits: Configured { rules: vec![(LimitPlace::All, "up 9M".parse().unwrap())] },
+        ..config(&index, folder.path())
+    };
+    let begin = || async {
+        let shutdown = CancellationToken::new();
+        let daemon = Daemon::start(with_limits(), shutdown.clone()).await.unwrap();
+        Running { daemon, shutdown, _folder: None }
+    };
+    let run = begin().await;
+    let shown = |records: &[Record]| -> Vec<String> {
+        let limits = records.iter().map(|record| match record {
+            Record::Limit(limit) => {
+                let place = limit.group.clone().unwrap_or_default();
+                format!("{place} {} {:?} {:?} {}", limit.direction, limit.bps, limit.rules, limit.origin)
+            }
+            other => panic!("{other:?}"),
+        });
+        limits.collect()
+    };
+    assert_eq!(
+        shown(&run.ask("GET", "/v1/limits", Value::Null).await),
+        [" up Some(9000000) [\"up 9M\"] configuration"]
+    );
+    let set = run.ask("POST", "/v1/limits", json!({"rate": "20M"})).await;
+    assert!(matches!(&set[..], [Record::Changed(change)] if change.message.contains("20M/s")), "{set:?}");
+    run.ask("POST", "/v1/limits", json!({"direction": "down", "rate": "0", "group": "lab"})).await;
+    for (request, code, words) in [
+        (json!({"rate": "80%"}), ErrorCode::Usage, "does not measure"),
+        (json!({"rate": "fast"}), ErrorCode::Usage, "20M"),
+        (json!({"rate": "1M", "when": "8-18"}), ErrorCode::Usage, "mon-fri"),
+        (json!({"rate": "1M", "transfer": 99}), ErrorCode::NoSuch, "99"),
+        (json!({"rate": "1M", "group": "everyone"}), ErrorCode::Usage, "everything"),
+    ] {
+        let refused = run.ask("POST", "/v1/limits", request).await;
+        let error = error(&refused);
+        assert!(error.code == code && error.message.contains(words), "{error:?}");
+    }
+    run.stop().await;
+    let run = begin().await;
+    let expected = [
+        " up Some(20000000) [\"up 20M\"] haul limit",
+        " down Some(20000000) [\"down 20M\"] haul limit",
+        "lab down Some(0) [\"down 0\"] haul limit",
+    ];
+    assert_eq!(shown(&run.ask("GET", "/v1/limits", Value::Null).await), expected, "kept over a restart");
+    let cleared = run.ask("POST", "/v1/limits/clear", json!({})).await;
+    assert!(matches!(&cleared[..], [Record::Changed(change)] if change.message.contains("9M/s")), "{cleared:?}");
+    let again = run.ask("POST", "/v1/limits/clear", json!({})).await;
+    assert_eq!(error(&again).code, ErrorCode::NoSuch);
     run.stop().await;
 }

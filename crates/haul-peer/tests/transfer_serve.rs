@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haul_core::ids::BlobId;
-use haul_core::limits::{LEAF_BYTES, SMALL_LEAVES};
+use haul_core::limits::{LEAF_BYTES, SMALL_LEAVES, UPLOAD_SLOTS};
 use haul_core::path::SharePath;
 use haul_core::trust::Grant;
-use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
-use haul_core::wire::{Label, List};
+use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest, QUEUE_NEWS};
+use haul_core::wire::{Label, List, decode};
 use haul_net::clock::{boot_now, wall_now};
 use haul_net::connection::{CloseReason, Connection, ConnectionSettings, StreamItem};
 use haul_net::identity::SecretKey;
 use haul_net::transport::memory_pair;
 use haul_peer::fetch::FetchError;
 use haul_peer::fetch::pool::GrantPaper;
-use haul_peer::serve::{GrantCheck, STREAMS_PER_MEMBER, Server};
+use haul_peer::serve::{GrantCheck, Server};
 use haul_peer::share::{NewShare, ShareSettings, Shares};
 use tokio_util::sync::CancellationToken;
 use world::{World, blob_of, content, names, no_progress, request};
@@ -160,7 +160,7 @@ async fn a_share_of_a_group_is_neither_listed_nor_served_to_others() {
 
 /// What a member asks for and does not take stays in memory here, so there is only so much of it.
 #[tokio::test]
-async fn a_member_that_takes_nothing_holds_a_few_streams_only() {
+async fn so_many_streams_are_served_at_once_and_the_next_hears_its_place() {
     let bytes = content(3 * 1024 * 1024);
     let served = serve(&[("a", bytes.clone())]);
     let connections = [served.granted().await, served.granted().await];
@@ -168,18 +168,25 @@ async fn a_member_that_takes_nothing_holds_a_few_streams_only() {
     let ranges = List::new(vec![LeafRange { first: 0, count }]);
     let request = PeerRequest::Pieces { blob: blob_of(&bytes).0, ranges, wait: false };
     let mut held = Vec::new();
-    for number in 0..STREAMS_PER_MEMBER {
+    for number in 0..UPLOAD_SLOTS {
         let mut stream = connections[number % 2].open_stream(&request).await.unwrap();
-        assert!(matches!(stream.next().await.unwrap(), StreamItem::Data { .. }));
+        assert!(matches!(stream.next().await.unwrap(), StreamItem::Data { index: 0, .. }));
         held.push(stream);
     }
     let mut next = connections[0].open_stream(&request).await.unwrap();
-    assert!(tokio::time::timeout(Duration::from_millis(300), next.next()).await.is_err(), "one more was served");
+    let StreamItem::Data { index: QUEUE_NEWS, bytes: news } = next.next().await.unwrap() else { panic!("served") };
+    assert!(matches!(decode(&news), Ok(PeerAnswer::Queued { place: 1, .. })));
     // Questions are answered all the same, and the end of one stream lets the next begin.
     let bitfield = PeerRequest::Bitfield { blob: blob_of(&bytes).0, beyond: None };
     assert!(matches!(connections[1].request(&bitfield).await.unwrap(), PeerAnswer::Bitfield { .. }));
     held.pop();
-    assert!(matches!(next.next().await.unwrap(), StreamItem::Data { index: 0, .. }));
+    loop {
+        match next.next().await.unwrap() {
+            StreamItem::Data { index: QUEUE_NEWS, .. } => {}
+            StreamItem::Data { index: 0, .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -250,7 +257,7 @@ async fn answers_what_is_there_and_nothing_else() {
     ] {
         let mut stream = connection.open_stream(&pieces(vec![bad])).await.unwrap();
         let StreamItem::End(end) = stream.next().await.unwrap() else { panic!("{bad:?}") };
-        assert!(matches!(haul_core::wire::decode(&end), Ok(PeerAnswer::Bad { .. })));
+        assert!(matches!(decode(&end), Ok(PeerAnswer::Bad { .. })));
     }
     let wanted = vec![LeafRange { first: 3, count: 1 }, LeafRange { first: 0, count: 2 }];
     let mut stream = connection.open_stream(&pieces(wanted)).await.unwrap();
@@ -298,7 +305,7 @@ async fn a_file_that_changes_is_never_mixed() {
             StreamItem::End(end) => break end,
         }
     };
-    assert_eq!(haul_core::wire::decode(&end), Ok(PeerAnswer::Changed));
+    assert_eq!(decode(&end), Ok(PeerAnswer::Changed));
     assert!(got < 200);
     assert!(served.shares.locate(&blob).is_none(), "withdrawn at once");
     let mut stream = connection

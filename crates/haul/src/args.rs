@@ -103,6 +103,8 @@ pub(crate) enum Command {
     #[command(after_help = "Keys: p pause or go on, r try again, c cancel (asked once), Enter explain, / filter,\n\
         arrows or j k select, q leave")]
     Top,
+    /// Limits of bandwidth: show them, set them while haul runs
+    Limit(LimitArgs),
     /// Make a ticket that lets others join
     Invite(InviteArgs),
     /// Join a network with a ticket
@@ -402,6 +404,87 @@ pub(crate) struct TransferRef {
     pub(crate) id: String,
 }
 
+/// Arguments of `haul limit`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    override_usage = "haul limit [RATE|up RATE|down RATE|clear|show] [OPTIONS]",
+    after_help = "A rate is bytes per second: 20M = 20,000,000, 20Mi = 20,971,520, 512k; or bits: 100Mbit; off = no limit,\n\
+    0 = nothing moves. It counts what files have, not what encryption adds (about a thousandth).\n\
+    A rate with --when holds in those hours, one without at all other times.\n\n\
+    Example:  haul limit up 5M --when 'mon-fri 08:00-18:00'\n\n\
+    What is set here stays after a restart and wins over the configuration until: haul limit clear"
+)]
+pub(crate) struct LimitArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<LimitCommand>,
+    /// Both ways; without it: show what is in force
+    #[arg(value_name = "RATE")]
+    pub(crate) rate: Option<String>,
+    #[command(flatten)]
+    pub(crate) of: LimitOf,
+}
+
+/// `haul limit …`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LimitCommand {
+    /// What is in force, and where it comes from (the default)
+    Show,
+    /// What this peer sends to others
+    Up(LimitSetArgs),
+    /// What it fetches from others
+    Down(LimitSetArgs),
+    /// Forget what was set here; the configuration holds again
+    Clear(LimitClearArgs),
+}
+
+/// A rate to set one way.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LimitSetArgs {
+    /// Bytes per second (20M, 512k, 100Mbit), or off
+    #[arg(value_name = "RATE")]
+    pub(crate) rate: String,
+    #[command(flatten)]
+    pub(crate) of: LimitOf,
+}
+
+/// What a rate is for.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LimitOf {
+    /// Only in these hours, by this machine's clock: 'mon-fri 08:00-18:00', 22:00-06:00, sat,sun
+    #[arg(long, value_name = "HOURS")]
+    pub(crate) when: Option<String>,
+    /// Only for this group: what goes to its members, what was found through it
+    #[arg(long, value_name = "GROUP", conflicts_with = "transfer")]
+    pub(crate) group: Option<String>,
+    /// Only for this transfer: what it fetches, and what is sent of the same content
+    #[arg(long, value_name = "ID")]
+    pub(crate) transfer: Option<u64>,
+}
+
+/// Arguments of `haul limit clear`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LimitClearArgs {
+    /// Only this way
+    #[arg(value_enum, value_name = "up|down")]
+    pub(crate) way: Option<Way>,
+    /// Only for this group
+    #[arg(long, value_name = "GROUP", conflicts_with = "transfer")]
+    pub(crate) group: Option<String>,
+    /// Only for this transfer
+    #[arg(long, value_name = "ID")]
+    pub(crate) transfer: Option<u64>,
+}
+
+/// A direction, seen from this peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
+    // To others.
+    Up,
+    // From others.
+    Down,
+}
+
 /// Arguments of `haul invite`.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct InviteArgs {
@@ -414,6 +497,9 @@ pub(crate) struct InviteArgs {
     /// What the newcomer may do
     #[arg(long, value_enum, default_value_t)]
     pub(crate) role: Role,
+    /// For the machines of one person: they get one person's turns where others wait, too
+    #[arg(long)]
+    pub(crate) one_user: bool,
 }
 
 /// What a ticket makes of its bearer.

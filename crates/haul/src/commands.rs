@@ -5,6 +5,7 @@ mod browse;
 mod cat;
 mod generate;
 mod get;
+mod limit;
 mod lookup;
 mod membership;
 mod search;
@@ -19,7 +20,7 @@ pub(crate) mod what;
 
 pub(crate) use browse::split_place;
 pub(crate) use lookup::quoted;
-pub(crate) use settings::load as load_config;
+pub(crate) use settings::{load as load_config, load_of as load_config_of};
 
 use std::time::Duration;
 
@@ -65,6 +66,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
         Command::Peers(args) => status::peers(context, &args).await,
         Command::Top => top::run(context).await,
         Command::Transfers(args) => transfers::run(context, &args).await,
+        Command::Limit(args) => limit::run(context, &args).await,
         Command::Invite(args) => membership::invite(context, &args).await,
         Command::Join(args) => membership::join(context, &args).await,
         Command::Leave => membership::leave(context).await,

@@ -95,7 +95,8 @@ async fn connect(global: &Global) -> Result<Daemon, Failure> {
     let home = home(global)?;
     let Some(source) = &global.index else { return Ok(Daemon::Socket(home.socket())) };
     let ticket = tickets::read(source)?.parse().expect("the ticket was checked when it was read");
-    let settings = DetachedConfig { home, ticket, name: None, memory_index: None };
+    let limits = crate::commands::load_config_of(&home, &[])?.limits();
+    let settings = DetachedConfig { home, ticket, name: None, limits, memory_index: None };
     let started = Detached::start(settings, CancellationToken::new()).await;
     let detached = started.map_err(|error| Failure::from_problem(error.problem()))?;
     Ok(Daemon::Detached(Box::new(tokio::sync::Mutex::new(Some(detached)))))

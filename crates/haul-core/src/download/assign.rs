@@ -35,6 +35,7 @@ impl Download {
         if self.finished {
             return;
         }
+        self.held = false;
         self.choose_prover();
         self.low = self.taken.next_missing(self.low).unwrap_or(self.geometry.leaves());
         while self.local_low < self.geometry.leaves() && !self.local.contains(self.local_low) {
@@ -92,14 +93,19 @@ impl Download {
             self.request_sheet(id, sheet);
             return true;
         }
+        let allowed = self.allowance.unwrap_or(u64::MAX);
+        if allowed == 0 {
+            self.held |= !self.taken.is_full();
+            return false;
+        }
         if self.size_is_proven() && !self.acts_alone() {
-            return self.assign_planned(id);
+            return self.assign_planned(id, allowed);
         }
         let Some(provider) = self.providers.get(&id) else { return false };
         if provider.open_leaves >= provider.window {
             return false;
         }
-        let unit = self.unit(provider);
+        let unit = self.unit(provider).min(allowed);
         // The last leaf proves the size, so it comes first in any order.
         let shared = self.is_shared();
         let mut leaves = if shared && self.size_is_proven() {
@@ -126,11 +132,11 @@ impl Download {
     }
 
     /// Makes one request that the plan wants of this provider.
-    fn assign_planned(&mut self, id: PeerId) -> bool {
+    fn assign_planned(&mut self, id: PeerId, allowed: u64) -> bool {
         let Some(provider) = self.providers.get(&id) else { return false };
         let waits = provider.have != Have::All;
         let room = PLANNED_LEAVES.saturating_sub(provider.open_leaves);
-        let leaves = self.planned_leaves(id, room.min(PLANNED_LEAVES / 2));
+        let leaves = self.planned_leaves(id, room.min(PLANNED_LEAVES / 2).min(allowed));
         if leaves.is_empty() {
             return false;
         }
@@ -238,7 +244,7 @@ impl Download {
             let (Wanted::Leaves(leaves), Some(owner)) = (&request.wanted, self.providers.get(&request.provider)) else {
                 continue;
             };
-            let silence = owner.silence(self.now);
+            let silence = owner.silence(self.now).max(owner.queued_for(self.now));
             for (place, leaf) in leaves.iter().enumerate() {
                 let single =
                     self.claims.get(leaf).is_some_and(|claim| !claim.verifying && claim.requests.len() < COPIES);
@@ -299,6 +305,9 @@ impl Download {
 
     fn request_leaves(&mut self, provider: PeerId, leaves: Vec<u64>, wait: bool, planned: bool) {
         let runs = ranges(&leaves);
+        if let Some(allowance) = &mut self.allowance {
+            *allowance = allowance.saturating_sub(leaves.len() as u64);
+        }
         let request = self.new_request(provider, Wanted::Leaves(VecDeque::from(leaves.clone())), wait, planned);
         for leaf in leaves {
             self.taken.insert(leaf);
@@ -308,7 +317,7 @@ impl Download {
     }
 
     fn note_starvation(&mut self) {
-        let busy = !self.requests.is_empty() || !self.claims.is_empty();
+        let busy = self.held || !self.requests.is_empty() || !self.claims.is_empty();
         let starved = if self.finished || busy || !self.acts_alone() { None } else { self.starvation() };
         if starved != self.starved
             && let Some(reason) = starved

@@ -82,6 +82,8 @@ pub(super) struct Provider {
     progress: Moment,
     measured_from: Moment,
     measured_bytes: u64,
+    /// Since when its requests wait for an upload slot.
+    queued: Option<Moment>,
 }
 
 impl Provider {
@@ -99,6 +101,7 @@ impl Provider {
             progress: now,
             measured_from: now,
             measured_bytes: 0,
+            queued: None,
         }
     }
 
@@ -109,6 +112,23 @@ impl Provider {
     pub(super) fn wake(&mut self, now: Moment) {
         self.state = ProviderState::Ready;
         self.progress = now;
+    }
+
+    /// It says that it has no upload slot free: it is there, and gives nothing.
+    pub(super) fn queued(&mut self, now: Moment) {
+        self.progress = now;
+        self.measured_from = now;
+        self.measured_bytes = 0;
+        self.queued.get_or_insert(now);
+    }
+
+    pub(super) fn is_queued(&self) -> bool {
+        self.queued.is_some()
+    }
+
+    /// How long it has kept its requests waiting.
+    pub(super) fn queued_for(&self, now: Moment) -> Duration {
+        self.queued.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     pub(super) fn rate(&self) -> u64 {
@@ -132,6 +152,9 @@ impl Provider {
 
     pub(super) fn request_over(&mut self, request: RequestId, open: u64) {
         self.requests.remove(&request);
+        if self.requests.is_empty() {
+            self.queued = None;
+        }
         self.open_leaves = self.open_leaves.saturating_sub(open);
     }
 
@@ -142,6 +165,7 @@ impl Provider {
 
     pub(super) fn leaf_arrived(&mut self, now: Moment, asked: Option<Moment>, bytes: u64) {
         self.progress = now;
+        self.queued = None;
         self.open_leaves = self.open_leaves.saturating_sub(1);
         if let Some(asked) = asked {
             self.note_delay(now.since(asked));

@@ -152,7 +152,16 @@ mod tests {
             ),
             ("Peers", IndexRequest::Peers { after: None }),
             ("Stats", IndexRequest::Stats),
-            ("Invite", IndexRequest::Invite { uses: 1, life_ms: 1, role: Role::Member, groups: List::default() }),
+            (
+                "Invite",
+                IndexRequest::Invite {
+                    uses: 1,
+                    life_ms: 1,
+                    role: Role::Member,
+                    groups: List::default(),
+                    one_user: false,
+                },
+            ),
             ("Remove", IndexRequest::Remove { peer }),
             ("Leave", IndexRequest::Leave),
             ("Watch", IndexRequest::Watch { watch: 1, query: String::new() }),

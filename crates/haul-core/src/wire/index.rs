@@ -158,6 +158,8 @@ pub enum IndexRequest {
         role: Role,
         /// Groups that they join.
         groups: List<Label, { limits::GROUPS }>,
+        /// All that join with it are machines of one user.
+        one_user: bool,
     },
     /// Takes a member out of the network; admins only.
     Remove {

@@ -10,6 +10,10 @@ use crate::ids::BlobId;
 use crate::limits;
 use crate::path::SharePath;
 
+/// Index of a data frame that is no leaf and no blob: its bytes are a [`PeerAnswer::Queued`], the place in the queue for
+/// an upload slot, told again every [`limits::SLOT_NEWS`] until the first leaf. No blob has so many leaves.
+pub const QUEUE_NEWS: u64 = u64::MAX;
+
 /// A run of leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeafRange {
@@ -97,9 +101,10 @@ pub enum PeerAnswer {
     },
     /// To List.
     Listing(Listing),
-    /// No upload slot is free; the request waits no longer.
+    /// In a frame of index [`QUEUE_NEWS`]: no upload slot is free, the request waits. As the end of a request: the queue
+    /// is full, or what was asked for is still being computed; ask again later.
     Queued {
-        /// Place in the queue.
+        /// Place in the queue; 1 is the next, 0 is none.
         place: u32,
         /// Why, in words.
         reason: String,

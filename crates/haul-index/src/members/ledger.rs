@@ -49,6 +49,8 @@ pub(super) enum MemberRecord {
         groups: Vec<String>,
         /// Guests end with their ticket.
         until: Option<Timestamp>,
+        /// Whose machine it is, if it does not stand for itself.
+        user: Option<[u8; 32]>,
     },
 }
 
@@ -63,7 +65,7 @@ pub(super) enum RemovalRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum TicketRecord {
     /// The first form.
-    V1 { made: Timestamp, expires: Timestamp, uses: u32, used: u32, role: Role, groups: Vec<String> },
+    V1 { made: Timestamp, expires: Timestamp, uses: u32, used: u32, role: Role, groups: Vec<String>, one_user: bool },
 }
 
 /// What was last known of a peer's presence.

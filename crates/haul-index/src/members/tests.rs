@@ -250,3 +250,29 @@ fn a_damaged_file_is_refused_in_words() {
     let error = Members::open(&file, Arc::clone(&authority)).unwrap_err();
     assert!(error.to_string().contains("it is empty"), "{error}");
 }
+
+#[test]
+fn machines_of_one_user_are_known_as_such() {
+    let f = Fixture::new();
+    let own = f.members.invite(NOW, &Invitation { one_user: true, ..Invitation::default() }).unwrap().0;
+    let team = f.ticket(5, Role::Member);
+    let user = |f: &Fixture, n: u8| f.members.find(&peer(n)).unwrap().user_of(&peer(n));
+    f.join(1, &own).unwrap();
+    f.join(2, &own).unwrap();
+    f.join(3, &team).unwrap();
+    f.join(4, &team).unwrap();
+    assert_eq!(user(&f, 1), user(&f, 2));
+    assert_eq!([3, 4].map(|n| user(&f, n)), [3, 4].map(|n| UserId::alone(&peer(n))));
+    // Another ticket does not make another user of it; a member may say later whose machine it is.
+    let before = user(&f, 1);
+    f.join(1, &team).unwrap();
+    f.join(4, &own).unwrap();
+    assert_eq!([user(&f, 1), user(&f, 4)], [before; 2]);
+    let (first, third) = (f.certificate(1), f.certificate(3));
+    let f = f.reopened("members.redb");
+    assert_eq!(user(&f, 2), before, "kept on disk");
+    let f = f.reopened("another.redb");
+    f.come_back(1, &first).unwrap();
+    f.come_back(3, &third).unwrap();
+    assert_eq!([user(&f, 1), user(&f, 3)], [before, UserId::alone(&peer(3))], "the certificate says it");
+}

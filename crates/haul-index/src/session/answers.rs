@@ -106,9 +106,9 @@ async fn find<S: IndexStore>(visitor: &Visitor<S>, request: IndexRequest) -> Res
             visitor.pay(limits::SEARCH_HITS);
             Ok(IndexAnswer::Stats(stats(visitor).await))
         }
-        IndexRequest::Invite { uses, life_ms, role, groups } => {
+        IndexRequest::Invite { uses, life_ms, role, groups, one_user } => {
             let life = Duration::from_millis(life_ms);
-            invite(visitor, Invitation { uses, life, role, groups: groups.into_vec() }).await
+            invite(visitor, Invitation { uses, life, role, groups: groups.into_vec(), one_user }).await
         }
         IndexRequest::Remove { peer } => remove(visitor, peer).await,
         IndexRequest::Leave => {

@@ -145,7 +145,7 @@ async fn admit<S: IndexStore>(state: &Arc<IndexState<S>>, peer: PeerId, hello: H
 /// A grant for this member, from now on.
 pub(super) fn grant<S: IndexStore>(state: &IndexState<S>, peer: PeerId, member: &Member) -> Vec<u8> {
     let groups = members::texts(&member.groups);
-    state.authority.grant(clock::wall_now(), peer, member.serial, groups, member.until)
+    state.authority.grant(clock::wall_now(), peer, member.serial, member.user_of(&peer), groups, member.until)
 }
 
 async fn answer(inbound: InboundRequest, answer: &IndexAnswer) -> Result<(), String> {

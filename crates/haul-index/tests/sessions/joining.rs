@@ -108,7 +108,8 @@ async fn members_come_back_after_a_restart_and_after_the_members_are_lost() {
     std::fs::remove_file(dir.path().join("index/members.redb")).unwrap();
     let f = Fixture::start_in(dir).await;
     let (peer, _) = f.returning(1, &welcome.certificate).await;
-    let invite = IndexRequest::Invite { uses: 1, life_ms: 1_000, role: Role::Member, groups: List::default() };
+    let invite =
+        IndexRequest::Invite { uses: 1, life_ms: 1_000, role: Role::Member, groups: List::default(), one_user: false };
     assert!(matches!(peer.ask(invite).await, IndexAnswer::Invited { .. }), "still an admin");
 }
 
@@ -117,7 +118,7 @@ async fn admins_invite_and_others_do_not() {
     let f = Fixture::start().await;
     let (admin, _) = f.joined(1, Role::Admin).await;
     let groups = List::new(vec![label("wet-lab")]);
-    let invite = IndexRequest::Invite { uses: 1, life_ms: 60_000, role: Role::Member, groups };
+    let invite = IndexRequest::Invite { uses: 1, life_ms: 60_000, role: Role::Member, groups, one_user: false };
     let IndexAnswer::Invited { secret, .. } = admin.ask(invite.clone()).await else { panic!("not invited") };
     let peer = f.stranger(2).await;
     let welcome = peer.hello_as("two", Membership::Ticket(secret)).await.unwrap();

@@ -31,7 +31,7 @@ fn everything_but_hello() -> Vec<IndexRequest> {
         IndexRequest::Browse { peer, share: None, path: SharePath::default(), recursive: true, cursor: None },
         IndexRequest::Peers { after: None },
         IndexRequest::Stats,
-        IndexRequest::Invite { uses: 1, life_ms: 1_000, role: Role::Admin, groups: List::default() },
+        IndexRequest::Invite { uses: 1, life_ms: 1_000, role: Role::Admin, groups: List::default(), one_user: false },
         IndexRequest::Remove { peer },
         IndexRequest::Leave,
         IndexRequest::Locate { blobs: List::default(), max: 1, away: true },

@@ -18,6 +18,7 @@ use super::problem::Problem;
 use super::records::{Cause, IndexState, Notice, Record};
 use super::stream::Records;
 use super::uploads::Uploads;
+use crate::bandwidth::Bandwidth;
 use crate::fetch::Downloader;
 use crate::link::{AttemptError, IndexLink, LinkError, LinkState};
 use crate::share::Shares;
@@ -58,6 +59,8 @@ pub struct Context {
     pub downloader: Downloader,
     /// The list of downloads.
     pub transfers: Arc<Transfers>,
+    /// Limits of bandwidth.
+    pub bandwidth: Arc<Bandwidth>,
     /// What was heard before.
     pub known: Arc<Known>,
     /// Connections from other peers, now.
@@ -92,17 +95,19 @@ impl Context {
     }
 
     /// Puts the parts together.
+    #[allow(clippy::too_many_arguments, reason = "each part is made elsewhere, and all are needed")]
     pub fn new(
         link: IndexLink,
         shares: Option<Arc<Shares>>,
         downloader: Downloader,
         transfers: Arc<Transfers>,
+        bandwidth: Arc<Bandwidth>,
         known: Arc<Known>,
         facts: Facts,
         shutdown: CancellationToken,
     ) -> Self {
         let totals = tokio::sync::Mutex::new(None);
-        Self { link, shares, downloader, transfers, known, uploads: Arc::default(), facts, shutdown, totals }
+        Self { link, shares, downloader, transfers, bandwidth, known, uploads: Arc::default(), facts, shutdown, totals }
     }
 
     /// Totals of the index, not older than seconds; none if it does not answer at once.

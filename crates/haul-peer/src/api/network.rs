@@ -164,7 +164,7 @@ pub async fn ticket(context: &Context, request: InviteRequest) -> Result<TicketR
         return Err(Problem::new(ErrorCode::Usage, "a ticket needs at least one use and some time"));
     }
     let life_ms = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
-    let ask = IndexRequest::Invite { uses, life_ms, role, groups: List::default() };
+    let ask = IndexRequest::Invite { uses, life_ms, role, groups: List::default(), one_user: request.one_user };
     let IndexAnswer::Invited { secret, expires } = context.link.ask(&ask).await? else {
         return Err(LinkError::Unexpected.into());
     };

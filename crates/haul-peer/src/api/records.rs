@@ -56,6 +56,8 @@ pub enum Record {
     Tally(Box<TallyRecord>),
     /// The end of a timeline in figures.
     Timeline(TimelineRecord),
+    /// A limit of bandwidth.
+    Limit(LimitRecord),
     /// How far a download is.
     Progress(ProgressRecord),
     /// A download is complete.
@@ -510,6 +512,23 @@ pub struct TransferRecord {
     /// Peers that are connected for it or gave to it, over all its runs, most first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<ProviderShare>,
+}
+
+/// A limit of bandwidth, one way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitRecord {
+    /// The group that it is for; null with a null transfer is everything.
+    pub group: Option<String>,
+    /// The transfer that it is for.
+    pub transfer: Option<u64>,
+    /// `up` or `down`.
+    pub direction: String,
+    /// Bytes per second now; null is without a limit.
+    pub bps: Option<u64>,
+    /// Its rules as they could be written; the last that fits the hour counts.
+    pub rules: Vec<String>,
+    /// `haul limit` or `configuration`.
+    pub origin: String,
 }
 
 /// How far a download is.

@@ -128,6 +128,9 @@ pub struct InviteRequest {
     /// `guest`, `member` or `admin`; member unless given.
     #[serde(default)]
     pub role: Option<String>,
+    /// All that join with it are machines of one user.
+    #[serde(default)]
+    pub one_user: bool,
 }
 
 /// `POST /v1/join`.
@@ -144,4 +147,39 @@ pub struct JoinRequest {
 pub struct RemoveRequest {
     /// Name or `pk:…` of the member.
     pub peer: String,
+}
+
+/// `POST /v1/limits`. Without group and transfer it is for everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitRequest {
+    /// `up` or `down`; both unless given.
+    #[serde(default)]
+    pub direction: Option<String>,
+    /// A rate per second, or `off`.
+    pub rate: String,
+    /// Days and hours, such as `mon-fri 08:00-18:00`; always unless given.
+    #[serde(default)]
+    pub when: Option<String>,
+    /// A group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// A download in the list.
+    #[serde(default)]
+    pub transfer: Option<u64>,
+}
+
+/// `POST /v1/limits/clear`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClearLimitRequest {
+    /// `up` or `down`; both unless given.
+    #[serde(default)]
+    pub direction: Option<String>,
+    /// A group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// A download in the list.
+    #[serde(default)]
+    pub transfer: Option<u64>,
 }

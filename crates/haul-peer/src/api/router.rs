@@ -41,6 +41,8 @@ pub fn router(context: Arc<Context>) -> Router {
         .route("/v1/invite", post(invite))
         .route("/v1/join", post(join))
         .route("/v1/leave", post(leave))
+        .route("/v1/limits", get(list_limits).post(set_limit))
+        .route("/v1/limits/clear", post(clear_limit))
         .route("/v1/transfers", get(transfers))
         .route("/v1/transfers/{id}/timeline", get(timeline))
         .route("/v1/transfers/{id}/{action}", post(change_transfer))
@@ -108,6 +110,9 @@ operation!(watch, super::watch::watch);
 question!(browse_peer, browse::browse);
 question!(fetch, super::get::get);
 operation!(add_share, shares::add);
+operation!(set_limit, super::limits::set);
+operation!(clear_limit, super::limits::clear);
+plain!(list_limits, super::limits::list);
 operation!(invite, network::invite);
 operation!(join, network::join);
 operation!(remove_member, network::remove);

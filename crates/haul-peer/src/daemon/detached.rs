@@ -20,6 +20,7 @@ use super::stages::Stages;
 use super::{PartEnded, StartError, downloading, machine_name};
 use crate::api::known::Known;
 use crate::api::{Context, Facts, router, server};
+use crate::bandwidth::{self, Bandwidth, Configured};
 use crate::config::Home;
 use crate::link::{self, LinkSettings, MemoryIndex};
 use crate::transfers::Transfers;
@@ -38,6 +39,8 @@ pub struct DetachedConfig {
     pub ticket: Ticket,
     /// The name that it would like; the machine's unless given.
     pub name: Option<Label>,
+    /// Limits of bandwidth, as configured.
+    pub limits: Configured,
     /// An index in this process, for tests.
     pub memory_index: Option<MemoryIndex>,
 }
@@ -59,8 +62,12 @@ impl Detached {
         let (folder, lock) = free_slot(&config.home, &network)?;
         let key = Arc::new(SecretKey::load_or_create(&folder.join("peer.key"))?);
         let mut stages = Stages::new(shutdown);
-        let [interface, downloads, linking, calling] =
-            ["interface", "downloads", "link", "connections"].map(|name| stages.token(name));
+        let [interface, downloads, linking, calling, pacing] =
+            ["interface", "downloads", "link", "connections", "limits"].map(|name| stages.token(name));
+        // What a daemon was told by `haul limit` is that daemon's; the configuration holds here too.
+        let bandwidth = Arc::new(Bandwidth::new(config.limits, None, Arc::new(bandwidth::local_minute)));
+        let paced = bandwidth.clone();
+        stages.run("limits", async move { paced.run(pacing).await });
         let settings = LinkSettings {
             key: key.clone(),
             name: config.name.unwrap_or_else(machine_name),
@@ -74,12 +81,20 @@ impl Detached {
         let (link, task) = link::start(settings, linking)?;
         stages.adopt("link", task);
         let known = Arc::new(Known::default());
-        let (pool, downloader) = downloading(&key, &link, &known, None);
+        let (pool, downloader) = downloading(&key, &link, &known, None, bandwidth.clone());
         stages.run("connections", pool.run(calling));
         let transfers = Transfers::open(None, downloader.clone(), known.clone(), downloads.clone());
         let facts = Facts { home: config.home.root.clone(), started: clock::wall_now(), peer_addr: None, logins: None };
-        let context =
-            Arc::new(Context::new(link.clone(), None, downloader, transfers.clone(), known, facts, interface.clone()));
+        let context = Arc::new(Context::new(
+            link.clone(),
+            None,
+            downloader,
+            transfers.clone(),
+            bandwidth,
+            known,
+            facts,
+            interface.clone(),
+        ));
         stages.run("downloads", async move {
             downloads.cancelled().await;
             transfers.finish().await;

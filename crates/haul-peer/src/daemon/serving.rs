@@ -17,10 +17,11 @@ use tracing::debug;
 
 use crate::api::known::Known;
 use crate::api::uploads::Uploads;
+use crate::bandwidth::Bandwidth;
 use crate::fetch::pool::PeerDialer;
 use crate::fetch::{FindProviders, Found};
 use crate::link::IndexLink;
-use crate::serve::{GrantCheck, Server};
+use crate::serve::{GrantCheck, Server, Slots};
 use crate::share::Shares;
 use crate::swarm::Seat;
 
@@ -109,11 +110,20 @@ pub(super) struct Acceptor {
     shares: Arc<Shares>,
     checks: Checks,
     uploads: Arc<Uploads>,
+    bandwidth: Arc<Bandwidth>,
+    slots: Arc<Slots>,
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: Listener, shares: Arc<Shares>, checks: Checks, uploads: Arc<Uploads>) -> Self {
-        Self { listener, shares, checks, uploads }
+    pub(super) fn new(
+        listener: Listener,
+        shares: Arc<Shares>,
+        checks: Checks,
+        uploads: Arc<Uploads>,
+        bandwidth: Arc<Bandwidth>,
+    ) -> Self {
+        let slots = Slots::new(Arc::clone(&bandwidth));
+        Self { listener, shares, checks, uploads, bandwidth, slots }
     }
 
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
@@ -156,6 +166,6 @@ impl Acceptor {
 
     fn server(&mut self) -> Option<Arc<Server>> {
         let check = self.checks.borrow_and_update().clone();
-        check.map(|(_, check)| Server::new(self.shares.clone(), check))
+        check.map(|(_, check)| Server::limited(self.shares.clone(), check, self.bandwidth.clone(), self.slots.clone()))
     }
 }

@@ -15,7 +15,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::blob::{blocking, copy_file, fetch_to};
+use super::held::held_at;
 use super::listing::{Plan, WantedFile, list};
+use super::providers::slot_words;
 use super::small::{self, Counters};
 use super::{
     DirectoryRequest, Downloader, FetchDone, FetchError, FetchProgress, FetchRequest, ProviderProgress, noting,
@@ -37,6 +39,8 @@ struct Shared {
     /// Bytes of large files that are under way.
     partial: AtomicU64,
     tally: std::sync::Mutex<Tally>,
+    /// Why the large file that was heard of last does not move, and what can be done.
+    waiting: std::sync::Mutex<Option<(String, Option<String>)>>,
 }
 
 #[derive(Default)]
@@ -60,6 +64,7 @@ pub(super) async fn fetch(
         counters: Arc::default(),
         partial: AtomicU64::new(0),
         tally: std::sync::Mutex::default(),
+        waiting: std::sync::Mutex::default(),
     });
     // However this ends, the parts end too.
     let _stop = shared.cancel.clone().drop_guard();
@@ -355,7 +360,12 @@ async fn fetch_one(shared: &Arc<Shared>, file: WantedFile, place: Place) -> Resu
         tokio::select! {
             done = &mut download => break done,
             _ = seen.changed() => {
-                let now = seen.borrow_and_update().done;
+                let now = {
+                    let seen = seen.borrow_and_update();
+                    *shared.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                        seen.reason.clone().map(|reason| (reason, seen.next.clone()));
+                    seen.done
+                };
                 shared.partial.fetch_add(now.saturating_sub(counted), Ordering::Relaxed);
                 counted = counted.max(now);
             }
@@ -376,6 +386,17 @@ async fn fetch_one(shared: &Arc<Shared>, file: WantedFile, place: Place) -> Resu
 }
 
 impl Shared {
+    /// What keeps it, at this rate: a limit, a queue, or what the last large file waits for.
+    fn why_waiting(&self, rate: u64) -> Option<(String, Option<String>)> {
+        if let Some(held) = held_at(&self.downloader, rate) {
+            return Some(held);
+        }
+        match self.counters.queued.load(Ordering::Relaxed) {
+            0 => self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
+            place => Some((slot_words(place), None)),
+        }
+    }
+
     fn complete(&self, file: &WantedFile) {
         self.counters.files.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(file.size, Ordering::Relaxed);
@@ -406,6 +427,7 @@ async fn tell(shared: &Arc<Shared>, progress: &watch::Sender<FetchProgress>, tot
             bytes: tally.gave.get(&peer).copied().unwrap_or(0),
             trouble: tally.banned.get(&peer).map(|what| format!("banned: it {what}")),
         });
+        let (reason, next) = shared.why_waiting(rate).unzip();
         progress.send_replace(FetchProgress {
             done,
             total,
@@ -413,7 +435,8 @@ async fn tell(shared: &Arc<Shared>, progress: &watch::Sender<FetchProgress>, tot
             files,
             bytes_per_second: rate,
             providers: providers.collect(),
-            reason: None,
+            reason,
+            next: next.flatten(),
         });
     }
 }

@@ -22,6 +22,8 @@ pub struct FetchProgress {
     pub providers: Vec<ProviderProgress>,
     /// Why nothing moves, in words; none while it does.
     pub reason: Option<String>,
+    /// What its owner can do about the reason, if it is something else than to give up.
+    pub next: Option<String>,
 }
 
 /// One provider of a running download.

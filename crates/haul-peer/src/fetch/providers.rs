@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use haul_core::download::Starvation;
+use haul_core::download::{RequestId, Starvation};
 use haul_core::ids::PeerId;
 use haul_core::time::Moment;
 use haul_core::wire::index::{PeerCard, SwarmPeer};
@@ -63,6 +63,8 @@ struct Known {
     partial: bool,
     /// The index wants it to be asked.
     planned: bool,
+    /// Requests that wait for an upload slot there, with their places.
+    queued: BTreeMap<RequestId, u32>,
 }
 
 #[allow(clippy::struct_excessive_bools, reason = "each is one fact; their combinations are all possible")]
@@ -150,6 +152,7 @@ impl Providers {
                 banned: false,
                 partial: !complete,
                 planned: false,
+                queued: BTreeMap::new(),
             });
             // Whoever had everything once is not asked for its bitfield again.
             known.partial &= !complete;
@@ -276,6 +279,7 @@ impl Providers {
         let Some(reason) = ended else { return false };
         known.lease = None;
         self.search.timeline.note_of(now, *provider, Note::Lost { reason: reason.to_string() });
+        known.queued.clear();
         known.trouble = Some(reason.to_string());
         known.call_later(now);
         true
@@ -285,6 +289,33 @@ impl Providers {
         if let Some(known) = self.known.get_mut(&provider) {
             known.trouble = Some(trouble);
         }
+    }
+
+    /// A provider has no upload slot free; this is the place in its queue.
+    pub(super) fn queued(&mut self, provider: PeerId, request: RequestId, place: u32) {
+        if let Some(known) = self.known.get_mut(&provider) {
+            known.queued.insert(request, place);
+            known.trouble = known.place().map(slot_words);
+        }
+    }
+
+    /// A request is over: it waits for no slot any more.
+    pub(super) fn request_over(&mut self, request: RequestId) {
+        for known in self.known.values_mut() {
+            if known.queued.remove(&request).is_some() {
+                known.trouble = known.place().map(slot_words);
+            }
+        }
+    }
+
+    /// What is waited for, if nobody gives anything and somebody will when it is this peer's turn.
+    pub(super) fn waiting_for_slot(&self) -> Option<String> {
+        let connected = || self.known.values().filter(|known| known.lease.is_some());
+        if connected().any(|known| known.queued.is_empty() && known.trouble.is_none()) {
+            return None;
+        }
+        let next = connected().filter_map(|known| Some((known.place()?, known))).min_by_key(|(place, _)| *place);
+        next.map(|(place, known)| format!("waiting for a slot at {}: place {place}", known.card.name))
     }
 
     /// Whoever said that its file has changed does not have the content any more either: that reason stays.
@@ -308,6 +339,7 @@ impl Providers {
         self.looked_up_since = false;
         if let Some(known) = self.known.get_mut(&provider).filter(|known| !known.banned) {
             (known.attempts, known.in_vain) = (0, 0);
+            known.queued.clear();
             // Leaves that were under way when it lost the content may still verify.
             known.trouble.take_if(|trouble| trouble != CHANGED && trouble != NOT_HELD);
         }
@@ -379,12 +411,22 @@ impl Providers {
     }
 }
 
+/// The state of a provider in whose queue a request waits.
+pub(super) fn slot_words(place: u32) -> String {
+    format!("waiting for a slot: place {place}")
+}
+
 /// Cards of peers that hold everything.
 fn whole(cards: Vec<PeerCard>) -> Vec<SwarmPeer> {
     cards.into_iter().map(|card| SwarmPeer { card, complete: true }).collect()
 }
 
 impl Known {
+    /// The place of its request that is served first.
+    fn place(&self) -> Option<u32> {
+        self.queued.values().copied().min()
+    }
+
     fn may_be_called(&self) -> bool {
         self.lease.is_none() && !self.connecting && !self.banned && self.attempts < ATTEMPTS
     }

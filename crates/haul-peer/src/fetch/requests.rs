@@ -9,7 +9,7 @@ use haul_core::blob::{BlobGeometry, LeafSet};
 use haul_core::download::{Have, RequestEnd, RequestId, Verdict};
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits::LEAF_BYTES;
-use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest};
+use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest, QUEUE_NEWS};
 use haul_core::wire::{List, decode};
 use haul_net::connection::{RequestError, StreamItem};
 use tokio::sync::{Semaphore, mpsc};
@@ -99,6 +99,13 @@ async fn stream_leaves(
             stream.next().await
         };
         let end = match item {
+            Ok(StreamItem::Data { index: QUEUE_NEWS, bytes }) => {
+                if let Some(place) = queue_news(&bytes) {
+                    let event = Event::Queued { request: asking.request, provider: asking.provider, place };
+                    let _ = asking.events.send(event).await;
+                }
+                continue;
+            }
             Ok(StreamItem::Data { index, bytes }) => {
                 let bytes = at_most_a_leaf(bytes);
                 let (epoch, verdict) = asking.checker.verify(index, &bytes);
@@ -111,6 +118,14 @@ async fn stream_leaves(
         // What came before a connection broke counts too.
         send(asking, leaves, permits).await;
         return end;
+    }
+}
+
+/// The place in the queue for an upload slot, out of the frame that tells it.
+pub(super) fn queue_news(bytes: &[u8]) -> Option<u32> {
+    match decode(bytes) {
+        Ok(PeerAnswer::Queued { place, .. }) => Some(place),
+        _ => None,
     }
 }
 

@@ -2,25 +2,28 @@
 //! come. No file costs a round trip of its own.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits::{LEAF_BYTES, SMALL_LEAVES};
-use haul_core::wire::List;
 use haul_core::wire::index::PeerCard;
-use haul_core::wire::peer::PeerRequest;
+use haul_core::wire::peer::{PeerAnswer, PeerRequest, QUEUE_NEWS};
+use haul_core::wire::{List, decode};
 use haul_net::clock::boot_now;
 use haul_net::connection::StreamItem;
 use tokio::task::JoinSet;
 
 use super::blob::blocking;
+use super::held::quantum;
 use super::listing::WantedFile;
 use super::pool::Lease;
-use super::requests::at_most_a_leaf;
+use super::requests::{at_most_a_leaf, queue_news};
 use super::{DirectoryRequest, Downloader, FetchError, noting};
+use crate::bandwidth::{Bandwidth, Route};
 use crate::files::{FileTraits, Tree};
 use crate::timeline::{How, Lie, Note, Timeline};
 
@@ -35,6 +38,9 @@ const WRITE: usize = 128;
 /// … or bytes of them.
 const WRITE_BYTES: u64 = 1024 * 1024;
 
+/// Until a provider whose queue is full is asked again.
+const BUSY_AGAIN: Duration = Duration::from_secs(2);
+
 /// Files with the same content, fetched once.
 pub(super) type Group = Vec<WantedFile>;
 
@@ -47,6 +53,24 @@ pub(super) struct Work {
     banned: Mutex<BTreeMap<PeerId, String>>,
     done: Arc<Counters>,
     timeline: Timeline,
+    bandwidth: Arc<Bandwidth>,
+    route: Route,
+}
+
+impl Work {
+    /// Bytes that the next request may ask for.
+    async fn allowance(&self) -> u64 {
+        let down = &self.bandwidth.down;
+        if down.is_limited() { down.take(&self.route, quantum(down, &self.route)).await } else { u64::MAX }
+    }
+
+    /// Waits until the limits let so many bytes more come.
+    async fn wait_for(&self, bytes: u64) {
+        let mut taken = 0;
+        while taken < bytes && self.bandwidth.down.is_limited() {
+            taken += self.bandwidth.down.take(&self.route, bytes - taken).await;
+        }
+    }
 }
 
 /// What is complete so far.
@@ -54,6 +78,8 @@ pub(super) struct Work {
 pub(super) struct Counters {
     pub(super) files: AtomicU64,
     pub(super) bytes: AtomicU64,
+    /// The place of the last request that said it waits for an upload slot; 0 once something came.
+    pub(super) queued: AtomicU32,
 }
 
 /// What came of it.
@@ -86,6 +112,8 @@ pub(super) async fn fetch(
         banned: Mutex::default(),
         done,
         timeline,
+        bandwidth: Arc::clone(&downloader.bandwidth),
+        route: downloader.route.clone(),
     });
     let listed_by = providers.first().cloned();
     let others = providers.len() > 1;
@@ -142,11 +170,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 async fn serve_queue(work: &Arc<Work>, lease: &Lease, peer: PeerId, tree: Tree) -> Result<(), FetchError> {
     let mut tree = Some(tree);
     loop {
+        let allowed = work.allowance().await;
         let mut batch: BTreeMap<u64, (BlobId, Group)> = {
             let mut queue = lock(&work.queue);
-            let count = next_batch(&queue);
+            let count = next_batch(&queue, allowed);
             (0..).zip(queue.drain(..count)).collect()
         };
+        let bytes: u64 = batch.values().map(|(_, group)| size_of(group)).sum();
+        work.wait_for(bytes.saturating_sub(allowed)).await;
         if batch.is_empty() || lock(&work.banned).contains_key(&peer) {
             lock(&work.queue).extend(batch.into_values());
             return Ok(());
@@ -163,10 +194,14 @@ async fn serve_queue(work: &Arc<Work>, lease: &Lease, peer: PeerId, tree: Tree) 
 }
 
 /// How many from the front of the queue to ask for at once.
-fn next_batch(queue: &VecDeque<(BlobId, Group)>) -> usize {
-    let sizes = queue.iter().take(BATCH).map(|(_, group)| group.first().map_or(0, |file| file.size));
-    let before = sizes.scan(0, |sum, size| Some(std::mem::replace(sum, *sum + size)));
-    before.take_while(|before| *before < BATCH_BYTES).count()
+fn next_batch(queue: &VecDeque<(BlobId, Group)>, allowed: u64) -> usize {
+    let before =
+        queue.iter().take(BATCH).scan(0, |sum, (_, group)| Some(std::mem::replace(sum, *sum + size_of(group))));
+    before.take_while(|before| *before < BATCH_BYTES.min(allowed)).count()
+}
+
+fn size_of(group: &Group) -> u64 {
+    group.first().map_or(0, |file| file.size)
 }
 
 /// The blob whose leaves are coming.
@@ -226,7 +261,12 @@ async fn fetch_batch(
             stream.next().await
         };
         let complete = match item {
+            Ok(StreamItem::Data { index: QUEUE_NEWS, bytes }) => {
+                work.done.queued.store(queue_news(&bytes).unwrap_or_default(), Ordering::Relaxed);
+                continue;
+            }
             Ok(StreamItem::Data { index, bytes }) => {
+                work.done.queued.store(0, Ordering::Relaxed);
                 // What was not asked for, or comes twice, is dropped.
                 let size = |place| batch.get(&place)?.1.first().map(|file| file.size);
                 if let Some((place, bytes)) = arriving.add(index, bytes, size)
@@ -237,7 +277,14 @@ async fn fetch_batch(
                 }
                 continue;
             }
-            Ok(StreamItem::End(_)) => true,
+            Ok(StreamItem::End(message)) => {
+                if matches!(decode(&message), Ok(PeerAnswer::Queued { .. })) {
+                    // Its queue is full: the same is asked again a little later.
+                    tokio::time::sleep(BUSY_AGAIN).await;
+                    lock(&work.queue).extend(std::mem::take(batch).into_values());
+                }
+                true
+            }
             Err(_) => false,
         };
         return Ok(write(work, peer, arrived, tree, batch).await? && complete);

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::held::Held;
 use super::output::{Output, verify_local};
 use super::passing::{Passed, Passing};
 use super::providers::{Providers, Search};
@@ -53,6 +54,8 @@ pub(super) enum Event {
     Size { provider: PeerId, size: Option<u64> },
     Swarm(SwarmNews),
     Holds { provider: PeerId, have: Have },
+    Queued { request: RequestId, provider: PeerId, place: u32 },
+    Allowed(u64),
 }
 
 /// How a transfer ended, if not by an error.
@@ -127,6 +130,7 @@ pub(super) struct Transfer<'a> {
     done_bytes: u64,
     checkpoint: Checkpoint,
     told: telling::Told,
+    held: Held,
 }
 
 struct Inputs<'a> {
@@ -192,6 +196,7 @@ impl<'a> Transfer<'a> {
             done_bytes,
             checkpoint: Checkpoint { running: false, last: now, last_durable: now, bytes: 0, durable_bytes: 0 },
             told: telling::Told::new(now, done_bytes),
+            held: Held::new(downloader),
             start: Inputs { downloader, blob, geometry, progress, cancel, timeline },
         }
     }
@@ -240,6 +245,7 @@ impl<'a> Transfer<'a> {
         loop {
             // Finished tasks are taken off the books; they report by events.
             while self.tasks.try_join_next().is_some() || self.workers.try_join_next().is_some() {}
+            self.keep_to_limit();
             self.perform();
             if self.finished && self.reader_is_done() {
                 return Ok(Outcome::Complete);
@@ -323,6 +329,7 @@ impl<'a> Transfer<'a> {
                     if let Some(task) = self.requests.remove(&request) {
                         task.abort();
                     }
+                    self.providers.request_over(request);
                 }
                 Action::ForgetSheets => {
                     self.checker.forget();
@@ -339,6 +346,18 @@ impl<'a> Transfer<'a> {
                 Action::Finished => self.finished = true,
                 Action::Starved(_) => {}
             }
+        }
+    }
+
+    /// Under a limit of bandwidth, leaves are asked for as the limit lets.
+    fn keep_to_limit(&mut self) {
+        let now = boot_now();
+        self.machine.set_limited(now, self.held.is_limited());
+        if let Some(allowance) = self.held.next_allowance(self.machine.is_held(), now) {
+            let sender = self.sender.clone();
+            self.tasks.spawn(async move {
+                let _ = sender.send(Event::Allowed(allowance.await)).await;
+            });
         }
     }
 
@@ -423,6 +442,15 @@ impl<'a> Transfer<'a> {
                     self.machine.handle_provider(now, provider, have);
                 }
             }
+            Event::Queued { request, .. } if !self.requests.contains_key(&request) => {}
+            Event::Queued { request, provider, place } => {
+                self.providers.queued(provider, request, place);
+                self.machine.handle_queued(now, request);
+            }
+            Event::Allowed(bytes) => {
+                self.held.answered();
+                self.machine.allow(now, bytes / LEAF_BYTES);
+            }
             Event::Size { provider, size } => self.judge_size(provider, size),
             Event::Found(found) => {
                 self.providers.found(found, now);
@@ -469,6 +497,7 @@ impl<'a> Transfer<'a> {
             SwarmNews::Joined { groups } => {
                 self.start.timeline.note(now, Note::InSwarm);
                 self.providers.swarm_is_known();
+                self.held.joined(&groups);
                 self.passing.joined(groups);
             }
             SwarmNews::Alone => self.providers.swarm_is_known(),
@@ -613,6 +642,7 @@ impl<'a> Transfer<'a> {
 
     fn ended(&mut self, request: RequestId, provider: PeerId, end: RequestEnd) {
         self.requests.remove(&request);
+        self.providers.request_over(request);
         let now = boot_now();
         match end {
             RequestEnd::Served | RequestEnd::OtherSize => {}

@@ -151,6 +151,7 @@ mod tests {
             serial: 3,
             issued: Timestamp(9),
             role: Role::Member,
+            user: haul_core::ids::UserId::alone(&me.public()),
             name: "lab-3".into(),
             groups: vec!["lab".into()],
         };

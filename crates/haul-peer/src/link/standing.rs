@@ -178,7 +178,8 @@ mod tests {
             let (network, index) = (self.network.public(), self.index.public());
             let certificate = IndexCertificate { network, index, not_after: Timestamp(START * 2) };
             let (issued, expires) = (Timestamp(issued), Timestamp(issued + GRANT_MS));
-            let grant = Grant { network, peer, serial: 5, issued, expires, groups: Vec::new() };
+            let user = haul_core::ids::UserId::alone(&peer);
+            let grant = Grant { network, peer, serial: 5, issued, expires, user, groups: Vec::new() };
             let (_, check) = self.standing.checks().borrow().clone().unwrap();
             let signed = (sign(&self.network, certificate).to_bytes(), sign(&self.index, grant).to_bytes());
             check.check(peer, &signed.1, &signed.0, Moment(now)).map(drop)

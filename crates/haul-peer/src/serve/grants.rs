@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use haul_core::ids::{NetworkId, PeerId};
+use haul_core::ids::{NetworkId, PeerId, UserId};
 use haul_core::limits;
 use haul_core::time::{Moment, Timestamp};
 use haul_core::trust::{Grant, IndexCertificate};
@@ -42,6 +42,13 @@ pub struct Granted {
     pub groups: Arc<[Label]>,
     grant: Grant,
     certificate_ends: Timestamp,
+}
+
+impl Granted {
+    /// Whose turn it is when this member is served.
+    pub fn user(&self) -> UserId {
+        self.grant.user
+    }
 }
 
 /// Why a grant does not pass. Said to the other side.

@@ -13,10 +13,11 @@ use haul_core::ids::BlobId;
 use haul_core::limits::{LEAF_BYTES, LEAF_WAIT, SMALL_LEAVES};
 use haul_core::wire::Label;
 use haul_core::wire::peer::{LeafRange, PeerAnswer};
-use haul_net::connection::{InboundRequest, StreamSender};
+use haul_net::connection::StreamSender;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::paced::Paced;
 use crate::partial::Partial;
 use crate::share::{LocalFile, OpenError, Roots, Shares, read_at};
 
@@ -44,17 +45,17 @@ pub(super) async fn send(
     ranges: &[LeafRange],
     wait: bool,
     groups: &Arc<[Label]>,
-    request: InboundRequest,
+    paced: &Paced<'_>,
+    stream: StreamSender,
 ) {
-    let stream = request.into_stream();
     let opened = {
         let (shares, groups) = (Arc::clone(shares), Arc::clone(groups));
         tokio::task::spawn_blocking(move || open(&shares, &mut Roots::default(), &blob, &groups)).await
     };
     let end = match opened {
-        Ok(Ok(file)) => send_leaves(shares, Arc::new(file), ranges, &stream).await,
+        Ok(Ok(file)) => send_leaves(shares, Arc::new(file), ranges, paced, &stream).await,
         Ok(Err(answer)) => match shares.partials().find(&blob, groups) {
-            Some(partial) => send_partial(partial, ranges, wait, &stream).await,
+            Some(partial) => send_partial(partial, ranges, wait, paced, &stream).await,
             None => answer,
         },
         Err(_) => PeerAnswer::NotHeld,
@@ -96,6 +97,7 @@ async fn send_leaves(
     shares: &Arc<Shares>,
     open: Arc<OpenFile>,
     ranges: &[LeafRange],
+    paced: &Paced<'_>,
     stream: &StreamSender,
 ) -> PeerAnswer {
     if let Err(bad) = check(ranges, open.geometry) {
@@ -120,7 +122,7 @@ async fn send_leaves(
         }
         ahead = runs.next().map(read);
         for (leaf, bytes) in batch {
-            if stream.send(leaf, bytes).await.is_err() {
+            if !paced.send(stream, leaf, bytes).await {
                 return PeerAnswer::Served;
             }
         }
@@ -141,7 +143,13 @@ fn check(ranges: &[LeafRange], geometry: BlobGeometry) -> Result<(), PeerAnswer>
 
 /// Sends leaves of a blob that is on its way here: those that are there, then, if the asker waits, each of the others as
 /// soon as it is verified.
-async fn send_partial(partial: Arc<Partial>, ranges: &[LeafRange], wait: bool, stream: &StreamSender) -> PeerAnswer {
+async fn send_partial(
+    partial: Arc<Partial>,
+    ranges: &[LeafRange],
+    wait: bool,
+    paced: &Paced<'_>,
+    stream: &StreamSender,
+) -> PeerAnswer {
     if let Err(bad) = check(ranges, partial.geometry()) {
         return bad;
     }
@@ -167,7 +175,7 @@ async fn send_partial(partial: Arc<Partial>, ranges: &[LeafRange], wait: bool, s
         };
         let Ok(Ok(batch)) = reading.await else { break };
         for (leaf, bytes) in batch {
-            if stream.send(leaf, bytes).await.is_err() {
+            if !paced.send(stream, leaf, bytes).await {
                 return PeerAnswer::Served;
             }
         }
@@ -197,9 +205,9 @@ pub(super) async fn send_small(
     shares: &Arc<Shares>,
     blobs: Vec<BlobId>,
     groups: &Arc<[Label]>,
-    request: InboundRequest,
+    paced: &Paced<'_>,
+    stream: StreamSender,
 ) {
-    let stream = request.into_stream();
     let blobs: Arc<[BlobId]> = blobs.into();
     let read = |from: usize| -> JoinHandle<(Batch, usize)> {
         let (shares, groups, blobs) = (Arc::clone(shares), Arc::clone(groups), Arc::clone(&blobs));
@@ -213,7 +221,7 @@ pub(super) async fn send_small(
         }
         ahead = (next < blobs.len()).then(|| read(next));
         for (index, bytes) in batch {
-            if stream.send(index, bytes).await.is_err() {
+            if !paced.send(&stream, index, bytes).await {
                 break 'all;
             }
         }

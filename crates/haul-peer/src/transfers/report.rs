@@ -94,7 +94,8 @@ fn words(
             )
         }
         TransferState::Running => {
-            let next = progress.reason.as_ref().map(|_| format!("give it up: haul transfers cancel {id}"));
+            let give_up = || format!("give it up: haul transfers cancel {id}");
+            let next = progress.reason.as_ref().map(|_| progress.next.clone().unwrap_or_else(give_up));
             (progress.reason.clone(), next)
         }
         TransferState::Paused => {

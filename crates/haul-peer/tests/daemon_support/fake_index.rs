@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use haul_core::ids::{BlobId, PeerId};
+use haul_core::ids::{BlobId, PeerId, UserId};
 use haul_core::time::Timestamp;
 use haul_core::trust::{Grant, IndexCertificate, MemberCertificate, Role, Ticket};
 use haul_core::wire::ByteString;
@@ -246,6 +246,7 @@ impl FakeIndex {
             serial: 1,
             issued: now,
             expires: now.after(haul_core::limits::GRANT),
+            user: UserId::alone(&peer),
             groups: Vec::new(),
         };
         sign(&self.index, grant).to_bytes()
@@ -258,6 +259,7 @@ impl FakeIndex {
             serial: 1,
             issued: clock::wall_now(),
             role: script.role.unwrap_or(Role::Admin),
+            user: UserId::alone(&peer),
             name: name.into(),
             groups: Vec::new(),
         };

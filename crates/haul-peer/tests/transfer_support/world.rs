@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use haul_core::blob::BlobGeometry;
-use haul_core::ids::{BlobId, PeerId};
+use haul_core::ids::{BlobId, PeerId, UserId};
 use haul_core::limits::LEAF_BYTES;
 use haul_core::outline::{Outline, OutlineBuilder};
 use haul_core::time::Timestamp;
@@ -106,6 +106,7 @@ impl World {
             serial: 1,
             issued: now,
             expires: now.after(Duration::from_mins(5)),
+            user: UserId::alone(&self.me.public()),
             groups: Vec::new(),
         };
         change(&mut grant);

@@ -28,7 +28,7 @@ pub(crate) async fn invite(context: &Context, args: &InviteArgs) -> Result<Exit,
         Role::Admin => "admin",
     };
     let ttl_s = args.ttl.map(|ttl| ttl.as_secs().max(1));
-    let request = InviteRequest { uses: args.uses, ttl_s, role: Some(role.to_owned()) };
+    let request = InviteRequest { uses: args.uses, ttl_s, role: Some(role.to_owned()), one_user: args.one_user };
     let mut answer = context.daemon().await?.post("/v1/invite", &request).await?;
     while let Some(line) = answer.next().await? {
         pass_on(context, &line)?;

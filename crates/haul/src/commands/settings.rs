@@ -1,7 +1,7 @@
 //! `haul explain|config|version`: what haul knows without asking anybody.
 
 use haul_peer::api::codes::ErrorCode;
-use haul_peer::config::{Config, SYSTEM_FILE};
+use haul_peer::config::{Config, Home, SYSTEM_FILE};
 
 use crate::args::{ConfigCommand, ConfigShowArgs, ExplainArgs};
 use crate::context::Context;
@@ -76,8 +76,8 @@ fn show(context: &Context, args: &ConfigShowArgs) -> Result<Exit, Failure> {
                 context.output.line(record.to_string())?;
             }
             (Format::Plain, _) => context.output.fields(&[key, &value, &origin])?,
-            (Format::Human, true) => context.output.line(format!("{key:<12} = {:<28} # {origin}", escape(&value)))?,
-            (Format::Human, false) => context.output.line(format!("{key:<12} = {}", escape(&value)))?,
+            (Format::Human, true) => context.output.line(format!("{key:<15} = {:<28} # {origin}", escape(&value)))?,
+            (Format::Human, false) => context.output.line(format!("{key:<15} = {}", escape(&value)))?,
         }
     }
     for (name, place) in places {
@@ -88,8 +88,12 @@ fn show(context: &Context, args: &ConfigShowArgs) -> Result<Exit, Failure> {
 
 /// The configuration in force: flags, environment, the user's file, the system's file, defaults.
 pub(crate) fn load(context: &Context, flags: &[(&str, haul_peer::config::Value)]) -> Result<Config, Failure> {
-    let home = context.home()?;
-    let files = [SYSTEM_FILE.into(), home.config_file];
+    load_of(&context.home()?, flags)
+}
+
+/// The same for this home.
+pub(crate) fn load_of(home: &Home, flags: &[(&str, haul_peer::config::Value)]) -> Result<Config, Failure> {
+    let files = [SYSTEM_FILE.into(), home.config_file.clone()];
     Config::load(flags, |name| std::env::var_os(name), &files).map_err(|error| {
         Failure::new(ErrorCode::Config, "the configuration cannot be used")
             .because(error)

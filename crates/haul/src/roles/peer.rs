@@ -166,6 +166,7 @@ async fn start_daemon(context: &Context, plan: &Plan<'_>, stop: &CancellationTok
     settings.listen = plan.config.address("listen").into_iter().collect();
     settings.web_listen = plan.config.address("web_listen");
     settings.advertise = plan.config.list("advertise").to_vec();
+    settings.limits = plan.config.limits();
     settings.join.clone_from(&plan.join);
     settings.ticket_when_ready = plan.index.is_none();
     if let Some(index) = plan.index {
@@ -203,7 +204,8 @@ async fn first_ticket(index: &RunningIndex, home: &Home) -> Result<Option<Ticket
     if Daemon::stored_network(home).map_err(|error| not_started(&error))?.is_some() {
         return Ok(None);
     }
-    let invitation = Invitation { uses: 1, life: FIRST_TICKET_LIFE, role: Role::Admin, groups: Vec::new() };
+    let invitation =
+        Invitation { uses: 1, life: FIRST_TICKET_LIFE, role: Role::Admin, groups: Vec::new(), one_user: false };
     let ticket = index.invite(invitation).await;
     ticket.map(Some).map_err(|error| Failure::new(ErrorCode::Disk, "the network could not be begun").because(error))
 }

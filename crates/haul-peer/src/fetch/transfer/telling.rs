@@ -66,10 +66,15 @@ impl Transfer<'_> {
         });
         let starved = self.machine.starved();
         let still = !self.finished && now.since(self.told.moved) >= STILL;
-        let reason = match starved {
-            Some(starved) => Some(self.providers.waiting_for(starved)),
-            None => still.then(|| self.providers.still_for()),
+        let waiting = match starved {
+            Some(starved) => Some((self.providers.waiting_for(starved), None)),
+            None => self
+                .held
+                .reason(now)
+                .or_else(|| Some((self.providers.waiting_for_slot()?, None)))
+                .or_else(|| still.then(|| (self.providers.still_for(), None))),
         };
+        let (reason, next) = waiting.unzip();
         let due = starved.and_then(|_| self.providers.next_due());
         self.told.waits.tell(&self.start.timeline, now, reason.as_deref(), due);
         self.start.progress.send_replace(FetchProgress {
@@ -80,6 +85,7 @@ impl Transfer<'_> {
             bytes_per_second: self.told.rate,
             providers: providers.collect(),
             reason,
+            next: next.flatten(),
         });
     }
 }
