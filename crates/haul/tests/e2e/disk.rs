@@ -40,7 +40,7 @@ fn a_disk_that_fills_up_ends_with_7_and_keeps_what_arrived() {
     let (target, part) = (folder.path().join("big.bin"), folder.path().join(".big.bin.haul-part"));
     let log = folder.path().join("strace.log");
     let arguments = ["--join", &server.ticket()];
-    let full = reader.start_command(failing_at("pwrite64", &part, "ENOSPC", 40, &log, &up(&arguments)));
+    let full = reader.start_command(failing_at("pwritev", &part, "ENOSPC", 2, &log, &up(&arguments)));
     stopped_by_the_disk(&reader, &target, "full");
     assert!(part.exists(), "what arrived is kept");
     drop(full);
