@@ -39,8 +39,7 @@ fn a_killed_downloader_fetches_nothing_twice_beyond_a_checkpoint() {
     let mut fetched = 0;
     for when in [2, 6] {
         let ticket = shared.server.ticket();
-        let mut daemon =
-            reader.start_command(killed_at("pwritev", Some(&part), when, &log, &up(&["--join", &ticket])));
+        let mut daemon = reader.start_command(killed_at("pwritev", Some(&part), when, &log, &up(&["--join", &ticket])));
         let _ = reader.run(["get", "--json", "big.bin", "-o", file.to_str().unwrap()]);
         daemon.wait();
         assert!(!file.exists(), "an unfinished download has no final name");
