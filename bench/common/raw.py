@@ -24,18 +24,23 @@ def run(program, case, number, found):
 
 
 def write(directory, found):
-    """Writes ROW.json, and ROW.csv.gz with histograms and long lists."""
+    """Writes ROW.json, and ROW.csv.gz with histograms and long lists if there are any."""
     lines = []
     slim = {**found, "runs": [without_lists(one, lines) for one in found["runs"]]}
     path = os.path.join(directory, found["row"])
     with open(path + ".json", "w", encoding="utf-8") as file:
         json.dump(slim, file, indent=1, sort_keys=True)
         file.write("\n")
+    packed_path = path + ".csv.gz"
+    if not lines:
+        if os.path.exists(packed_path):
+            os.remove(packed_path)
+        return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["program", "case", "round", "list", "value", "count"])
     writer.writerows(lines)
-    with open(path + ".csv.gz", "wb") as file, gzip.GzipFile("", "wb", 9, file, 0) as packed:
+    with open(packed_path, "wb") as file, gzip.GzipFile("", "wb", 9, file, 0) as packed:
         packed.write(text.getvalue().encode("utf-8"))
 
 
