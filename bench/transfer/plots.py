@@ -104,13 +104,13 @@ def style(lines: Sequence[Line]) -> str:
 
 
 def legend(lines: Sequence[Line], spots: Sequence[tuple[float, float]]) -> list[str]:
-    """Names of the lines, in the upper or lower corner at the left or right that has the fewest points."""
+    """Names of the lines, at the upper or lower edge where the fewest points are; of equal places the leftmost."""
     wide, high = 30 + 7.4 * max(len(line.name) for line in lines), 20 * len(lines)
-    corners = [(left, top) for left in (LEFT + 14, WIDTH - RIGHT - 14 - wide)
-               for top in (TOP + 10, HEIGHT - BOTTOM - 10 - high)]
+    last = max(LEFT + 14, int(WIDTH - RIGHT - 14 - wide))
+    corners = [(left, top) for left in range(LEFT + 14, last + 1, 10) for top in (TOP + 4, HEIGHT - BOTTOM - 4 - high)]
 
     def covered(corner: tuple[float, float]) -> int:
-        return sum(corner[0] - 8 <= left <= corner[0] + wide + 8 and corner[1] - 8 <= top <= corner[1] + high + 8
+        return sum(corner[0] - 8 <= left <= corner[0] + wide + 8 and corner[1] - 6 <= top <= corner[1] + high + 6
                    for left, top in spots)
 
     left, top = min(corners, key=covered)
