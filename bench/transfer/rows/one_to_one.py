@@ -4,13 +4,13 @@ import os
 import shutil
 from typing import Any
 
-import content
 from rivals import floor
 from rivals.haul import Haul
 from rivals.nginx import Curl, Nginx
-from rivals.rival import Rival, fresh, run
+from rivals.rival import Rival, run
 from rivals.rqbit import Rqbit
 from rivals.sendme import Sendme
+from rows.one_file import one_file
 from rows.turns import Wanted, take_turns, warm
 
 NAME = "large.bin"
@@ -35,11 +35,9 @@ def sizes(bench: Any) -> dict[str, Any]:
 
 def on(bench: Any, system: str, size: int, case: str, everybody: bool) -> list[dict[str, Any]]:
     """On one file system."""
-    place = fresh(os.path.join(bench.place(system), "one"))
+    place, digest = one_file(bench, system, "one", NAME, size)
     folder = os.path.join(place, "content")
     path = os.path.join(folder, NAME)
-    content.write_file(path, size)
-    digest = run(bench.b3sum, "--no-names", path).strip()
     rivals: list[Rival] = []
     servers: list[Any] = []
     try:

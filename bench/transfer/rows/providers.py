@@ -4,12 +4,12 @@ import os
 import shutil
 from typing import Any
 
-import content
 from cost import Cost
 from links import Links
 from peers import Peer
 from rivals import floor
 from rivals.rival import fresh, run
+from rows.one_file import one_file
 from rows.sources import DOWNLINK, MIDDLE, NAME, RATES, SINK, UPLINKS, remarked
 from rows.turns import wait_for_calm
 
@@ -24,10 +24,7 @@ def most(count: int) -> float:
 
 def providers(bench: Any) -> dict[str, Any]:
     """Every number of providers in every round."""
-    place = fresh(os.path.join(bench.place("tmpfs"), "providers"))
-    path = os.path.join(place, "content", NAME)
-    content.write_file(path, bench.size.providers)
-    digest = run(bench.b3sum, "--no-names", path).strip()
+    place, digest = one_file(bench, "tmpfs", "providers", NAME, bench.size.providers)
     runs: list[dict[str, Any]] = []
     with Links(RATES) as links:
         try:

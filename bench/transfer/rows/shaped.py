@@ -4,13 +4,13 @@ import os
 import shutil
 from typing import Any
 
-import content
 from links import Links
 from rivals import floor
 from rivals.haul import Haul
 from rivals.nginx import Curl, Nginx
-from rivals.rival import Rival, fresh, run
+from rivals.rival import Rival, run
 from rivals.sendme import Sendme
+from rows.one_file import one_file
 from rows.turns import Wanted, take_turns
 
 NAME = "shaped.bin"
@@ -27,11 +27,9 @@ def shaped(bench: Any) -> dict[str, Any]:
 def at(bench: Any, mbit: int, size: int) -> list[dict[str, Any]]:
     """At one rate; the sink's link is shaped both ways."""
     case = f"{mbit} Mbit/s"
-    place = fresh(os.path.join(bench.place("tmpfs"), "shaped"))
+    place, digest = one_file(bench, "tmpfs", "shaped", NAME, size)
     folder = os.path.join(place, "content")
     path = os.path.join(folder, NAME)
-    content.write_file(path, size)
-    digest = run(bench.b3sum, "--no-names", path).strip()
     rivals: list[Rival] = []
     servers: list[Any] = []
     with Links([(None, None), (mbit, mbit)]) as links:

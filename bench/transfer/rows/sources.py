@@ -5,7 +5,6 @@ import shutil
 import signal
 from typing import Any
 
-import content
 from cost import Cost
 from faults import Fault, Resident
 from links import Links
@@ -14,6 +13,7 @@ from rivals import floor
 from rivals.aria2 import Aria2
 from rivals.nginx import Nginx
 from rivals.rival import fresh, run
+from rows.one_file import one_file
 from rows.turns import STEAL_LIMIT, wait_for_calm
 
 NAME = "shared.bin"
@@ -49,10 +49,7 @@ def limit(case: str, size: int, eta: float) -> float:
 
 def sources(bench: Any) -> dict[str, Any]:
     """haul in all cases; aria2 with as many mirrors where it can finish: it verifies nothing before the end."""
-    place = fresh(os.path.join(bench.place("tmpfs"), "sources"))
-    path = os.path.join(place, "content", NAME)
-    content.write_file(path, bench.size.sources)
-    digest = run(bench.b3sum, "--no-names", path).strip()
+    place, digest = one_file(bench, "tmpfs", "sources", NAME, bench.size.sources)
     runs: list[dict[str, Any]] = []
     with Links(RATES) as links:
         try:

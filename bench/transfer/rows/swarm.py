@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import bounds
-import content
 from common import machine
 from links import Links, Rate
 from rivals import floor
-from rivals.rival import fresh, run
+from rivals.rival import run
 from rivals.torrents import CLIENTS, torrent, tracker, tracker_url
+from rows.one_file import one_file
 from rows.turns import STEAL_LIMIT, wait_for_calm
 from swarms import NAME, Got, Swarm, Uplinks, given, together
 
@@ -57,7 +57,7 @@ def still(bench: Any, count: int, congestion: str = CONGESTION) -> dict[str, Any
     """All come at once and stay."""
     count = min(count, bench.size.peers)
     runs: list[dict[str, Any]] = []
-    place, digest = shared(bench, "swarm")
+    place, digest = one_file(bench, "tmpfs", "swarm", NAME, bench.size.swarm)
     try:
         with Links(equal(count), congestion) as links:
             for number in range(bench.rounds):
@@ -76,7 +76,7 @@ def rival(name: str, tuned: bool) -> Callable[[Any], dict[str, Any]]:
     def row(bench: Any) -> dict[str, Any]:
         count = min(8, bench.size.peers)
         runs: list[dict[str, Any]] = []
-        place, digest = shared(bench, "swarm")
+        place, digest = one_file(bench, "tmpfs", "swarm", NAME, bench.size.swarm)
         try:
             with Links(equal(count), CONGESTION) as links:
                 # They need minutes.
@@ -137,14 +137,6 @@ RIVALS = {f"swarm_{name}{'_tuned' * tuned}": rival(name, tuned) for name in CLIE
 def parameters(bench: Any, count: int, congestion: str) -> dict[str, Any]:
     """Of a row."""
     return {"bytes": bench.size.swarm, "uplink": UP, "downlink": DOWN, "peers": count, "congestion": congestion}
-
-
-def shared(bench: Any, name: str) -> tuple[str, str]:
-    """A folder with the file to share, and the file's BLAKE3."""
-    place = fresh(os.path.join(bench.place("tmpfs"), name))
-    path = os.path.join(place, "content", NAME)
-    content.write_file(path, bench.size.swarm)
-    return place, run(bench.b3sum, "--no-names", path).strip()
 
 
 def efficiency(bench: Any, links: Links, number: int, runs: list[dict[str, Any]]) -> tuple[float, float]:

@@ -13,10 +13,9 @@ use haul_core::ids::UserId;
 use haul_core::limits::LEAF_BYTES;
 use haul_core::wire::peer::{LeafRange, PeerAnswer, PeerRequest, QUEUE_NEWS};
 use haul_core::wire::{Label, List, decode};
-use haul_net::connection::{Connection, ConnectionSettings, Inbox, StreamItem, StreamReceiver};
+use haul_net::connection::{Connection, Inbox, StreamItem, StreamReceiver};
 use haul_net::dialer::dial;
 use haul_net::identity::SecretKey;
-use haul_net::listener::{Accepted, Listener};
 use haul_net::tls::Alpn;
 use haul_peer::bandwidth::{Bandwidth, Configured, Place};
 use haul_peer::fetch::FetchProgress;
@@ -41,27 +40,6 @@ fn share(world: &World, folder: &Path, bytes: &[u8], slots: usize, bandwidth: Ar
     let (_, shares) = world.add_share("one", &root, &folder.join("state"));
     let slots = Slots::at_most(slots, bandwidth.clone());
     Server::limited(shares, world.check(), bandwidth, slots)
-}
-
-/// Serves over TLS on this machine; where.
-fn listen(world: &World, server: Arc<Server>) -> (String, haul_core::ids::PeerId) {
-    let key = SecretKey::generate().unwrap();
-    let mut listener = Listener::bind(&["127.0.0.1:0".parse().unwrap()], &key, Alpn::Peer, None).unwrap();
-    let address = listener.addresses()[0].to_string();
-    let shutdown = world.shutdown.clone();
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            if let Accepted::Native { transport, remote, addr, .. } = accepted {
-                let (connection, inbox) = Connection::start(transport, remote, ConnectionSettings::server(Some(addr)));
-                tokio::spawn(server.clone().serve(connection, inbox, shutdown.clone()));
-            }
-        }
-    });
-    (address, key.public())
 }
 
 /// A peer of this user, connected and granted.
@@ -93,7 +71,7 @@ async fn one_user_with_many_peers_does_not_keep_another_waiting() {
     let bytes = content(8 * 1024 * 1024);
     let world = World::new();
     let server = share(&world, folder.path(), &bytes, 4, Arc::default());
-    let at = listen(&world, server);
+    let at = world.listen(server);
     let ranges = List::new(vec![LeafRange { first: 0, count: bytes.len() as u64 / LEAF_BYTES }]);
     let request = PeerRequest::Pieces { blob: blob_of(&bytes).0, ranges, wait: false };
     let greedy = UserId::new([1; 32]);
@@ -132,7 +110,7 @@ async fn whoever_waits_is_told_where_and_gets_it_in_the_end() {
     let bytes = content(3 * 1024 * 1024);
     let world = World::new();
     let server = share(&world, folder.path(), &bytes, 1, Arc::default());
-    let at = listen(&world, server.clone());
+    let at = world.listen(server.clone());
     let handler: Handler = {
         let (server, shutdown) = (server, world.shutdown.clone());
         Arc::new(move |connection, inbox| server.clone().serve(connection, inbox, shutdown.clone()).boxed())

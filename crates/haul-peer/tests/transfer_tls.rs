@@ -9,10 +9,9 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use haul_core::wire::index::PeerCard;
-use haul_net::connection::{Connection, ConnectionSettings};
+use haul_net::connection::Connection;
 use haul_net::dialer::dial;
 use haul_net::identity::SecretKey;
-use haul_net::listener::{Accepted, Listener};
 use haul_net::tls::Alpn;
 use haul_peer::fetch::pool::PeerDialer;
 use haul_peer::fetch::{Downloader, PeerPool};
@@ -33,28 +32,6 @@ impl PeerDialer for TcpDialer {
     }
 }
 
-/// Serves connections of a listener on this machine; the card names its address and key.
-fn listen(world: &World, server: Arc<Server>, mut card: PeerCard) -> PeerCard {
-    let key = SecretKey::generate().unwrap();
-    let mut listener = Listener::bind(&["127.0.0.1:0".parse().unwrap()], &key, Alpn::Peer, None).unwrap();
-    card.id = key.public();
-    card.addresses = listener.addresses().iter().map(ToString::to_string).collect();
-    let shutdown = world.shutdown.clone();
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            if let Accepted::Native { transport, remote, addr, .. } = accepted {
-                let (connection, inbox) = Connection::start(transport, remote, ConnectionSettings::server(Some(addr)));
-                tokio::spawn(server.clone().serve(connection, inbox, shutdown.clone()));
-            }
-        }
-    });
-    card
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_peers_over_tls() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,8 +45,10 @@ async fn three_peers_over_tls() {
         let root = folder.path().join(name);
         std::fs::create_dir(&root).unwrap();
         std::fs::write(root.join("file"), &bytes).unwrap();
-        let (card, shares) = world.add_share(name, &root, &folder.path().join(format!("state-{name}")));
-        cards.push(listen(&world, Server::new(shares, world.check()), card));
+        let (mut card, shares) = world.add_share(name, &root, &folder.path().join(format!("state-{name}")));
+        let (address, key) = world.listen(Server::new(shares, world.check()));
+        (card.addresses, card.id) = (vec![address], key);
+        cards.push(card);
     }
     // One card names a key that does not answer at its address: that peer is left alone.
     cards[2].id = SecretKey::generate().unwrap().public();

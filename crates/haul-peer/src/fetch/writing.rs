@@ -85,9 +85,8 @@ fn write(part: &PartFile, batches: &[Batch]) -> Result<(), FileError> {
     let mut leaves: Vec<&(u64, Bytes)> = batches.iter().flat_map(|batch| &batch.leaves).collect();
     leaves.sort_unstable_by_key(|(leaf, _)| *leaf);
     for run in leaves.chunk_by(|before, after| before.0 + 1 == after.0).flat_map(|run| run.chunks(RUN_LEAVES)) {
-        let bytes: Vec<Bytes> = run.iter().map(|(_, bytes)| bytes.clone()).collect();
         if let Some((first, _)) = run.first() {
-            part.write_leaves(*first, &bytes)?;
+            part.write_leaves(*first, run.iter().map(|(_, bytes)| &**bytes))?;
         }
     }
     Ok(())

@@ -8,7 +8,6 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
 use haul_core::blob::{BlobGeometry, LeafSet};
 use haul_core::ids::BlobId;
 use haul_core::limits::LEAF_BYTES;
@@ -166,8 +165,8 @@ impl PartFile {
     }
 
     /// Writes verified leaves that follow each other at the place of the first.
-    pub fn write_leaves(&self, first: u64, leaves: &[Bytes]) -> Result<(), FileError> {
-        let mut slices: Vec<IoSlice<'_>> = leaves.iter().map(|leaf| IoSlice::new(leaf)).collect();
+    pub fn write_leaves<'b>(&self, first: u64, leaves: impl IntoIterator<Item = &'b [u8]>) -> Result<(), FileError> {
+        let mut slices: Vec<IoSlice<'_>> = leaves.into_iter().map(IoSlice::new).collect();
         let (mut rest, mut at) = (slices.as_mut_slice(), first * LEAF_BYTES);
         while !rest.is_empty() {
             match rustix::io::pwritev(&self.file, rest, at) {

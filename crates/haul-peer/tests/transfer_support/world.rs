@@ -22,6 +22,8 @@ use haul_core::wire::{ByteString, Label};
 use haul_net::clock::{boot_now, wall_now};
 use haul_net::connection::{Connection, ConnectionSettings, Inbound, Inbox};
 use haul_net::identity::SecretKey;
+use haul_net::listener::{Accepted, Listener};
+use haul_net::tls::Alpn;
 use haul_net::transport::memory_pair;
 use haul_net::trust::sign;
 use haul_peer::fetch::pool::{GrantPaper, PeerDialer};
@@ -77,6 +79,28 @@ impl FindProviders for Table {
 }
 
 impl World {
+    /// Serves over TLS on this machine, under a key of its own; where.
+    pub fn listen(&self, server: Arc<Server>) -> (String, PeerId) {
+        let key = SecretKey::generate().unwrap();
+        let mut listener = Listener::bind(&["127.0.0.1:0".parse().unwrap()], &key, Alpn::Peer, None).unwrap();
+        let address = listener.addresses()[0].to_string();
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move {
+            loop {
+                let accepted = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    accepted = listener.accept() => accepted,
+                };
+                if let Accepted::Native { transport, remote, addr, .. } = accepted {
+                    let settings = ConnectionSettings::server(Some(addr));
+                    let (connection, inbox) = Connection::start(transport, remote, settings);
+                    tokio::spawn(server.clone().serve(connection, inbox, shutdown.clone()));
+                }
+            }
+        });
+        (address, key.public())
+    }
+
     pub fn new() -> Self {
         let world = Self {
             network: SecretKey::generate().unwrap(),

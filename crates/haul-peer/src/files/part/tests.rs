@@ -40,7 +40,7 @@ fn trusts_this_boot_and_only_what_was_synced_of_another() {
         let (part, resumed) = open(&path, 10).unwrap();
         assert_eq!((resumed.verified.count(), resumed.local.count()), (0, 0));
         for leaf in [9, 1, 2] {
-            part.write_leaves(leaf, &[vec![leaf as u8; part.geometry.leaf_bytes(leaf)].into()]).unwrap();
+            part.write_leaves(leaf, [vec![leaf as u8; part.geometry.leaf_bytes(leaf)].as_slice()]).unwrap();
         }
         part.checkpoint(&set(10, &[9, 1]), true).unwrap();
         part.checkpoint(&set(10, &[9, 1, 2]), false).unwrap();
@@ -66,7 +66,7 @@ fn damaged_progress_means_looking_at_the_bytes() {
     let path = folder.path().join("file");
     let (part, _) = open(&path, 100).unwrap();
     for leaf in [99, 3] {
-        part.write_leaves(leaf, &[vec![1; part.geometry.leaf_bytes(leaf)].into()]).unwrap();
+        part.write_leaves(leaf, [vec![1; part.geometry.leaf_bytes(leaf)].as_slice()]).unwrap();
     }
     part.checkpoint(&set(100, &[99, 3]), false).unwrap();
     drop(part);
@@ -86,7 +86,7 @@ fn an_existing_name_is_never_replaced_unasked_even_at_the_last_moment() {
     let path = folder.path().join("file");
     let write_all = |part: &PartFile| {
         for leaf in 0..2 {
-            part.write_leaves(leaf, &[vec![1; part.geometry.leaf_bytes(leaf)].into()]).unwrap();
+            part.write_leaves(leaf, [vec![1; part.geometry.leaf_bytes(leaf)].as_slice()]).unwrap();
         }
     };
     let (part, _) = open(&path, 2).unwrap();
@@ -159,7 +159,7 @@ fn a_disk_that_fills_up_keeps_what_was_written() {
     std::fs::write(folder.path().join("other"), vec![0; 600_000]).unwrap();
     let mut written = LeafSet::new(12);
     let failure = (0..12)
-        .find_map(|leaf| match part.write_leaves(leaf, &[vec![1; part.geometry.leaf_bytes(leaf)].into()]) {
+        .find_map(|leaf| match part.write_leaves(leaf, [vec![1; part.geometry.leaf_bytes(leaf)].as_slice()]) {
             Ok(()) => {
                 written.insert(leaf);
                 None
@@ -184,7 +184,7 @@ fn what_was_cut_off_or_started_over_does_not_count() {
     let written = || {
         let (part, _) = open(&path, 4).unwrap();
         for leaf in 0..3 {
-            part.write_leaves(leaf, &[vec![1; part.geometry.leaf_bytes(leaf)].into()]).unwrap();
+            part.write_leaves(leaf, [vec![1; part.geometry.leaf_bytes(leaf)].as_slice()]).unwrap();
         }
         part.checkpoint(&set(4, &[0, 1, 2]), true).unwrap();
         part
