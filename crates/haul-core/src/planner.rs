@@ -24,6 +24,7 @@ mod links;
 mod meter;
 mod peer;
 mod pieces;
+mod random;
 mod release;
 mod repair;
 mod reports;
@@ -74,6 +75,16 @@ pub struct Hints {
     pub site: u32,
 }
 
+/// How a planner deals pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dealing {
+    /// As the module says.
+    #[default]
+    Planned,
+    /// Any piece from anybody who holds it, within the same limits: what plans are compared with.
+    Random,
+}
+
 /// What the driver has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlannerAction {
@@ -116,6 +127,7 @@ impl Spread {
 #[derive(Clone, Debug)]
 pub struct Planner {
     geometry: BlobGeometry,
+    dealing: Dealing,
     piece_bytes: u64,
     slots: BTreeMap<PeerId, Slot>,
     peers: Vec<Peer>,
@@ -156,9 +168,15 @@ pub struct Planner {
 impl Planner {
     /// A planner for a blob of this geometry, without peers. `seed` breaks ties: same seed and same calls, same plans.
     pub fn new(geometry: BlobGeometry, seed: u64) -> Self {
+        Self::with_dealing(geometry, seed, Dealing::Planned)
+    }
+
+    /// The same with another way to deal pieces.
+    pub fn with_dealing(geometry: BlobGeometry, seed: u64, dealing: Dealing) -> Self {
         let pieces = geometry.pieces() as usize;
         Self {
             geometry,
+            dealing,
             piece_bytes: piece_bytes(geometry),
             slots: BTreeMap::new(),
             peers: Vec::new(),
@@ -307,12 +325,17 @@ impl Planner {
         }
         self.last_run = Some(now);
         self.changed = false;
-        self.lay_out();
-        self.plant();
-        self.tidy(now);
-        self.plant();
-        self.release(now);
-        self.fill(now);
+        match self.dealing {
+            Dealing::Planned => {
+                self.lay_out();
+                self.plant();
+                self.tidy(now);
+                self.plant();
+                self.release(now);
+                self.fill(now);
+            }
+            Dealing::Random => self.deal_at_random(now),
+        }
         self.tell(now);
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use haul_core::limits;
+use haul_core::planner::Dealing;
 use haul_core::registry::addresses::Prefix;
 use haul_core::trust::Role;
 use haul_core::wire::Label;
@@ -22,12 +23,21 @@ pub struct IndexConfig {
     pub claims_allowed: Vec<Prefix>,
     /// PEM files with a certificate chain and its key for browsers; none makes and keeps an own certificate.
     pub https: Option<(PathBuf, PathBuf)>,
+    /// How the planner deals the pieces of what several peers download; none: each of them chooses for itself.
+    pub plans: Option<Dealing>,
 }
 
 impl IndexConfig {
     /// Settings for this folder and these addresses, all else by default.
     pub fn new(state_dir: impl Into<PathBuf>, listen: Vec<SocketAddr>) -> Self {
-        Self { state_dir: state_dir.into(), listen, advertise: Vec::new(), claims_allowed: Vec::new(), https: None }
+        Self {
+            state_dir: state_dir.into(),
+            listen,
+            advertise: Vec::new(),
+            claims_allowed: Vec::new(),
+            https: None,
+            plans: Some(Dealing::default()),
+        }
     }
 }
 

@@ -141,7 +141,7 @@ fn open_state<S: IndexStore>(
     let presence = Presence::new(config.claims_allowed.clone(), clock::boot_id());
     presence.restore(clock::boot_now(), notes);
     let https = https_config(dir, config)?;
-    Ok((Arc::new(IndexState::new(authority, members, store, presence)), https))
+    Ok((Arc::new(IndexState::new(authority, members, store, presence, config.plans)), https))
 }
 
 fn https_config(dir: &Path, config: &IndexConfig) -> Result<HttpsConfig, StartError> {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use haul_core::ids::PeerId;
+use haul_core::planner::Dealing;
 use haul_core::registry::leases::{CloseCause, ConnectionId, LeaseAction};
 use haul_core::time::{Moment, Timestamp};
 use haul_core::wire::Label;
@@ -66,11 +67,17 @@ pub struct IndexState<S> {
 }
 
 impl<S: IndexStore> IndexState<S> {
-    /// Puts the parts together.
-    pub fn new(authority: Arc<Authority>, members: Members, store: S, presence: Presence) -> Self {
+    /// Puts the parts together; `plans` as in [`crate::IndexConfig::plans`].
+    pub fn new(
+        authority: Arc<Authority>,
+        members: Members,
+        store: S,
+        presence: Presence,
+        plans: Option<Dealing>,
+    ) -> Self {
         let presence_locks = (0..PRESENCE_LOCKS).map(|_| Mutex::new(())).collect();
         let started = clock::boot_now();
-        let (watches, swarms, counters) = (Arc::default(), Arc::default(), Counters::default());
+        let (watches, swarms, counters) = (Arc::default(), Arc::new(Swarms::new(plans)), Counters::default());
         let admission = Arc::default();
         Self { authority, members, store, presence, admission, watches, swarms, counters, started, presence_locks }
     }

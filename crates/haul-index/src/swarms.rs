@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
-use haul_core::planner::{Runs, splitmix64};
+use haul_core::planner::{Dealing, Runs, splitmix64};
 use haul_core::registry::leases::ConnectionId;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
@@ -57,6 +57,8 @@ pub struct Swarms {
 
 #[derive(Debug)]
 struct Inner {
+    /// None: nobody gets plans.
+    dealing: Option<Dealing>,
     swarms: BTreeMap<Content, Swarm>,
     /// Those in which somebody downloads.
     active: BTreeSet<Content>,
@@ -90,6 +92,11 @@ pub struct Report {
 }
 
 impl Swarms {
+    /// No swarms yet; with plans that are made this way, or without.
+    pub fn new(dealing: Option<Dealing>) -> Self {
+        Self { inner: Mutex::new(Inner { dealing, ..Inner::default() }), begun: Notify::new() }
+    }
+
     /// Takes a peer into the swarm of a blob; the others that it may ask, with whether they hold all of it. Refused with
     /// `NotOpen` once its session is over or its peer has joined on a newer one.
     pub fn join(
@@ -121,8 +128,8 @@ impl Swarms {
         }
         // Beyond that, and where a swarm is too large for the planner, those that come last act alone.
         let held = if places.cells > limits::SWARM_CELLS_PER_MEMBER { held.unplanned() } else { held };
-        let random = inner.next_random();
-        inner.swarms.entry(content).or_insert_with(|| Swarm::new(geometry));
+        let (random, dealing) = (inner.next_random(), inner.dealing);
+        inner.swarms.entry(content).or_insert_with(|| Swarm::new(geometry, dealing));
         let others = inner.with_swarm(content, |swarm, room| swarm.join(now, blob, joiner, held, random, room));
         self.begun.notify_one();
         Ok(others.unwrap_or_default())
@@ -204,6 +211,7 @@ impl Swarms {
 impl Default for Inner {
     fn default() -> Self {
         Self {
+            dealing: Some(Dealing::default()),
             swarms: BTreeMap::new(),
             active: BTreeSet::new(),
             planned_last: None,

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use haul_core::bandwidth::{Direction, Rule, parse_rate};
+use haul_core::planner::Dealing;
 use haul_core::wire::Label;
 
 use crate::bandwidth::{Configured, Place, group_rule};
@@ -174,6 +175,7 @@ enum Form {
     Rate,
     Rules,
     GroupRules,
+    Plans,
 }
 
 struct Setting {
@@ -190,6 +192,7 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "index_listen", form: Form::Address, default: "[::]:4477", secret: false },
     Setting { key: "web_listen", form: Form::Address, default: "127.0.0.1:4479", secret: false },
     Setting { key: "advertise", form: Form::Addresses, default: "", secret: false },
+    Setting { key: "swarm_plans", form: Form::Plans, default: "on", secret: false },
     Setting { key: "shares", form: Form::Texts, default: "", secret: false },
     Setting { key: "limits.up", form: Form::Rate, default: "off", secret: false },
     Setting { key: "limits.down", form: Form::Rate, default: "off", secret: false },
@@ -314,6 +317,12 @@ impl Config {
         Configured { rules }
     }
 
+    /// How an index deals pieces in swarms; none: it does not.
+    pub fn swarm_plans(&self) -> Option<Dealing> {
+        // What is written was checked when it was read.
+        self.text("swarm_plans").and_then(plans).unwrap_or(Some(Dealing::default()))
+    }
+
     /// The texts of a setting that may be one or several.
     fn texts(&self, key: &str) -> impl Iterator<Item = &str> {
         self.text(key).into_iter().chain(self.list(key).iter().map(String::as_str))
@@ -348,6 +357,7 @@ fn flat(table: toml::Table) -> Vec<(String, toml::Value)> {
 const A_RATE: &str = "bytes per second in quotes, for example \"20M\", \"100Mbit\" or \"off\"; a part of the line, \
     such as 80%, would need its rate, which haul does not measure";
 const RULES: &str = "a list of rules in quotes, for example [\"mon-fri 08:00-18:00 50M\", \"up 22:00-06:00 off\"]";
+const PLANS: &str = "\"on\", \"off\" (downloaders choose for themselves) or \"random\" (for comparisons)";
 const GROUP_RULES: &str = "a list of groups with rules in quotes, for example [\"lab up 20M\", \"guests 1M\"]";
 
 fn misfit(form: Form, value: &Value) -> Option<&'static str> {
@@ -374,11 +384,23 @@ fn misfit(form: Form, value: &Value) -> Option<&'static str> {
         (Form::GroupRules, Value::Text(text)) => (is_group_rule(text), GROUP_RULES),
         (Form::GroupRules, Value::List(texts)) => (texts.iter().all(|text| is_group_rule(text)), GROUP_RULES),
         (Form::GroupRules, _) => (false, GROUP_RULES),
+        (Form::Plans, Value::Text(text)) => (plans(text).is_some(), PLANS),
+        (Form::Plans, _) => (false, PLANS),
         (Form::Text, Value::Text(_)) | (Form::Texts, Value::List(_)) => (true, ""),
         (Form::Text, _) => (false, "a text in quotes"),
         (Form::Texts, _) => (false, "a list of texts in quotes"),
     };
     (!fits).then_some(wanted)
+}
+
+/// None if it is none of the words.
+fn plans(text: &str) -> Option<Option<Dealing>> {
+    match text {
+        "on" => Some(Some(Dealing::Planned)),
+        "random" => Some(Some(Dealing::Random)),
+        "off" => Some(None),
+        _ => None,
+    }
 }
 
 /// The group everyone is everything, and has its settings.
@@ -488,6 +510,19 @@ mod tests {
             let error = Config::load(&[], none, &[path]).unwrap_err().to_string();
             assert!(error.contains(example), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn plans_of_swarms() {
+        let with = |word: &str| {
+            let (_folder, path) = file(&format!("swarm_plans = \"{word}\""));
+            Config::load(&[], none, &[path]).map(|config| config.swarm_plans())
+        };
+        assert_eq!(Config::load(&[], none, &[]).unwrap().swarm_plans(), Some(Dealing::Planned));
+        assert_eq!(with("on"), Ok(Some(Dealing::Planned)));
+        assert_eq!(with("random"), Ok(Some(Dealing::Random)));
+        assert_eq!(with("off"), Ok(None));
+        assert!(with("no").unwrap_err().to_string().ends_with(PLANS));
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(crate) async fn index(context: &Context, args: &IndexArgs) -> Result<Exit, F
 async fn start_index(home: &Home, config: &Config) -> Result<RunningIndex, Failure> {
     let mut settings = IndexConfig::new(index_state(home), config.address("index_listen").into_iter().collect());
     settings.advertise = config.list("advertise").to_vec();
+    settings.plans = config.swarm_plans();
     loop {
         // Its end is asked for by `join` alone, after the peer beside it has left.
         let error = match Index::start(settings.clone(), CancellationToken::new()).await {

@@ -117,7 +117,7 @@ impl Planner {
     }
 
     /// Whether a source has room for this sink.
-    fn may_serve(&self, source: Slot, sink: Slot) -> bool {
+    pub(super) fn may_serve(&self, source: Slot, sink: Slot) -> bool {
         let peer = &self.peers[source as usize];
         peer.may_give()
             && !peer.spared

@@ -63,6 +63,22 @@ fn same_seed_same_plans() {
 }
 
 #[test]
+fn chance_brings_everything_too() {
+    let mut world = World::with(Planner::with_dealing(geometry(16 * MIB), 5, Dealing::Random));
+    world.join(0, true);
+    for sink in 1..=20 {
+        world.join(sink, false);
+    }
+    world.finish();
+    let mut pieces: Vec<u32> = world.given_by(0).iter().map(|(_, piece)| *piece).collect();
+    let count = pieces.len();
+    pieces.sort_unstable();
+    pieces.dedup();
+    assert!(pieces.len() < count, "a seed that sends by chance sends some pieces again");
+    assert!((1..=20).any(|peer| world.sent_by(peer) > 0), "sinks give each other what they have");
+}
+
+#[test]
 fn what_only_a_leaver_holds_is_copied_first() {
     let mut world = World::new(32 * MIB, 1);
     let all = PieceSet::full(world.pieces());

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::PeerId;
 use haul_core::limits;
-use haul_core::planner::{Hints, PieceSet, Planner, PlannerAction, Runs};
+use haul_core::planner::{Dealing, Hints, PieceSet, Planner, PlannerAction, Runs};
 use haul_core::time::Moment;
 
 use super::swarm::some_of;
@@ -59,6 +59,8 @@ impl Held {
 #[derive(Debug)]
 pub(super) struct Planning {
     geometry: BlobGeometry,
+    /// None: everybody acts alone.
+    dealing: Option<Dealing>,
     seed: u64,
     stage: Stage,
     /// Who shares the blob and is no member.
@@ -80,9 +82,9 @@ enum Stage {
 }
 
 impl Planning {
-    pub(super) fn new(geometry: BlobGeometry, seed: u64) -> Self {
+    pub(super) fn new(geometry: BlobGeometry, dealing: Option<Dealing>, seed: u64) -> Self {
         let stage = Stage::Waiting { complete: BTreeSet::new(), sink: None };
-        Self { geometry, seed, stage, owners: BTreeSet::new(), members: BTreeSet::new() }
+        Self { geometry, dealing, seed, stage, owners: BTreeSet::new(), members: BTreeSet::new() }
     }
 
     /// Somebody joins. Who does not fit into `room` cells acts alone.
@@ -116,14 +118,14 @@ impl Planning {
 
     /// The second downloader has come.
     fn begin(&mut self, now: Moment, peer: PeerId, set: PieceSet, room: u64) {
-        let Stage::Waiting { complete, sink } = &mut self.stage else { return };
+        let (Stage::Waiting { complete, sink }, Some(dealing)) = (&mut self.stage, self.dealing) else { return };
         let peers = (complete.len() + self.owners.len() + 2) as u64;
         // What the first one holds is counted already, and no more.
         if (limits::SWARM_BOOK_CELLS + peers) * u64::from(self.geometry.pieces()) > room {
             return;
         }
         let (complete, sink) = (std::mem::take(complete), sink.take());
-        self.stage = Stage::Planned(Box::new(Planner::new(self.geometry, self.seed)));
+        self.stage = Stage::Planned(Box::new(Planner::with_dealing(self.geometry, self.seed, dealing)));
         let all = PieceSet::full(self.geometry.pieces());
         let owners = self.owners.clone();
         self.with_planner(|planner| {
@@ -265,7 +267,7 @@ mod tests {
     #[test]
     fn a_planner_that_fails_costs_its_own_plans_only() {
         let geometry = BlobGeometry::new(64 * 1024 * 1024).unwrap();
-        let mut planning = Planning::new(geometry, 1);
+        let mut planning = Planning::new(geometry, Some(Dealing::Planned), 1);
         let peers: Vec<PeerId> = (1..=2).map(|n| PublicKey::new([n; 32]).unwrap()).collect();
         for peer in &peers {
             planning.join(Moment(0), *peer, Held::Part(PieceSet::new(geometry.pieces())), u64::MAX);

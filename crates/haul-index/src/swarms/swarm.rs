@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
-use haul_core::planner::{Runs, splitmix64};
+use haul_core::planner::{Dealing, Runs, splitmix64};
 use haul_core::registry::leases::ConnectionId;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
@@ -22,6 +22,7 @@ pub(super) const NEIGHBOURS_MAX: usize = 2 * NEIGHBOURS;
 #[derive(Debug)]
 pub(super) struct Swarm {
     geometry: BlobGeometry,
+    dealing: Option<Dealing>,
     pub(super) members: BTreeMap<PeerId, Member>,
     /// Members that lack something.
     pub(super) sinks: usize,
@@ -41,8 +42,8 @@ pub(super) struct Member {
 }
 
 impl Swarm {
-    pub(super) fn new(geometry: BlobGeometry) -> Self {
-        Self { geometry, members: BTreeMap::new(), sinks: 0, plannings: BTreeMap::new() }
+    pub(super) fn new(geometry: BlobGeometry, dealing: Option<Dealing>) -> Self {
+        Self { geometry, dealing, members: BTreeMap::new(), sinks: 0, plannings: BTreeMap::new() }
     }
 
     pub(super) fn join(
@@ -56,9 +57,9 @@ impl Swarm {
     ) -> Vec<(PeerId, bool)> {
         let (peer, missing) = (joiner.peer, held.missing());
         let knew = self.remove(now, &peer);
-        let geometry = self.geometry;
+        let (geometry, dealing) = (self.geometry, self.dealing);
         let planning = self.plannings.entry(joiner.passes_to.clone());
-        planning.or_insert_with(|| Planning::new(geometry, random)).join(now, peer, held, room);
+        planning.or_insert_with(|| Planning::new(geometry, dealing, random)).join(now, peer, held, room);
         self.sinks += usize::from(missing > 0);
         let (to, of) = (joiner.groups.clone(), joiner.passes_to.clone());
         self.members.insert(peer, Member { joiner, missing, knows: BTreeSet::new(), known_by: BTreeSet::new() });

@@ -74,6 +74,24 @@ fn members_learn_of_each_other_and_of_who_is_complete() {
 }
 
 #[test]
+fn an_index_makes_no_plans_if_it_is_told_not_to() {
+    let planned = |dealing: Option<Dealing>| {
+        let swarms = Swarms::new(dealing);
+        let (owner, first, second) = (joiner(1, &[], &[]), joiner(2, &[], &[]), joiner(3, &[], &[]));
+        swarms.join(NOW, owner, blob(), SIZE, &runs(0, 64)).unwrap();
+        for sink in [&first, &second] {
+            swarms.join(NOW, sink.clone(), blob(), SIZE, &Runs::default()).unwrap();
+        }
+        swarms.plan(NOW, || true);
+        let told = first.mailbox.take(&blob());
+        assert!(told.peers.contains_key(&second.peer), "members learn of each other all the same");
+        told.plan.is_some()
+    };
+    assert!(planned(Some(Dealing::Planned)) && planned(Some(Dealing::Random)));
+    assert!(!planned(None));
+}
+
+#[test]
 fn nobody_is_told_of_one_that_may_not_pass_the_blob_on_to_it() {
     let swarms = Swarms::default();
     let (lab, guest) = (joiner(1, &["lab"], &["lab"]), joiner(2, &["art"], &["art"]));

@@ -38,8 +38,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(size: u64, seed: u64) -> Self {
+        Self::with(Planner::new(geometry(size), seed))
+    }
+
+    pub(super) fn with(planner: Planner) -> Self {
         Self {
-            planner: Planner::new(geometry(size), seed),
+            planner,
             now: Moment(0),
             truth: BTreeMap::new(),
             plans: BTreeMap::new(),
