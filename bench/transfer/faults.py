@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
 
 from cost import processes, with_descendants
 
@@ -56,22 +57,24 @@ class Resident:
 
 
 class Fault:
-    """Sends a signal to a process once `wire` in the namespace of `resident` has received so many bytes. What was
-    stopped goes on afterwards."""
+    """Sends a signal to a process once `wire` in the namespace of `resident` has received so many bytes, or what else
+    `counted` says. What was stopped goes on afterwards."""
 
-    def __init__(self, resident: int, after_bytes: float, victim: int | None, what: signal.Signals | None):
+    def __init__(self, resident: int, after_bytes: float, victim: int | None, what: signal.Signals | None,
+                 counted: Callable[[int], int] = received_bytes):
         self.resident, self.after, self.victim, self.what = resident, after_bytes, victim, what
+        self.counted = counted
         self.over = threading.Event()
         self.happened = False
 
     def __enter__(self) -> "Fault":
-        self.begun = received_bytes(self.resident)
+        self.begun = self.counted(self.resident)
         self.thread = threading.Thread(target=self._watch)
         self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.received = received_bytes(self.resident) - self.begun
+        self.received = self.counted(self.resident) - self.begun
         self.over.set()
         self.thread.join()
         if self.happened and self.what == signal.SIGSTOP and self.victim:
@@ -79,7 +82,29 @@ class Fault:
 
     def _watch(self) -> None:
         while self.victim and self.what and not self.over.wait(LOOK_SECONDS):
-            if received_bytes(self.resident) - self.begun >= self.after:
+            if self.counted(self.resident) - self.begun >= self.after:
                 self.happened = True
                 signal_tree(self.victim, self.what)
                 return
+
+
+class Liar:
+    """Has the kernel give a process wrong bytes: the first one of everything that it reads from a file at a position. What
+    it reads before is right, so that it can hash its files undisturbed. None lies about nothing."""
+
+    def __init__(self, pid: int | None, path: str):
+        self.pid, self.path = pid, path
+
+    def __enter__(self) -> "Liar":
+        if self.pid:
+            words = ["-f", "-o", os.devnull, "-P", self.path, "-e", "trace=pread64", "-e", "inject=pread64:poke_exit=@arg2=00"]
+            self.tracer = subprocess.Popen(["strace", *words, "-p", str(self.pid)], stderr=subprocess.PIPE)
+            # "Process … attached", once all of its threads are.
+            self.tracer.stderr.readline()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pid:
+            self.tracer.terminate()
+            self.tracer.wait()
+            self.tracer.stderr.close()

@@ -46,6 +46,13 @@ def wasted(rows: Rows) -> Verdict:
     return f"{quotient:.3f} x", quotient <= 1.01
 
 
+def faster_than_torrents(rows: Rows) -> Verdict:
+    """qbittorrent with eight that have the file, by haul; each over the bound of its own run."""
+    theirs = rows["sources_qbittorrent"].median("qbittorrent", "clean", "over_limit")
+    quotient = theirs / rows["sources"].median("haul", "clean", "over_limit")
+    return f"{quotient:.2f} x", quotient >= 1
+
+
 def one_to_one(system: str) -> list[Goal]:
     """Goals of one large file."""
     row, work = "one_to_one", f"one large file, one to one, {SYSTEMS[system]}: bytes per CPU-second of both ends"
@@ -110,8 +117,22 @@ GOALS = [
          at_most("sources", [("haul", case, "over_limit") for case in FAULTS], 1.1, "x")),
     Goal("sources", "the same: bytes over the sink's link, the worst of them", "1.01 x those when nothing fails", wasted),
     Goal("sources", "the same, nothing fails", "1.15 x aria2 with eight mirrors", faster("sources", "clean", "aria2", 1.15)),
+    Goal("sources_qbittorrent", "the same, nothing fails", "1 x qbittorrent", faster_than_torrents),
+    Goal("sources_changing", "the same, every uplink has another rate every 5 s", "1.05 x the shortest possible time",
+         at_most("sources_changing", [("haul", "rates change", "over_limit")], 1.05, "x")),
     *(goal for peers in (4, 8, 16) for goal in one_to_many(peers)),
     Goal("swarm_8", "the same with 8 peers, by the clock", "1.15 x the fastest tuned one of aria2, transmission and qbittorrent",
          faster_than_clients),
+    Goal("swarm_chain", "one file from one seed through a chain of 8 peers: the last peer", "1.1 x the first one",
+         at_most("swarm_chain", [("haul", "chain", "over_first")], 1.1, "x")),
+    *(Goal(row, f"one file from one seed to {peers} peers, {what}: the last peer", "1.12 x the shortest possible time",
+           at_most(row, [("haul", case, "over_limit")], 1.12, "x"))
+      for row, case, peers, what in (
+          ("swarm_unequal", "unequal uplinks", 9, "10 to 100 Mbit/s up"),
+          ("swarm_staggered", "joins spread", 8, "one after the other"),
+          ("swarm_leavers", "a third leave", 9, "a third of them leave half-way"),
+          ("swarm_seed_leaves", "seed leaves", 8, "the seed leaves after 1.05 times the file"),
+          ("swarm_mixed", "all of it", 9, "all of this at once"))),
+    Goal("swarm_index_dies", "one file from one seed to 8 peers, the index is killed half-way: the last peer",
+         "1.3 x the shortest possible time", at_most("swarm_index_dies", [("haul", "index dies", "over_limit")], 1.3, "x")),
 ]
-# Not measured yet: a swarm that comes and goes, without a planner, in a chain.

@@ -82,6 +82,11 @@ class Links:
         command = ["ip", "netns", "exec", self.gate(number), "tc", "qdisc", "replace", "dev", port, "root", "tbf"]
         subprocess.run([*command, *bucket(mbit)], check=True, capture_output=True)
 
+    def part(self, one: int, other: int) -> None:
+        """Two ends cannot reach each other any more, and are told so at once."""
+        for here, there in ((one, other), (other, one)):
+            ip("route", "add", "unreachable", f"{self.address(there)}/32", inside=self.end(here))
+
     def end(self, number: int) -> str:
         """Its namespace."""
         return f"{PREFIX}end{number}"

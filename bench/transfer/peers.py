@@ -85,7 +85,8 @@ class Peer(machine.Server):
         command = [*self.inside, self.binary, *words]
         done = subprocess.run(command, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"haul {words[0]} ended with {done.returncode}: {done.stderr.decode()[-500:]} {self.errors()}")
+            said = (done.stderr + done.stdout).decode(errors="replace")[-500:]
+            raise RuntimeError(f"haul {words[0]} ended with {done.returncode}: {said} {self.errors()}")
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{")]
 
     def get(self, what: str, target: str) -> dict[str, Any]:

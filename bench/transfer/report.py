@@ -16,17 +16,22 @@ SOURCE_COLUMNS = {"wall_s": "seconds", "over_limit": "by the shortest possible",
                   "received_over_size": "received by size", "banned": "banned"}
 SWARMS = ("swarm_4", "swarm_8", "swarm_16", "swarm_bbr", "swarm_aria2_tuned", "swarm_transmission_tuned",
           "swarm_qbittorrent_tuned", "swarm_aria2", "swarm_transmission", "swarm_qbittorrent")
+# Not in the picture: they are no swarms of so many equal peers.
+COURSES = ("swarm_off", "swarm_random", "swarm_chain", "swarm_unequal", "swarm_staggered", "swarm_leavers", "swarm_seed_leaves",
+           "swarm_mixed", "swarm_index_dies")
 SWARM_COLUMNS = {"wall_s": "last, seconds", "median_s": "median, seconds", "over_limit": "last by the shortest possible",
                  "seed_payload_over_size": "seed's payload by size", "seed_wire_over_size": "seed's wire by size",
                  "peer_wire_least": "least of a peer's", "peer_wire_most": "most", "sent_again_share": "segments sent again",
                  "idle_share": "machine idle"}
-PROGRAMS = ("haul", "nginx", "nginx_tls", "rsync", "sendme", "rqbit", "b3sum", "aria2", "floor", "iperf3")
+PROGRAMS = ("haul", "nginx", "nginx_tls", "rsync", "sendme", "rqbit", "b3sum", "aria2", "qbittorrent", "floor", "iperf3")
 TABLES = {
     "one_to_one": ("One large file, one to one", ("tmpfs", "disk"), COLUMNS),
     "share": ("Sharing a folder", ("large", "small", "again"), {**COLUMNS, "files_per_s": "files/s"}),
     "small_files": ("Many small files, one to one", ("tmpfs", "disk"), FILE_COLUMNS),
     "shaped": ("One file over a shaped link", ("1000 Mbit/s", "100 Mbit/s"), LINK_COLUMNS),
     "sources": ("One file from eight providers", ("clean", "one dies", "one stalls", "one lies"), SOURCE_COLUMNS),
+    "sources_qbittorrent": ("The same by BitTorrent", ("clean",), SOURCE_COLUMNS),
+    "sources_changing": ("The same while all rates change", ("rates change",), SOURCE_COLUMNS),
 }
 
 
@@ -71,18 +76,21 @@ def table(rows: Rows, name: str) -> str:
 
 def swarm_table(rows: Rows) -> str:
     """One seed to many: haul, and clients beside it."""
-    found = [(name, rows[name]) for name in SWARMS if name in rows]
+    found = [(name, rows[name]) for name in (*SWARMS, *COURSES) if name in rows]
     if not found:
         return ""
-    lines = ["## One seed to many peers", "", "256 MiB unless the row says otherwise, links of 50 Mbit/s up and 100 down, all begin at once.", ""]
-    heads = ["peers", "TCP", "program", *SWARM_COLUMNS.values(), "rounds"]
-    lines += ["| " + " | ".join(heads) + " |", "| --: | --- | --- |" + " --: |" * (len(heads) - 3)]
+    lines = ["## One seed to many peers", "",
+             "256 MiB, links of 50 Mbit/s up and 100 down, all begin at once, unless the row says otherwise; see Method.", ""]
+    heads = ["peers", "what happens", "TCP", "program", *SWARM_COLUMNS.values(), "rounds"]
+    lines += ["| " + " | ".join(heads) + " |", "| --: | --- | --- | --- |" + " --: |" * (len(heads) - 4)]
     for name, one in found:
         row, settings = raw.Row(one), one["parameters"]
-        for program in sorted({run["program"] for run in one["runs"]} - {"iperf3"}):
-            cells = [raw.number(row.median(program, goals.SWARM, column)) for column in SWARM_COLUMNS]
-            cells.append(str(len(row.runs(program))))
-            lines.append(f"| {settings['peers']} | {settings['congestion']} | {program} | " + " | ".join(cells) + " |")
+        for program, case in sorted({(run["program"], run["case"]) for run in one["runs"]}):
+            if program != "iperf3":
+                cells = [raw.number(row.median(program, case, column)) for column in SWARM_COLUMNS]
+                cells.append(str(len(row.runs(program))))
+                start = [settings["peers"], case, settings["congestion"], program]
+                lines.append(f"| {' | '.join(map(str, start))} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -236,15 +244,24 @@ def method() -> str:
 - **Eight providers**: each at a link of 10, 20, 40, 60, 80, 100, 150, 200 Mbit/s up, a fresh sink of 500 Mbit/s, the index at
   an end of its own. The shortest possible time is that of all links full from the first moment, at the part of its rate
   that a link carries for iperf3 in the same round. At 60% the provider of 100 Mbit/s is killed, or that of 150 is stopped
-  (SIGSTOP); the one of 80 lies from the beginning: one bit of every 64 KiB that it reads is flipped below it. aria2: plaintext HTTP
+  (SIGSTOP); the one of 80 lies from the beginning:
+  the kernel gives it a wrong first byte of whatever it reads (strace). aria2: plaintext HTTP
   from eight nginx, pieces of 1 MiB, four connections to each; it verifies nothing, so that it cannot take part with a liar.
+  qbittorrent, tuned as below, runs at all nine ends. Where rates change, each uplink takes over that of the next one every
+  5 s, so that together they carry as much as before, and the file has 1.5 GiB.
   Received by size is what came over the sink's link, headers included.
 - **One seed to many**: end by end 50 Mbit/s up and 100 down, the index and the BitTorrent tracker at an end without limits.
   The clock runs from the `get` commands (or the order to a client that runs already; aria2 is started by it) to the last
   peer's final name. The shortest possible time is max(F/u_s, F/d, N F/(u_s + sum u_i)), at the rates that iperf3 finds in the same
   round: the seed's with nothing coming back, the peers' while they receive as much. TCP controls congestion as Linux does by
   default (cubic), whatever the measuring machine is set to; one row has BBR. Payload is what peers verified; wire is what
-  the shapers let through, headers and segments sent again included. Less than 30% of the machine idle voids a run. Clients:
+  the shapers let through, headers and segments sent again included. Planner off and random plans are settings of the index
+  (`swarm_plans`). In the chain the index makes no plans, and each end reaches the one before and the one behind it alone.
+  Unequal: 10, 100, 20, 50, 15, 80, 30, 40 and 25 Mbit/s up. Joins spread: evenly over a fifth of what the seed needs to
+  send the file once. A third leave: the third, sixth and ninth end their daemons (SIGTERM) when they have half. Seed leaves:
+  one of 150 Mbit/s ends its daemon when it has sent 1.05 times the file, peers have 30 up. All of it: unequal, spread, a third
+  leave, and the seed of 50. Index dies: SIGKILL when the first peer has half. Their bound is the same in steps of 20 ms for those
+  that are there: who is behind rises first. Less than 30% of the machine idle voids a run. Clients:
   pieces of 256 KiB, a private tracker, plaintext, no sync. Tuned: aria2 without a limit of peers, a cache, no lower limit of
   speed; transmission without uTP, 32 slots, no encryption; qbittorrent with TCP only, super-seeding, no limits.
 - sendme, rqbit and b3sum are built by `cargo install` for speed (sendme's own profile asks for a small program) and for this

@@ -22,7 +22,7 @@ sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import report
 from common import install, machine, page, raw, runner
 from rivals import aria2, floor, nginx, programs, rsync
-from rows import one_to_one, providers, shaped, share, small_files, sources, swarm
+from rows import churn, one_to_one, providers, shaped, share, small_files, sources, swarm
 
 ROWS = {
     "one_to_one": one_to_one.one_to_one,
@@ -31,16 +31,19 @@ ROWS = {
     "small_files": small_files.small_files,
     "shaped": shaped.shaped,
     "sources": sources.sources,
+    "sources_changing": sources.changing,
+    "sources_qbittorrent": sources.torrents,
     "providers": providers.providers,
     "swarm_4": swarm.swarm_4,
     "swarm_8": swarm.swarm_8,
     "swarm_16": swarm.swarm_16,
     "swarm_bbr": swarm.swarm_bbr,
+    **churn.ROWS,
     **swarm.RIVALS,
 }
 # Shown while a row runs.
 SHOWN = ("wall_s", "cpu_s", "mb_per_s", "mb_per_cpu_s", "files_per_s", "mbit_per_s", "over_limit", "banned",
-         "received_over_size", "others_share", "chain_mb_per_cpu_s", "median_over_limit", "seed_payload_over_size",
+         "received_over_size", "others_share", "chain_mb_per_cpu_s", "median_over_limit", "over_first", "seed_payload_over_size",
          "sent_again_share", "idle_share")
 MIB = 1 << 20
 # A memory file system that every Linux has.
@@ -63,6 +66,7 @@ class Size:
         # (Mbit/s, bytes): long enough that the beginning is seen and does not decide.
         self.shaped = [(1000, 16 * MIB), (100, 4 * MIB)] if quick else [(1000, 1024 * MIB), (100, 192 * MIB)]
         self.sources = (64 if quick else 512) * MIB
+        self.changing = (128 if quick else 1536) * MIB
         self.providers = (16 if quick else 256) * MIB
         self.swarm = (16 if quick else 256) * MIB
         # At most so many in a swarm.
@@ -82,7 +86,7 @@ class Bench:
         self.binary, self.data, self.ahead = binary, data, arguments.ahead
         self.sendme, self.rqbit, self.b3sum = (os.path.join(binaries, name) for name in programs.CRATES)
         self.trash = os.path.join(data, "trash")
-        self.floor, self.liar = floor.build(data), floor.build_liar(data)
+        self.floor = floor.build(data)
         # Before this run's own raw data make the tree differ from its commit.
         self.versions = versions(binaries)
         self.places = {"tmpfs": os.path.join(MEMORY, "haul-bench"), "disk": os.path.join(data, "disk")}

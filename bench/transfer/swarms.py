@@ -42,6 +42,11 @@ def read(pid: int, path: str) -> str:
         return file.read()
 
 
+def sent_of(pid: int) -> int:
+    """What the link of a process's namespace has sent."""
+    return sent_in(read(pid, "dev"), "wire")
+
+
 def shaper_bytes(links: Links, number: int) -> int:
     """Bytes that an end's shaper let through on the way out, with the headers of every segment."""
     command = ["ip", "netns", "exec", links.gate(number), "tc", "-s", "-j", "qdisc", "show", "dev", "far"]
@@ -105,8 +110,9 @@ class Swarm:
     """Daemons at the ends of `links`: end 0 is the seed's, the last one the index's, peers between. `more` are
     variables that all daemons get, `index_more` those of the index alone."""
 
-    def __init__(self, binary: str, links: Links, place: str, more: dict[str, str] | None = None):
-        self.links, self.place, self.more = links, place, more or {}
+    def __init__(self, binary: str, links: Links, place: str, more: dict[str, str] | None = None,
+                 index_more: dict[str, str] | None = None):
+        self.links, self.place, self.more, self.index_more = links, place, more or {}, index_more or {}
         self.binary = binary
         self.sinks: list[Peer] = []
         self.index: Peer | None = None
@@ -126,8 +132,9 @@ class Swarm:
 
     def _start(self, number: int, name: str, *words: str) -> Peer:
         ticket = self.index.ticket if self.index else None
+        more = self.more if self.index else {**self.more, **self.index_more}
         return Peer(self.binary, os.path.join(self.place, name), "--name", name, *words, ticket=ticket,
-                    address=self.links.address(number), inside=self.links.inside(number), more=self.more)
+                    address=self.links.address(number), inside=self.links.inside(number), more=more)
 
     def __exit__(self, *_: object) -> None:
         for peer in [*self.sinks, *filter(None, [self.seed, self.index])]:

@@ -20,14 +20,6 @@ def build(directory: str) -> str:
     return program
 
 
-def build_liar(directory: str) -> str:
-    """Compiles liar.c; returns the library's path."""
-    library = os.path.join(directory, "liar.so")
-    source = os.path.join(HERE, "liar.c")
-    subprocess.run(["cc", "-O2", "-Wall", "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
-
-
 def ask(program: str, *words: object) -> tuple[float, float, int]:
     """(seconds, CPU seconds, entries or bytes)."""
     fields = run(program, *words).split()

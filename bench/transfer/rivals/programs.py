@@ -7,7 +7,8 @@ from common import install
 
 # Debian's packages by the program that shows that they are there.
 PACKAGES = {"nginx": "nginx", "curl": "curl", "rsync": "rsync", "iperf3": "iperf3", "openssl": "openssl", "cc": "gcc",
-            "ip": "iproute2", "aria2c": "aria2", "opentracker": "opentracker", "transmission-daemon": "transmission-daemon",
+            "strace": "strace", "ip": "iproute2", "aria2c": "aria2", "opentracker": "opentracker",
+            "transmission-daemon": "transmission-daemon",
             "transmission-remote": "transmission-cli", "qbittorrent-nox": "qbittorrent-nox"}
 CRATES = ("sendme", "rqbit", "b3sum")
 

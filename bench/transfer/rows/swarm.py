@@ -139,15 +139,16 @@ def parameters(bench: Any, count: int, congestion: str) -> dict[str, Any]:
     return {"bytes": bench.size.swarm, "uplink": UP, "downlink": DOWN, "peers": count, "congestion": congestion}
 
 
-def efficiency(bench: Any, links: Links, number: int, runs: list[dict[str, Any]]) -> tuple[float, float]:
-    """Mbit/s of payload that an uplink carries: the seed's, which receives nothing, and a peer's that receives as much as
-    it sends."""
+def efficiency(bench: Any, links: Links, number: int, runs: list[dict[str, Any]], case: str = CASE) -> tuple[float, float]:
+    """Mbit/s of payload that an uplink of `UP` carries at ends 1 and 2: of one that receives nothing, and of both if each
+    receives as much as it sends."""
     if not bench.size.tiny:
         wait_for_calm()
     seconds = bench.size.seconds
-    alone = floor.link_rate(links.inside(0), links.inside(1), links.address(1), seconds)
-    both = floor.link_rate_both(links.inside(1), links.inside(2), links.address(2), seconds)
-    runs.append(bench.run("iperf3", CASE, number, {"mbit_per_s": alone, "mbit_per_s_both": both, "eta": alone / UP}))
+    one, other, address = links.inside(1), links.inside(2), links.address(2)
+    alone = floor.link_rate(one, other, address, seconds)
+    both = floor.link_rate_both(one, other, address, seconds)
+    runs.append(bench.run("iperf3", case, number, {"mbit_per_s": alone, "mbit_per_s_both": both, "eta": alone / UP}))
     return alone, both
 
 

@@ -31,6 +31,9 @@ const LOOKUP_REGULAR: Duration = Duration::from_secs(30);
 
 /// Time for the index to tell who is in the swarm, before nobody counts as there.
 const SWARM_ANSWER: Duration = Duration::from_secs(3);
+/// Time for others to come into a swarm that this download has joined: many begin in the same moment, and whoever cannot
+/// reach the owner may reach one of them.
+const SWARM_COMPANY: Duration = Duration::from_secs(1);
 
 /// Where a download looks for providers.
 #[derive(Clone, Debug)]
@@ -113,8 +116,13 @@ impl Providers {
         self.swarm_until = Some(now.after(SWARM_ANSWER));
     }
 
-    /// It has answered.
-    pub(super) fn swarm_is_known(&mut self) {
+    /// It has taken this download in.
+    pub(super) fn swarm_is_joined(&mut self, now: Moment) {
+        self.swarm_until = Some(now.after(SWARM_COMPANY));
+    }
+
+    /// It keeps no swarm for it.
+    pub(super) fn no_swarm(&mut self) {
         self.swarm_until = None;
     }
 
@@ -478,6 +486,29 @@ mod tests {
         assert_eq!(providers.connections_due(Moment(10)), []);
         providers.planned([late.card.id].into_iter());
         assert_eq!(providers.connections_due(Moment(20)), [late.card]);
+    }
+
+    #[test]
+    fn whoever_reaches_nobody_waits_a_moment_for_others_of_the_swarm() {
+        let mut providers = nobody();
+        let owner = named(1);
+        providers.told_of(vec![owner.clone()], Moment(0));
+        providers.swarm_is_joined(Moment(0));
+        providers.connections_due(Moment(0));
+        providers.connected(owner.card.id, Err(ConnectError::NoGrant), Moment(0));
+        let starved = Some(Starvation::NoProvider);
+        let gives_up = |providers: &mut Providers, now: Moment| {
+            if providers.lookup_due(starved, now) {
+                providers.found(Err("nobody else".into()), now);
+            }
+            providers.is_hopeless(starved, now)
+        };
+        assert!(!gives_up(&mut providers, Moment(999)));
+        assert!(gives_up(&mut providers, Moment(1_001)));
+        providers.swarm_is_joined(Moment(1_001));
+        assert!(!gives_up(&mut providers, Moment(1_002)));
+        providers.no_swarm();
+        assert!(gives_up(&mut providers, Moment(1_003)), "there is nobody to wait for");
     }
 
     #[test]

@@ -496,11 +496,11 @@ impl<'a> Transfer<'a> {
         match news {
             SwarmNews::Joined { groups } => {
                 self.start.timeline.note(now, Note::InSwarm);
-                self.providers.swarm_is_known();
+                self.providers.swarm_is_joined(now);
                 self.held.joined(&groups);
                 self.passing.joined(groups);
             }
-            SwarmNews::Alone => self.providers.swarm_is_known(),
+            SwarmNews::Alone => self.providers.no_swarm(),
             SwarmNews::Peers(peers) => {
                 self.providers.told_of(peers, now);
                 self.named_again();
