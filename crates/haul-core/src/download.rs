@@ -218,8 +218,22 @@ impl Download {
         self.assign();
     }
 
-    /// A provider is gone: its leaves are asked of others. Nobody is blamed.
+    /// The connection to a provider is over, so it is asked for nothing more. Its requests end by themselves, each once
+    /// all that had arrived before is reported: what came counts, and only the rest is asked of others.
     pub fn handle_provider_lost(&mut self, now: Moment, provider: PeerId) {
+        self.now = now;
+        if let Some(known) = self.providers.get_mut(&provider).filter(|known| known.state != ProviderState::Banned) {
+            let owes = known.state == ProviderState::Ready && known.is_busy() && known.have == Have::All;
+            known.state = ProviderState::Lost;
+            self.blame_if(provider, owes);
+        }
+        self.settle_prover();
+        self.assign();
+    }
+
+    /// A provider is there but of no use here: its requests are cancelled, its leaves are asked of others. Nobody is
+    /// blamed.
+    pub fn handle_provider_of_no_use(&mut self, now: Moment, provider: PeerId) {
         self.now = now;
         self.drop_provider(provider, ProviderState::Lost);
         self.assign();
@@ -311,6 +325,7 @@ impl Download {
             }
         }
         self.conclude();
+        self.settle_prover();
         self.assign();
     }
 
@@ -326,6 +341,7 @@ impl Download {
             self.release(leaf);
         }
         self.conclude();
+        self.settle_prover();
         self.assign();
     }
 
@@ -359,6 +375,8 @@ impl Download {
             }
             // Who downloads the blob itself may just not have begun.
             RequestEnd::NotHeld if !holds_all => self.back_off(provider),
+            // That a connection is lost was said of the provider already.
+            RequestEnd::Failed if known.state != ProviderState::Ready => {}
             RequestEnd::Failed => {
                 self.back_off(provider);
                 self.blame_if(provider, holds_all);
@@ -368,6 +386,7 @@ impl Download {
                 self.blame_if(provider, holds_all);
             }
         }
+        self.settle_prover();
         self.assign();
     }
 
@@ -447,6 +466,18 @@ impl Download {
             self.actions.push_back(Action::Cancel { request });
         }
         if self.prover == Some(provider) && !self.size_is_proven() {
+            self.prover = None;
+            self.forget_sheets();
+        }
+    }
+
+    /// A prover whose connection is lost takes its sheets with it, once nothing that it gave can prove the size any more.
+    fn settle_prover(&mut self) {
+        let Some(prover) = self.prover.filter(|_| !self.size_is_proven()) else { return };
+        let last = self.geometry.leaves() - 1;
+        let is_verified_now = self.claims.get(&last).is_some_and(|claim| claim.verifying);
+        let may_give = |known: &Provider| known.state != ProviderState::Lost || known.is_busy();
+        if !is_verified_now && !self.providers.get(&prover).is_some_and(may_give) {
             self.prover = None;
             self.forget_sheets();
         }

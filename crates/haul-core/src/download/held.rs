@@ -36,9 +36,10 @@ impl Download {
     pub fn handle_queued(&mut self, now: Moment, request: RequestId) {
         self.now = now;
         let Some(provider) = self.requests.get(&request).map(|request| request.provider) else { return };
-        if let Some(known) = self.providers.get_mut(&provider) {
-            known.queued(now);
-        }
+        let Some(known) = self.providers.get_mut(&provider).filter(|known| known.state == ProviderState::Ready) else {
+            return;
+        };
+        known.queued(now);
         let last = self.geometry.leaves() - 1;
         let able = |(id, known): (&PeerId, &Provider)| {
             *id != provider && known.state == ProviderState::Ready && !known.is_queued() && known.have.contains(last)

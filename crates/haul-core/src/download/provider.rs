@@ -57,7 +57,7 @@ pub(super) enum ProviderState {
     Ready,
     /// Failed lately; not before this moment.
     Waiting(Moment),
-    /// Gone, or does not hold the blob.
+    /// Gone, or does not hold the blob. If its connection has ended, its requests are ending too.
     Lost,
     /// Lied.
     Banned,
@@ -105,8 +105,11 @@ impl Provider {
         }
     }
 
+    /// It is there again. Requests of its old connection may still be ending.
     pub(super) fn revive(&mut self, now: Moment) {
-        *self = Self { have: self.have.clone(), patience: self.patience, ..Self::new(now) };
+        let requests = core::mem::take(&mut self.requests);
+        let (have, patience, open_leaves) = (self.have.clone(), self.patience, self.open_leaves);
+        *self = Self { have, patience, requests, open_leaves, ..Self::new(now) };
     }
 
     pub(super) fn wake(&mut self, now: Moment) {

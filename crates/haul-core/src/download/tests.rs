@@ -69,6 +69,8 @@ struct World {
     providers: BTreeMap<PeerId, Simulated>,
     owner: BTreeMap<RequestId, PeerId>,
     cancelled: BTreeMap<RequestId, u64>,
+    /// Requests of connections that broke a moment ago.
+    ending: BTreeSet<RequestId>,
     events: BTreeMap<(u64, u64), Event>,
     next_event: u64,
     now: u64,
@@ -193,6 +195,7 @@ impl World {
             }
             Event::Leaf(request, leaf) => self.leaf(request, leaf),
             Event::Ended(request, end) => {
+                self.ending.remove(&request);
                 if self.cancelled.get(&request).is_none_or(|until| self.now <= *until) {
                     self.machine.handle_end(now, request, end);
                 }
@@ -212,6 +215,14 @@ impl World {
             Event::Breaks(provider) => {
                 self.providers.get_mut(&provider).unwrap().gone = true;
                 self.machine.handle_provider_lost(now, provider);
+                // What came before is still handed on.
+                let open = self.owner.iter().filter(|(_, owner)| **owner == provider).map(|(id, _)| *id);
+                let open: Vec<RequestId> = open.filter(|id| !self.cancelled.contains_key(id)).collect();
+                for request in open {
+                    let after = self.now + self.random.below(20);
+                    self.ending.insert(request);
+                    self.at(after, Event::Ended(request, RequestEnd::Failed));
+                }
             }
             Event::Announce => {
                 for (id, provider) in &mut self.providers {
@@ -233,7 +244,7 @@ impl World {
         if let Some(leaves) = provider.in_flight.get_mut(&request) {
             leaves.remove(&leaf);
         }
-        if late || provider.gone {
+        if late || provider.gone && !self.ending.contains(&request) {
             return;
         }
         let verdict = match provider.kind {
@@ -321,6 +332,7 @@ fn world(seed: u64) -> World {
         providers: BTreeMap::new(),
         owner: BTreeMap::new(),
         cancelled: BTreeMap::new(),
+        ending: BTreeSet::new(),
         events: BTreeMap::new(),
         next_event: 0,
         now: 1_000,
@@ -506,6 +518,56 @@ fn the_last_leaf_is_asked_for_first_and_only_of_the_prover() {
     machine.handle_verified(Moment(4), provider, 39, Verdict::Good);
     assert!(machine.size_is_proven());
     assert!(matches!(machine.poll_action(), Some(Action::RequestLeaves { provider: other, .. }) if other != provider));
+}
+
+#[test]
+fn what_a_lost_connection_had_brought_counts() {
+    let mut machine =
+        Download::new(BlobGeometry::new(40 * LEAF_BYTES).unwrap(), LeafSet::new(40), &LeafSet::new(40), 9);
+    machine.handle_provider(Moment(1), peer(1), Have::All);
+    let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
+    machine.handle_sheet(Moment(2), request, true);
+    let open = asked(&mut machine);
+    assert!(open.len() > 1);
+    // One request reports the end of the connection before the others have handed on what came over it.
+    machine.handle_provider_lost(Moment(3), peer(1));
+    let (first, others) = open.split_first().unwrap();
+    let (last, others) = (first.2[0], others.iter().map(|(request, _, leaves, _)| (*request, leaves[0])));
+    assert_eq!((last, machine.handle_arrival(Moment(3), first.0, last)), (39, Arrival::Verify));
+    for (request, leaf) in others.clone() {
+        assert_eq!(machine.handle_arrival(Moment(3), request, leaf), Arrival::Verify);
+    }
+    for (request, ..) in &open {
+        machine.handle_end(Moment(4), *request, RequestEnd::Failed);
+    }
+    // Another is there; the sheets stay, as the last leaf is being verified with them.
+    machine.handle_provider(Moment(5), peer(2), Have::All);
+    assert_eq!(asked(&mut machine), []);
+    for leaf in others.map(|(_, leaf)| leaf).chain([last]) {
+        machine.handle_verified(Moment(6), peer(1), leaf, Verdict::Good);
+    }
+    assert!(machine.size_is_proven() && machine.verified().count() == open.len() as u64);
+    assert!(matches!(machine.poll_action(), Some(Action::RequestLeaves { provider, .. }) if provider == peer(2)));
+}
+
+#[test]
+fn a_prover_that_is_lost_takes_its_sheets_with_it() {
+    let mut machine =
+        Download::new(BlobGeometry::new(40 * LEAF_BYTES).unwrap(), LeafSet::new(40), &LeafSet::new(40), 9);
+    machine.handle_provider(Moment(1), peer(1), Have::All);
+    let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
+    machine.handle_sheet(Moment(2), request, true);
+    machine.handle_provider(Moment(2), peer(2), Have::All);
+    let open = asked(&mut machine);
+    machine.handle_provider_lost(Moment(3), peer(1));
+    assert_eq!(asked(&mut machine), []);
+    let mut actions = Vec::new();
+    for (request, ..) in open {
+        machine.handle_end(Moment(4), request, RequestEnd::Failed);
+        actions.extend(core::iter::from_fn(|| machine.poll_action()));
+    }
+    assert_eq!(actions[0], Action::ForgetSheets);
+    assert!(matches!(actions[1], Action::RequestSheet { provider, .. } if provider == peer(2)), "{actions:?}");
 }
 
 #[test]

@@ -366,6 +366,7 @@ impl<'a> Transfer<'a> {
             let now = boot_now();
             self.providers.lost(&provider, now);
             self.machine.handle_provider_lost(now, provider);
+            self.machine.handle_end(now, request, RequestEnd::Failed);
             return None;
         };
         Some(Asking {
@@ -631,7 +632,7 @@ impl<'a> Transfer<'a> {
             self.claims_other_size(provider, size);
         }
         self.machine.handle_verified(now, provider, 0, Verdict::Unknown);
-        self.machine.handle_provider_lost(now, provider);
+        self.machine.handle_provider_of_no_use(now, provider);
     }
 
     fn note_bytes(&mut self, bytes: u64) {
@@ -651,10 +652,11 @@ impl<'a> Transfer<'a> {
             RequestEnd::Busy => self.providers.trouble(provider, "is busy".into()),
             RequestEnd::Failed => self.providers.trouble(provider, "broke off".into()),
         }
-        self.machine.handle_end(now, request, end);
+        // Before the end of the request: the others of a lost connection then end by themselves.
         if self.providers.lost(&provider, now) {
             self.machine.handle_provider_lost(now, provider);
         }
+        self.machine.handle_end(now, request, end);
         // Of a connection that has ended that is noted, not each request that broke with it.
         let connected = self.providers.lease(&provider).is_some();
         if let Some(note) = noting::of_end(end).filter(|note| connected || *note != Note::BrokeOff) {
