@@ -79,6 +79,8 @@ pub struct Download {
     spread: bool,
     plan: Option<spread::Plan>,
     holders: Option<spread::Holders>,
+    /// The last leaf was verified, whatever became of it.
+    proven: bool,
     root_ready: bool,
     sheets: LeafSet,
     sheets_asked: BTreeMap<Option<u64>, RequestId>,
@@ -124,6 +126,7 @@ impl Download {
             spread: false,
             plan: None,
             holders: None,
+            proven: false,
             root_ready: geometry.sheets() <= 1,
             sheets: LeafSet::new(geometry.sheets()),
             sheets_asked: BTreeMap::new(),
@@ -156,9 +159,9 @@ impl Download {
         &self.verified
     }
 
-    /// Whether the last leaf is verified: the size is no claim any more.
+    /// Whether the last leaf was verified: the size is no claim any more.
     pub fn size_is_proven(&self) -> bool {
-        self.verified.contains(self.geometry.leaves() - 1)
+        self.proven || self.verified.contains(self.geometry.leaves() - 1)
     }
 
     /// Leaves that arrived and were dropped because they were there already.
@@ -326,6 +329,18 @@ impl Download {
         }
         self.conclude();
         self.settle_prover();
+        self.assign();
+    }
+
+    /// A verified leaf is not what it was any more where it was written: it is asked for again.
+    pub fn handle_damaged(&mut self, now: Moment, leaf: u64) {
+        self.now = now;
+        self.proven = self.size_is_proven();
+        if self.verified.remove(leaf) {
+            self.release(leaf);
+            self.finished = false;
+            self.actions.retain(|action| *action != Action::Finished);
+        }
         self.assign();
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use haul_core::blob::{BlobGeometry, LeafSet};
 use haul_core::download::Verdict;
@@ -80,6 +80,8 @@ pub struct Partial {
     file: File,
     checker: Arc<Checker>,
     held: RwLock<LeafSet>,
+    /// Leaves whose bytes were something else when they were read back, to be fetched again.
+    damaged: Mutex<Vec<u64>>,
     /// Leaves held; none once the download has ended and no more will come.
     count: watch::Sender<Option<u64>>,
 }
@@ -89,7 +91,8 @@ impl Partial {
     pub(crate) fn new(checker: Arc<Checker>, file: File, groups: Vec<Label>) -> Self {
         let geometry = checker.geometry();
         let held = RwLock::new(LeafSet::new(geometry.leaves()));
-        Self { geometry, groups: RwLock::new(groups), file, checker, held, count: watch::Sender::new(Some(0)) }
+        let (groups, count) = (RwLock::new(groups), watch::Sender::new(Some(0)));
+        Self { geometry, groups, file, checker, held, damaged: Mutex::default(), count }
     }
 
     /// Its leaves.
@@ -141,16 +144,29 @@ impl Partial {
     }
 
     /// The bytes of a leaf that is held. They are verified again: what a disk or somebody else has changed since they
-    /// were written is not passed on, now or later. Blocks.
+    /// were written is not passed on; the download fetches it once more. Blocks.
     pub(crate) fn read(&self, leaf: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.geometry.leaf_bytes(leaf)];
-        self.file.read_exact_at(&mut bytes, leaf * LEAF_BYTES)?;
-        if self.checker.verify(leaf, &bytes).1 == Verdict::Good {
+        let read = self.file.read_exact_at(&mut bytes, leaf * LEAF_BYTES);
+        let verdict = if read.is_ok() { self.checker.verify(leaf, &bytes).1 } else { Verdict::Bad };
+        if verdict == Verdict::Good {
             return Ok(bytes);
         }
-        self.held.write().unwrap_or_else(PoisonError::into_inner).remove(leaf);
-        tracing::warn!(blob = %self.checker.blob, leaf, "what was written is not what was verified: is the disk damaged?");
-        Err(io::ErrorKind::InvalidData.into())
+        if verdict == Verdict::Bad && self.held.write().unwrap_or_else(PoisonError::into_inner).remove(leaf) {
+            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(leaf);
+            tracing::warn!(blob = %self.checker.blob, leaf, "what was written is not what was verified: is the disk damaged?");
+        }
+        Err(read.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into()))
+    }
+
+    /// Leaves that have turned out not to be held since the last call.
+    pub(crate) fn take_damaged(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.damaged.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the download has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.count.borrow().is_none()
     }
 
     /// A sheet of its outline, if it is known here and the size is proved.
@@ -187,6 +203,13 @@ pub(crate) struct Offered {
     blob: BlobId,
     partial: Arc<Partial>,
     partials: Arc<Partials>,
+}
+
+impl Offered {
+    /// Passes it on no longer. Reads that were begun before may still find damage.
+    pub(crate) fn end(self) -> Arc<Partial> {
+        Arc::clone(&self.partial)
+    }
 }
 
 impl std::ops::Deref for Offered {

@@ -56,6 +56,11 @@ pub enum Note {
     GoesOn,
     /// The sheets of the outline were thrown away: whoever gave them did not finish the proof of the size.
     OutlineForgotten,
+    /// A leaf that was verified and written is something else when it is read back: it is fetched again.
+    Damaged {
+        /// Where it begins, in bytes.
+        at: u64,
+    },
     /// Its owner paused it.
     Paused,
     /// Its owner gave it up.

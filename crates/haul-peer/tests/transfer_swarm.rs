@@ -21,6 +21,7 @@ use haul_peer::fetch::{Downloader, FetchDone, FetchError, FindProviders, Found, 
 use haul_peer::serve::Server;
 use haul_peer::share::{ShareSettings, Shares};
 use haul_peer::swarm::{Report, Seat, SwarmNews, SwarmSeat};
+use haul_peer::timeline::{Note, Timeline};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use world::{Fault, Handler, Scripted, World, blob_of, content, no_progress, request};
@@ -120,12 +121,13 @@ impl Peer {
         let downloader = Downloader::new(pool, Arc::new(finder), Some(Arc::clone(&self.shares)));
         let mut wanted = request(blob, &self.folder.path().join("got"));
         wanted.patience = Duration::from_mins(1);
+        let timeline = wanted.timeline.clone();
         let progress = no_progress();
         let seen = progress.subscribe();
         let cancel = CancellationToken::new();
         let token = cancel.clone();
         let task = tokio::spawn(async move { downloader.fetch_blob(wanted, progress, token).await });
-        Fetch { told, news, task, seen, cancel }
+        Fetch { told, news, task, seen, cancel, timeline }
     }
 
     fn got(&self) -> Vec<u8> {
@@ -150,6 +152,7 @@ struct Fetch {
     task: tokio::task::JoinHandle<Result<FetchDone, FetchError>>,
     seen: watch::Receiver<haul_peer::fetch::FetchProgress>,
     cancel: CancellationToken,
+    timeline: Timeline,
 }
 
 impl Fetch {
@@ -256,6 +259,46 @@ async fn only_those_get_it_whom_the_index_named() {
     drop(fetch.task.await);
     assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)));
     assert_eq!(bitfield(&member, blob).await, PeerAnswer::NotHeld);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_disk_has_changed_is_not_passed_on_but_fetched_again() {
+    use std::os::unix::fs::FileExt;
+    let world = World::new();
+    let bytes = content(SIZE);
+    let (blob, _) = blob_of(&bytes);
+    let origin = Scripted::new(&bytes, Fault::Stalls(100));
+    let origin_card = world.add("origin", origin.handler());
+    // Nobody finds this one until it is told of.
+    let rest = Scripted::new(&bytes, Fault::None);
+    let rest_card = world.add("part", rest.handler());
+    let peer = Peer::new(&world, "peer");
+    let sources = [(&origin_card, &origin.handler()), (&rest_card, &rest.handler())];
+    let mut fetch = peer.fetch(&world, blob, SIZE as u64, &sources);
+    fetch.joined(&[]);
+    fetch.has(90 * LEAF_BYTES).await;
+    let member = peer.connect(&world).await;
+    let held = loop {
+        if let PeerAnswer::Bitfield { leaves: Some(leaves), .. } = bitfield(&member, blob).await {
+            let held = LeafSet::from_bytes(SIZE as u64 / LEAF_BYTES + 1, &leaves).unwrap();
+            if held.count() >= 90 {
+                break held;
+            }
+        }
+        tokio::task::yield_now().await;
+    };
+    let leaf = (0..held.leaves()).rev().find(|leaf| held.contains(*leaf)).unwrap();
+    let part = std::fs::OpenOptions::new().write(true).open(peer.folder.path().join(".got.haul-part")).unwrap();
+    part.write_all_at(&[bytes[(leaf * LEAF_BYTES) as usize] ^ 1], leaf * LEAF_BYTES).unwrap();
+
+    let ranges = List::new(vec![LeafRange { first: leaf, count: 1 }]);
+    let mut stream = member.open_stream(&PeerRequest::Pieces { blob, ranges, wait: false }).await.unwrap();
+    assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)), "it must not be passed on");
+    fetch.news.send(SwarmNews::Peers(vec![SwarmPeer { card: rest_card, complete: true }])).unwrap();
+    (&mut fetch.task).await.unwrap().unwrap();
+    assert!(peer.got() == bytes, "the damage is in the finished file");
+    let notes = fetch.timeline.told().notes;
+    assert!(notes.iter().any(|noted| noted.note == Note::Damaged { at: leaf * LEAF_BYTES }), "{notes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

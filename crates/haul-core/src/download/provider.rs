@@ -109,7 +109,7 @@ impl Provider {
     pub(super) fn revive(&mut self, now: Moment) {
         let requests = core::mem::take(&mut self.requests);
         let (have, patience, open_leaves) = (self.have.clone(), self.patience, self.open_leaves);
-        *self = Self { have, patience, requests, open_leaves, ..Self::new(now) };
+        *self = Self { have, requests, patience, open_leaves, ..Self::new(now) };
     }
 
     pub(super) fn wake(&mut self, now: Moment) {

@@ -551,6 +551,38 @@ fn what_a_lost_connection_had_brought_counts() {
 }
 
 #[test]
+fn a_leaf_that_was_damaged_is_asked_for_again_even_at_the_end() {
+    let mut machine = Download::new(BlobGeometry::new(3 * LEAF_BYTES).unwrap(), LeafSet::new(3), &LeafSet::new(3), 9);
+    machine.handle_provider(Moment(1), peer(1), Have::All);
+    let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
+    machine.handle_sheet(Moment(2), request, true);
+    let bring = |machine: &mut Download| {
+        let mut asked_for = Vec::new();
+        for (request, provider, leaves, _) in asked(machine) {
+            for leaf in leaves {
+                assert_eq!(machine.handle_arrival(Moment(3), request, leaf), Arrival::Verify);
+                machine.handle_verified(Moment(3), provider, leaf, Verdict::Good);
+                asked_for.push(leaf);
+            }
+            machine.handle_end(Moment(3), request, RequestEnd::Served);
+        }
+        asked_for
+    };
+    while !machine.verified().is_full() {
+        assert_ne!(bring(&mut machine), []);
+    }
+    // Before the driver has heard of the end, and after.
+    machine.handle_damaged(Moment(4), 2);
+    assert!(machine.size_is_proven() && !machine.actions.contains(&Action::Finished));
+    assert_eq!(bring(&mut machine), [2]);
+    assert_eq!(machine.actions.pop_back(), Some(Action::Finished));
+    machine.handle_damaged(Moment(5), 0);
+    machine.handle_damaged(Moment(5), 0);
+    assert_eq!(bring(&mut machine), [0]);
+    assert_eq!(machine.actions.pop_back(), Some(Action::Finished));
+}
+
+#[test]
 fn a_prover_that_is_lost_takes_its_sheets_with_it() {
     let mut machine =
         Download::new(BlobGeometry::new(40 * LEAF_BYTES).unwrap(), LeafSet::new(40), &LeafSet::new(40), 9);

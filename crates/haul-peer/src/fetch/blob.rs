@@ -425,22 +425,52 @@ async fn large(
     let part = Arc::new(part);
     let before = super::transfer::bytes_of(geometry, &resumed.verified);
     wanted.know(geometry, before, offer);
-    let output = Output::File(Arc::clone(&part));
-    let Ended { outcome, tally, checker, passed } = wanted.transfer(geometry, resumed, output).await?;
-    let part = Arc::into_inner(part).expect("the transfer and its workers have ended");
-    if let Outcome::OtherSizes(sizes) = outcome {
-        blocking(move || part.discard()).await??;
-        return Ok(Attempt::OtherSizes(sizes, tally));
+    let (mut part, mut resumed, mut tally) = (part, resumed, Tally::default());
+    loop {
+        let output = Output::File(Arc::clone(&part));
+        let Ended { outcome, tally: came, checker, passed } = wanted.transfer(geometry, resumed, output).await?;
+        tally.add(came);
+        let whole = Arc::into_inner(part).expect("the transfer and its workers have ended");
+        if let Outcome::OtherSizes(sizes) = outcome {
+            blocking(move || whole.discard()).await??;
+            return Ok(Attempt::OtherSizes(sizes, tally));
+        }
+        let (at, timeline) = (place.clone(), wanted.search.timeline.clone());
+        let shares = wanted.downloader.shares.clone().filter(|_| offer);
+        let finish = move || -> Result<Option<(PartFile, Resumed)>, FileError> {
+            whole.make_durable(traits)?;
+            let damaged = take_damaged(passed.as_ref(), &timeline);
+            if !damaged.is_empty() {
+                let resumed = all_but(geometry, &damaged);
+                whole.checkpoint(&resumed.verified, true)?;
+                return Ok(Some((whole, resumed)));
+            }
+            whole.name(force)?;
+            serve_on(shares.as_deref(), &at, blob, checker.outline(), passed);
+            Ok(None)
+        };
+        let Some((damaged, all_but_damaged)) = blocking(finish).await?? else { break };
+        (part, resumed) = (Arc::new(damaged), all_but_damaged);
     }
-    let at = place.clone();
-    let shares = wanted.downloader.shares.clone().filter(|_| offer);
-    blocking(move || -> Result<(), FileError> {
-        part.finish(traits, force)?;
-        serve_on(shares.as_deref(), &at, blob, checker.outline(), passed);
-        Ok(())
-    })
-    .await??;
     Ok(Attempt::Done(wanted.done(place.path(), geometry.size(), before + tally.local, tally)))
+}
+
+/// What others found damaged when they were given it while the last of it was written.
+fn take_damaged(passed: Option<&Passed>, timeline: &Timeline) -> Vec<u64> {
+    let offered = passed.and_then(|passed| passed.offered.as_ref());
+    let damaged = offered.map(|offered| offered.take_damaged()).unwrap_or_default();
+    for leaf in &damaged {
+        timeline.note(boot_now(), Note::Damaged { at: leaf * LEAF_BYTES });
+    }
+    damaged
+}
+
+fn all_but(geometry: BlobGeometry, damaged: &[u64]) -> Resumed {
+    let Resumed { mut verified, local } = nothing(geometry);
+    for leaf in (0..geometry.leaves()).filter(|leaf| !damaged.contains(leaf)) {
+        verified.insert(leaf);
+    }
+    Resumed { verified, local }
 }
 
 /// A finished download is served from its place, to those whom the index named.
@@ -454,7 +484,10 @@ fn serve_on(shares: Option<&Shares>, place: &Place, blob: BlobId, outline: Optio
         tracing::debug!(%error, path = %place.path().display(), "a finished download is not served on");
     }
     // Until now it was served from the part file.
-    drop(offered);
+    let damaged = offered.is_some_and(|offered| !offered.end().take_damaged().is_empty());
+    if let Some(local) = shares.locate(&blob).filter(|_| damaged) {
+        shares.report_changed(&local);
+    }
 }
 
 fn nothing(geometry: BlobGeometry) -> Resumed {

@@ -121,6 +121,11 @@ impl Passing {
         }
     }
 
+    /// Written leaves that were read back as something else since the last call.
+    pub(super) fn take_damaged(&self) -> Vec<u64> {
+        self.offered.as_ref().map(|offered| offered.take_damaged()).unwrap_or_default()
+    }
+
     /// A provider gave verified bytes.
     pub(super) fn gave(&mut self, provider: PeerId, bytes: u64) {
         if self.seat.is_some() {

@@ -92,6 +92,15 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Takes up what came of another attempt.
+    pub(super) fn add(&mut self, other: Self) {
+        for (provider, bytes) in other.gave {
+            *self.gave.entry(provider).or_default() += bytes;
+        }
+        self.banned.extend(other.banned);
+        self.local += other.local;
+    }
+
     pub(super) fn fetched(&self) -> u64 {
         self.gave.values().sum()
     }
@@ -246,6 +255,7 @@ impl<'a> Transfer<'a> {
             // Finished tasks are taken off the books; they report by events.
             while self.tasks.try_join_next().is_some() || self.workers.try_join_next().is_some() {}
             self.keep_to_limit();
+            self.repair();
             self.perform();
             if self.finished && self.reader_is_done() {
                 return Ok(Outcome::Complete);
@@ -279,6 +289,18 @@ impl<'a> Transfer<'a> {
             if self.machine.next_timeout().is_some_and(|due| due <= now) {
                 self.machine.handle_timeout(now);
             }
+        }
+    }
+
+    /// What the disk has not kept is fetched again.
+    fn repair(&mut self) {
+        let (damaged, Output::File(part)) = (self.passing.take_damaged(), &self.output) else { return };
+        part.forget(&damaged);
+        for leaf in damaged {
+            self.start.timeline.note(boot_now(), Note::Damaged { at: leaf * LEAF_BYTES });
+            self.done_bytes = self.done_bytes.saturating_sub(self.start.geometry.leaf_bytes(leaf) as u64);
+            self.finished = false;
+            self.machine.handle_damaged(boot_now(), leaf);
         }
     }
 

@@ -189,6 +189,14 @@ impl PartFile {
         Ok(bytes)
     }
 
+    /// These leaves are not what was written, durable or not.
+    pub(crate) fn forget(&self, leaves: &[u64]) {
+        let mut safe = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        for leaf in leaves {
+            safe.remove(*leaf);
+        }
+    }
+
     /// Writes down which leaves count. `durable` brings their bytes to stable storage before.
     pub fn checkpoint(&self, written: &LeafSet, durable: bool) -> Result<(), FileError> {
         let mut safe = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,6 +240,12 @@ impl PartFile {
     /// All leaves are verified: makes them durable and gives the file its name. Without `force` an existing file stays,
     /// and the part file too.
     pub fn finish(self, traits: FileTraits, force: bool) -> Result<(), FileError> {
+        self.make_durable(traits)?;
+        self.name(force)
+    }
+
+    /// All leaves are verified: makes them durable, under the name of the part file.
+    pub(crate) fn make_durable(&self, traits: FileTraits) -> Result<(), FileError> {
         let mut all = LeafSet::new(self.geometry.leaves());
         for leaf in 0..self.geometry.leaves() {
             all.insert(leaf);
@@ -240,7 +254,11 @@ impl PartFile {
         apply(&self.file, traits, &self.target)?;
         // Only data that is durable gets the name; should naming fail, the next attempt finds everything there.
         self.checkpoint(&all, true)?;
-        self.file.sync_all().map_err(|error| self.io("make durable", error))?;
+        self.file.sync_all().map_err(|error| self.io("make durable", error))
+    }
+
+    /// Gives a durable file its name.
+    pub(crate) fn name(self, force: bool) -> Result<(), FileError> {
         self.part.rename_to(&self.target, force)?;
         let _ = self.progress.remove();
         self.target.sync_folder()

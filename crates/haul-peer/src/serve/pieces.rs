@@ -55,7 +55,11 @@ pub(super) async fn send(
     let end = match opened {
         Ok(Ok(file)) => send_leaves(shares, Arc::new(file), ranges, paced, &stream).await,
         Ok(Err(answer)) => match shares.partials().find(&blob, groups) {
-            Some(partial) => send_partial(partial, ranges, wait, paced, &stream).await,
+            Some(partial) => {
+                let end = send_partial(Arc::clone(&partial), ranges, wait, paced, &stream).await;
+                report_damage(shares, &blob, &partial);
+                end
+            }
             None => answer,
         },
         Err(_) => PeerAnswer::NotHeld,
@@ -128,6 +132,16 @@ async fn send_leaves(
         }
     }
     PeerAnswer::Served
+}
+
+/// Damage found when the download had ended already: its file, under whatever name, is not what it should be.
+fn report_damage(shares: &Shares, blob: &BlobId, partial: &Partial) {
+    if partial.has_ended()
+        && !partial.take_damaged().is_empty()
+        && let Some(local) = shares.locate(blob)
+    {
+        shares.report_changed(&local);
+    }
 }
 
 fn check(ranges: &[LeafRange], geometry: BlobGeometry) -> Result<(), PeerAnswer> {

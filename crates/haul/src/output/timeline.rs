@@ -93,6 +93,12 @@ fn of_transfer(note: &Note) -> String {
         }
         Note::GoesOn => "asks again".into(),
         Note::OutlineForgotten => "the outline is asked for again: who gave it did not prove the size".into(),
+        Note::Damaged { at } => {
+            format!(
+                "what was written at {} is not what was verified, so it is fetched again: is the disk damaged?",
+                count(*at)
+            )
+        }
         Note::Paused => "paused; what arrived is kept".into(),
         Note::Canceled => "given up; what arrived is kept for a retry".into(),
         Note::Stopped => "stopped with the daemon; the next one goes on".into(),

@@ -9,7 +9,9 @@ fn a_provider_that_serves_nothing_is_asked_more_and_more_rarely() {
     machine.handle_sheet(Moment(2), sheet, true);
     let open = asked(&mut machine);
     machine.handle_provider_lost(Moment(3), peer(1));
-    open.iter().for_each(|(request, ..)| machine.handle_end(Moment(3), *request, RequestEnd::Failed));
+    for (request, ..) in open {
+        machine.handle_end(Moment(3), request, RequestEnd::Failed);
+    }
     machine.handle_provider(Moment(4), peer(2), held(64, &[]));
     let mut at = 10;
     let (mut requests, mut starved) = (0, 0);
@@ -37,7 +39,9 @@ fn a_download_that_nobody_helps_says_that_it_is_stuck() {
     machine.handle_sheet(Moment(2), sheet, true);
     let open = asked(&mut machine);
     machine.handle_provider_lost(Moment(3), peer(1));
-    open.iter().for_each(|(request, ..)| machine.handle_end(Moment(3), *request, RequestEnd::Failed));
+    for (request, ..) in open {
+        machine.handle_end(Moment(3), request, RequestEnd::Failed);
+    }
     machine.handle_provider(Moment(4), peer(2), held(64, &[]));
     asked(&mut machine);
     let mut starved = 0;

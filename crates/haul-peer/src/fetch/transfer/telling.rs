@@ -49,7 +49,7 @@ impl Transfer<'_> {
             return;
         }
         if elapsed >= TELL {
-            let sample = (self.done_bytes - self.told.bytes) * 1000 / elapsed.as_millis().max(1) as u64;
+            let sample = self.done_bytes.saturating_sub(self.told.bytes) * 1000 / elapsed.as_millis().max(1) as u64;
             // By time: a download that stands still tells seldom, and has no rate a second later.
             let weight = if self.told.rate == 0 { 1_000 } else { (elapsed.as_millis() as u64).min(1_000) };
             self.told.rate = ((1_000 - weight) * self.told.rate + weight * sample) / 1_000;
