@@ -328,6 +328,15 @@ struct Offer {
     seat: Option<Box<dyn SwarmSeat>>,
 }
 
+impl Offer {
+    /// With a place in the swarm, the index decides anew in each session who may have it.
+    fn is_for(&self, groups: &[Label]) -> bool {
+        let told = self.seat.as_ref().map(|seat| seat.groups());
+        let shared_with = told.unwrap_or_else(|| self.groups.clone());
+        shared_with.is_some_and(|shared_with| visible(&shared_with, groups))
+    }
+}
+
 /// A finished download to serve on.
 #[derive(Debug)]
 pub struct Download {
@@ -502,7 +511,7 @@ impl Shares {
         shared.or_else(|| {
             let offers = self.offers.read().expect("no panic while held");
             let offer = offers.get(blob)?;
-            offer.groups.as_ref().is_some_and(|shared_with| visible(shared_with, groups)).then(|| offer.file.clone())
+            offer.is_for(groups).then(|| offer.file.clone())
         })
     }
 

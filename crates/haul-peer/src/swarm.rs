@@ -33,6 +33,9 @@ pub enum SwarmNews {
 pub trait SwarmSeat: Send + Sync + std::fmt::Debug {
     /// What is new since the last call.
     fn have(&self, report: &Report);
+    /// Groups that the blob may be passed on to, as the index said last; no groups mean everyone. None if it has said
+    /// nothing yet, or keeps no place for it any more.
+    fn groups(&self) -> Option<Vec<Label>>;
 }
 
 /// What a download tells the index.

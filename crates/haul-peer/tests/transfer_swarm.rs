@@ -32,6 +32,7 @@ struct Told {
     pieces: Mutex<Vec<PieceRange>>,
     received: Mutex<Vec<Received>>,
     departed: Mutex<bool>,
+    groups: Mutex<Option<Vec<Label>>>,
 }
 
 #[derive(Debug)]
@@ -41,6 +42,10 @@ impl SwarmSeat for TestSeat {
     fn have(&self, report: &Report) {
         self.0.pieces.lock().unwrap().extend(&report.pieces);
         self.0.received.lock().unwrap().extend(&report.received);
+    }
+
+    fn groups(&self) -> Option<Vec<Label>> {
+        self.0.groups.lock().unwrap().clone()
     }
 }
 
@@ -161,7 +166,8 @@ impl Fetch {
     }
 
     fn joined(&self, groups: &[&str]) {
-        let groups = groups.iter().map(|group| Label::new(*group).unwrap()).collect();
+        let groups: Vec<Label> = groups.iter().map(|group| Label::new(*group).unwrap()).collect();
+        *self.told.groups.lock().unwrap() = Some(groups.clone());
         self.news.send(SwarmNews::Joined { groups }).unwrap();
     }
 }
@@ -259,6 +265,34 @@ async fn only_those_get_it_whom_the_index_named() {
     drop(fetch.task.await);
     assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)));
     assert_eq!(bitfield(&member, blob).await, PeerAnswer::NotHeld);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gets_a_finished_download_is_what_the_index_says_by_now() {
+    let world = World::new();
+    let bytes = content(SIZE);
+    let (blob, _) = blob_of(&bytes);
+    let origin = Scripted::new(&bytes, Fault::None);
+    let origin_card = world.add("origin", origin.handler());
+    let peer = Peer::new(&world, "peer");
+    let mut fetch = peer.fetch(&world, blob, SIZE as u64, &[(&origin_card, &origin.handler())]);
+    fetch.joined(&["lab"]);
+    (&mut fetch.task).await.unwrap().unwrap();
+    world.grant.send_replace(Some(world.paper(|grant| grant.groups = vec!["friends".into()])));
+    let friend = peer.connect(&world).await;
+    assert_eq!(bitfield(&friend, blob).await, PeerAnswer::NotHeld);
+    let say = |groups: Option<Vec<&str>>| {
+        let groups = groups.map(|groups| groups.into_iter().map(|group| Label::new(group).unwrap()).collect());
+        *fetch.told.groups.lock().unwrap() = groups;
+    };
+    say(Some(vec!["lab", "friends"]));
+    assert_eq!(bitfield(&friend, blob).await, PeerAnswer::Bitfield { size: SIZE as u64, leaves: None });
+    say(Some(vec!["lab"]));
+    assert_eq!(bitfield(&friend, blob).await, PeerAnswer::NotHeld, "it was taken back");
+    say(Some(Vec::new()));
+    assert_eq!(bitfield(&friend, blob).await, PeerAnswer::Bitfield { size: SIZE as u64, leaves: None });
+    say(None);
+    assert_eq!(bitfield(&friend, blob).await, PeerAnswer::NotHeld, "the index keeps no place for it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
-use haul_core::wire::List;
 use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, Received, Refusal, Runs};
+use haul_core::wire::{Label, List};
 use haul_net::connection::RequestError;
 use tokio::sync::{Notify, mpsc};
 
@@ -47,6 +47,8 @@ struct Place {
     untold: BTreeSet<u32>,
     received: BTreeMap<PeerId, u64>,
     failed: BTreeSet<PeerId>,
+    /// Who may have the blob, as the index said last.
+    groups: Option<Vec<Label>>,
     news: mpsc::UnboundedSender<SwarmNews>,
 }
 
@@ -85,6 +87,11 @@ impl SwarmSeat for LinkSeat {
             place.failed.extend(&report.failed);
         }
         self.swarms.orders.notify_one();
+    }
+
+    fn groups(&self) -> Option<Vec<Label>> {
+        let inner = self.swarms.lock();
+        inner.places.get(&self.blob).filter(|place| place.number == self.number)?.groups.clone()
     }
 }
 
@@ -133,6 +140,7 @@ impl Swarms {
             untold: BTreeSet::new(),
             received: BTreeMap::new(),
             failed: BTreeSet::new(),
+            groups: None,
             news: sender,
         };
         inner.places.insert(blob, place);
@@ -188,9 +196,7 @@ impl Swarms {
                 }
                 (Order::Join(blob, number, _), answer) => {
                     tracing::debug!(?answer, %blob, "the index keeps no swarm for this content");
-                    if self.stand(blob, number, Standing::Refused) {
-                        self.tell(blob, SwarmNews::Alone);
-                    }
+                    self.refused(blob, number);
                 }
                 // It has forgotten the place: taken anew.
                 (Order::Have(blob, number, _), Ok(IndexAnswer::Refused(_)) | Err(_)) => {
@@ -219,8 +225,23 @@ impl Swarms {
 
     fn joined(&self, blob: BlobId, number: u64, joined: Joined) {
         if self.stand(blob, number, Standing::Taken) {
+            let groups = joined.groups.into_vec();
+            self.allow(blob, Some(groups.clone()));
             self.tell(blob, SwarmNews::Peers(joined.peers));
-            self.tell(blob, SwarmNews::Joined { groups: joined.groups.into_vec() });
+            self.tell(blob, SwarmNews::Joined { groups });
+        }
+    }
+
+    fn refused(&self, blob: BlobId, number: u64) {
+        if self.stand(blob, number, Standing::Refused) {
+            self.allow(blob, None);
+            self.tell(blob, SwarmNews::Alone);
+        }
+    }
+
+    fn allow(&self, blob: BlobId, groups: Option<Vec<Label>>) {
+        if let Some(place) = self.lock().places.get_mut(&blob) {
+            place.groups = groups;
         }
     }
 
@@ -257,9 +278,11 @@ impl Place {
             }
             Standing::Taken if !self.untold.is_empty() || !self.received.is_empty() || !self.failed.is_empty() => {
                 let pieces = take_runs(&mut self.untold);
-                let received = std::mem::take(&mut self.received).into_iter();
+                // What one message does not hold follows with the next.
+                let received = std::iter::from_fn(|| self.received.pop_first()).take(limits::SWARM_SOURCES);
                 let received = List::new(received.map(|(from, bytes)| Received { from, bytes }).collect());
-                let failed = List::new(std::mem::take(&mut self.failed).into_iter().collect());
+                let failed = std::iter::from_fn(|| self.failed.pop_first()).take(limits::SWARM_SOURCES);
+                let failed = List::new(failed.collect());
                 Some(Order::Have(blob, self.number, IndexRequest::Have { blob, pieces, received, failed }))
             }
             Standing::Asked | Standing::Taken | Standing::Refused => None,
@@ -328,6 +351,51 @@ mod tests {
         let mut left = every_other.clone();
         assert_eq!(take_runs(&mut left).len(), limits::HAVE_RANGES);
         assert_eq!(left.len(), 2);
+    }
+
+    #[test]
+    fn a_message_names_so_many_sources_and_the_rest_follows() {
+        let swarms = Arc::<Swarms>::default();
+        let blob = BlobId::new([1; 32]);
+        let seat = swarms.join(blob, 100, &[]).unwrap();
+        swarms.next_order();
+        swarms.joined(blob, 1, Joined { groups: List::new(Vec::new()), peers: Vec::new() });
+        let most = limits::SWARM_SOURCES;
+        let peers: BTreeSet<PeerId> = (0..=u8::MAX)
+            .filter_map(|n| haul_core::ids::PublicKey::new([[n, 7], [7; 2]].concat().repeat(8).try_into().ok()?).ok())
+            .take(2 * most + 3)
+            .collect();
+        assert!(peers.len() > most + 3, "{} of these bytes are keys", peers.len());
+        let received = peers.iter().map(|from| Received { from: *from, bytes: 5 }).collect();
+        seat.seat.have(&Report { pieces: Vec::new(), received, failed: peers.iter().copied().collect() });
+        let (mut gave, mut failing, mut orders) = (BTreeSet::new(), BTreeSet::new(), 0);
+        while let Some(IndexRequest::Have { received, failed, .. }) = request(swarms.next_order()) {
+            gave.extend(received.iter().map(|received| received.from));
+            failing.extend(failed.iter().copied());
+            orders += 1;
+        }
+        assert_eq!((&gave, &failing, orders), (&peers, &peers, peers.len().div_ceil(most)));
+    }
+
+    #[test]
+    fn who_may_have_it_is_what_the_index_said_last_also_when_nobody_listens() {
+        let swarms = Arc::<Swarms>::default();
+        let blob = BlobId::new([1; 32]);
+        let Seat { seat, news } = swarms.join(blob, 100, &[]).unwrap();
+        assert_eq!(seat.groups(), None);
+        drop(news);
+        for groups in [vec!["lab"], vec!["lab", "friends"], vec![]] {
+            swarms.begin_session();
+            let groups: Vec<Label> = groups.into_iter().map(|group| Label::new(group).unwrap()).collect();
+            assert!(matches!(swarms.next_order(), Some(Order::Join(..))));
+            swarms.joined(blob, 1, Joined { groups: List::new(groups.clone()), peers: Vec::new() });
+            assert_eq!(seat.groups(), Some(groups));
+        }
+        swarms.begin_session();
+        assert_eq!(seat.groups(), Some(vec![]), "while the index is away");
+        assert!(matches!(swarms.next_order(), Some(Order::Join(..))));
+        swarms.refused(blob, 1);
+        assert_eq!(seat.groups(), None);
     }
 
     #[test]
