@@ -188,6 +188,8 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Notes kept of one transfer: what happened in the last minutes of a bad one, in some 30 KiB. With as many finished
 /// transfers as are kept that is 6 MiB.
 pub const TIMELINE_NOTES: usize = 256;
+/// Characters of a file's path in a note, the last ones: two lines of a terminal; what tells files apart stands at the end.
+pub const TIMELINE_PATH_CHARS: usize = 128;
 /// Providers of one transfer that are counted one by one: as many as one lookup names.
 pub const TIMELINE_PROVIDERS: usize = LOOKUP_PROVIDERS;
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use haul_core::ids::PeerId;
-use haul_core::limits::{TIMELINE_NOTES, TIMELINE_PROVIDERS};
+use haul_core::limits::{TIMELINE_NOTES, TIMELINE_PATH_CHARS, TIMELINE_PROVIDERS};
 use haul_core::time::{Moment, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -184,6 +184,8 @@ pub struct Noted {
     pub times: u64,
     /// With whom; none if it is about the transfer.
     pub peer: Option<PeerId>,
+    /// About which file of a folder; none if it is about the whole. The end of a long path.
+    pub file: Option<Arc<str>>,
     /// What.
     pub note: Note,
 }
@@ -322,6 +324,8 @@ const REPEATED_WITHIN: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     inner: Arc<Mutex<Told>>,
+    /// What this one notes is about that file.
+    file: Option<Arc<str>>,
 }
 
 /// All of it at one time.
@@ -341,7 +345,16 @@ impl Timeline {
     /// A timeline that begins now.
     pub fn new(wall: Timestamp, now: Moment) -> Self {
         let told = Told { began: (wall, now), ..Told::default() };
-        Self { inner: Arc::new(Mutex::new(told)) }
+        Self { inner: Arc::new(Mutex::new(told)), file: None }
+    }
+
+    /// The same timeline, for what happens to one file of a folder.
+    #[must_use]
+    pub fn of_file(&self, path: &str) -> Self {
+        let over = path.chars().count().saturating_sub(TIMELINE_PATH_CHARS);
+        let end: String =
+            if over > 0 { "…".chars().chain(path.chars().skip(over + 1)).collect() } else { path.into() };
+        Self { inner: Arc::clone(&self.inner), file: Some(end.into()) }
     }
 
     /// Notes what happened to the transfer.
@@ -353,7 +366,7 @@ impl Timeline {
                 (tally.joined, tally.outline, tally.since) = (false, false, None);
             }
         }
-        told.push(now, None, note);
+        told.push(now, None, self.file.as_ref(), note);
     }
 
     /// Notes what happened with a provider. That it was found, joined, or gave the outline is noted once.
@@ -369,7 +382,7 @@ impl Timeline {
         };
         tally.note(now, &note);
         if !known {
-            told.push(now, Some(peer), note);
+            told.push(now, Some(peer), self.file.as_ref(), note);
         }
     }
 
@@ -417,9 +430,9 @@ impl Told {
         Some(self.tallies.entry(peer).or_default())
     }
 
-    fn push(&mut self, now: Moment, peer: Option<PeerId>, note: Note) {
+    fn push(&mut self, now: Moment, peer: Option<PeerId>, file: Option<&Arc<str>>, note: Note) {
         let lately = self.notes.iter_mut().rev().take(REPEATED_WITHIN).take_while(|noted| noted.note != Note::Begun);
-        for noted in lately.filter(|noted| noted.peer == peer) {
+        for noted in lately.filter(|noted| noted.peer == peer && noted.file.as_ref() == file) {
             if noted.note.absorb(&note) {
                 (noted.last, noted.times) = (now, noted.times + 1);
                 return;
@@ -429,7 +442,7 @@ impl Told {
             self.notes.pop_front();
             self.dropped += 1;
         }
-        self.notes.push_back(Noted { first: now, last: now, times: 1, peer, note });
+        self.notes.push_back(Noted { first: now, last: now, times: 1, peer, file: file.cloned(), note });
     }
 }
 
@@ -486,6 +499,22 @@ mod tests {
         timeline.note(Moment(60), Note::Begun);
         timeline.note_of(Moment(61), peer(1), Note::Busy);
         assert_eq!(timeline.told().notes.len(), 6);
+    }
+
+    #[test]
+    fn notes_name_the_file_that_they_are_about() {
+        let timeline = Timeline::default();
+        let (one, other) = (timeline.of_file("a/one"), timeline.of_file(&format!("{}/other", "ü".repeat(500))));
+        for n in 0..3 {
+            one.note_of(Moment(n), peer(1), Note::Busy);
+            other.note_of(Moment(n), peer(1), Note::Busy);
+            timeline.note_of(Moment(n), peer(1), Note::Busy);
+        }
+        let told = timeline.told();
+        let files: Vec<_> = told.notes.iter().map(|noted| (noted.file.as_deref(), noted.times)).collect();
+        let end = format!("…{}/other", "ü".repeat(TIMELINE_PATH_CHARS - 7));
+        assert_eq!(files, [(Some("a/one"), 3), (Some(end.as_str()), 3), (None, 3)]);
+        assert_eq!(told.tallies[&peer(1)].refused, 9, "providers are counted over all files");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use haul_net::connection::Inbound;
 use haul_peer::fetch::{DirectoryRequest, FetchDone, FetchError};
 use haul_peer::files::FileError;
 use tokio_util::sync::CancellationToken;
-use world::{World, content, names, no_progress};
+use world::{Fault, Scripted, World, content, names, no_progress};
 
 /// What a folder looks like to `diff -r --no-dereference`, plus executable bits and times of files.
 type Picture = BTreeMap<Vec<u8>, (char, u64, i64, Vec<u8>)>;
@@ -158,6 +158,25 @@ async fn small_files_come_from_several_peers() {
     let done = fetch(&world, request(&peer, "one", "", &target)).await.unwrap();
     assert!(picture(&one) == picture(&target));
     assert!(!done.providers.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_timeline_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    write(&source.join("deep/large"), &content(2_000_000), false);
+    write(&source.join("small"), b"small", false);
+    let world = World::new();
+    let (peer, _shares) = world.add_share("lab", &source, &folder.path().join("state"));
+    let without = Scripted::new(b"something else", Fault::NotHeld);
+    let empty = world.add("empty", without.handler());
+    let wanted = request(&peer, "lab", "", &folder.path().join("got"));
+    let timeline = wanted.timeline.clone();
+    fetch(&world, wanted).await.unwrap();
+    let notes = timeline.told().notes;
+    let about_large: Vec<_> = notes.iter().filter(|noted| noted.file.as_deref() == Some("deep/large")).collect();
+    assert!(about_large.iter().any(|noted| noted.peer == Some(empty.id)), "{notes:?}");
+    assert!(notes.iter().any(|noted| noted.file.is_none()), "what is about the folder names no file: {notes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -349,7 +349,7 @@ async fn fetch_one(shared: &Arc<Shared>, file: WantedFile, place: Place) -> Resu
         providers: vec![request.peer.clone()],
         only_these: request.only_this,
         patience: request.patience,
-        timeline: request.timeline.clone(),
+        timeline: request.timeline.of_file(&file.path.display()),
     };
     let progress = watch::Sender::new(FetchProgress::default());
     let mut seen = progress.subscribe();

@@ -318,7 +318,9 @@ async fn write(
     let honest = wrong.is_empty();
     if !honest {
         lock(&work.banned).insert(peer, "sent wrong bytes for a small file".into());
-        work.timeline.note_of(boot_now(), peer, Note::Banned { lie: Lie::SmallFile });
+        let file = wrong.first().and_then(|(_, group)| Some(group.first()?.path.display()));
+        let timeline = file.map_or_else(|| work.timeline.clone(), |file| work.timeline.of_file(&file));
+        timeline.note_of(boot_now(), peer, Note::Banned { lie: Lie::SmallFile });
     }
     // Numbers above those of the request cannot meet them.
     batch.extend((u64::MAX / 2..).zip(wrong));

@@ -24,6 +24,7 @@ pub(super) fn records(id: u64, item: &Item, known: &Known) -> Vec<Record> {
             last_ms: after(noted.last),
             peer: noted.peer.map(|peer| peer.to_string()),
             name: noted.peer.map(|peer| known.name(&peer)),
+            file: noted.file.as_deref().map(str::to_owned),
             note: noted.note.clone(),
         })
     }));

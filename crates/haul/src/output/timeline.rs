@@ -26,6 +26,9 @@ pub(crate) fn line(record: &NoteRecord) -> Line {
         Some(peer) => format!("{} {}", who(record.name.as_deref(), peer), of_provider(&record.note)),
         None => of_transfer(&record.note),
     };
+    if let Some(file) = &record.file {
+        text = format!("{}: {text}", escape(file));
+    }
     if record.times > 1 {
         text.push_str(&format!(" ({}×, last at {})", count(record.times), after(record.last_ms)));
     }
@@ -277,6 +280,7 @@ mod tests {
             last_ms: 1_234,
             peer: peer.map(|_| format!("pk:{}", "1a2b3c4d".repeat(8))),
             name: peer.map(str::to_owned),
+            file: None,
             note,
         }
     }
@@ -290,6 +294,8 @@ mod tests {
         assert_eq!(said.text, text);
         (stalled.times, stalled.last_ms) = (3, 125_000);
         assert_eq!(line(&stalled).text, format!("{text} (3×, last at +2 min 5 s)"));
+        stalled.file = Some("a/b\n".into());
+        assert!(line(&stalled).text.starts_with("a/b\\n: lab"), "{}", line(&stalled).text);
         let waits = Note::Waits { reason: "nobody is there".into(), again_ms: Some(5_000) };
         assert_eq!(line(&record(None, waits)).text, "nothing moves: nobody is there; tries again in 5.0 s");
         let lie = Note::Banned { lie: Lie::Leaf { leaf: 2 } };

@@ -23,6 +23,8 @@ pub struct NoteRecord {
     pub peer: Option<String>,
     /// Its name.
     pub name: Option<String>,
+    /// The file of a folder that it is about, by the end of its path; null if it is about the whole.
+    pub file: Option<String>,
     /// What happened.
     #[serde(flatten)]
     pub note: Note,
@@ -110,10 +112,11 @@ mod tests {
             last_ms: 2_500,
             peer: Some("pk:00".into()),
             name: Some("lab-3".into()),
+            file: Some("a/b".into()),
             note: Note::Stalled { silence_ms: 5_000, bps: 131_072 },
         };
         let head = "{\"v\":1,\"type\":\"note\",\"transfer\":3,\"at\":\"2026-11-22T14:57:42Z\",\"after_ms\":1500,\"times\":2,\
-                    \"last_ms\":2500,\"peer\":\"pk:00\",\"name\":\"lab-3\",";
+                    \"last_ms\":2500,\"peer\":\"pk:00\",\"name\":\"lab-3\",\"file\":\"a/b\",";
         let end = "\"note\":\"stalled\",\"silence_ms\":5000,\"bps\":131072}\n";
         assert_eq!(line(Record::Note(note.clone())), format!("{head}{end}"));
         note.note = Note::Banned { lie: Lie::Leaf { leaf: 7 } };

@@ -95,6 +95,7 @@ fn a_timeline_is_filled_and_scrolls_to_its_end_only() {
             last_ms: after_ms,
             peer: name.map(|_| format!("pk:{}", "1a2b3c4d".repeat(8))),
             name: name.map(str::to_owned),
+            file: None,
             note,
         })
     };
