@@ -68,6 +68,12 @@ impl Bandwidth {
 
     /// Sets a rule for a place. `content` is what a transfer fetches, if it is one content: sending it is limited too.
     pub async fn set(&self, place: Place, content: Option<BlobId>, rule: Rule) -> Result<(), LimitError> {
+        self.set_now(place, content, rule)?;
+        self.keep().await
+    }
+
+    /// The same, without keeping it for the next start.
+    pub(crate) fn set_now(&self, place: Place, content: Option<BlobId>, rule: Rule) -> Result<(), LimitError> {
         {
             let mut rules = self.lock();
             if rules.count() >= RATE_RULES {
@@ -75,14 +81,16 @@ impl Bandwidth {
             }
             rules.set(place, content, rule);
         }
-        self.changed().await
+        self.apply();
+        Ok(())
     }
 
     /// Forgets what was set for a place, one way or both: the configuration holds again. False if nothing was set.
     pub async fn clear(&self, place: &Place, direction: Option<Direction>) -> Result<bool, LimitError> {
         let cleared = self.lock().clear(place, direction);
         if cleared {
-            self.changed().await?;
+            self.apply();
+            self.keep().await?;
         }
         Ok(cleared)
     }
@@ -132,8 +140,8 @@ impl Bandwidth {
         self.down.set(&down);
     }
 
-    async fn changed(&self) -> Result<(), LimitError> {
-        self.apply();
+    /// Writes down what is set, for the next start.
+    pub(crate) async fn keep(&self) -> Result<(), LimitError> {
         let Some(path) = self.file.clone() else { return Ok(()) };
         let bytes = self.lock().encode();
         let written = tokio::task::spawn_blocking(move || crate::daemon::home::write_private(&path, &bytes)).await;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use haul_core::bandwidth::Rule;
 use haul_core::time::Timestamp;
 use haul_net::clock;
 use tokio::sync::{Semaphore, watch};
@@ -23,6 +24,7 @@ use crate::api::codes::ErrorCode;
 use crate::api::known::Known;
 use crate::api::problem::Problem;
 use crate::api::records::{DoneRecord, Notice, ProgressRecord, Record, TransferRecord, TransferState};
+use crate::bandwidth::{Bandwidth, Place};
 use crate::fetch::{Downloader, FetchProgress};
 use crate::timeline::{Note, Timeline};
 pub use job::{Job, JobKind};
@@ -126,47 +128,70 @@ impl Transfers {
     /// Adds a download and starts it. One of the same content for the same target is joined if it runs, and taken up
     /// again if it does not.
     pub async fn add(self: &Arc<Self>, job: Job) -> Result<u64, Problem> {
-        let id = {
-            let mut items = self.lock();
-            let mut timeline = None;
-            let same = items
-                .by_id
-                .iter()
-                .find(|(_, item)| item.job.target == job.target && item.phase.borrow().state != TransferState::Done);
-            if let Some((id, item)) = same {
-                if matches!(item.phase.borrow().state, TransferState::Running | TransferState::Waiting) {
-                    if item.job.same_content(&job) {
-                        return Ok(*id);
-                    }
-                    let message = format!("transfer {id} already writes to {}", job.target.display());
-                    return Err(Problem::new(ErrorCode::Exists, message).next("see it: haul transfers"));
-                }
-                // The same download once more goes on with its timeline.
-                timeline = item.job.same_content(&job).then(|| item.timeline.clone());
-                let id = *id;
-                items.by_id.remove(&id);
-            }
-            let finished =
-                |item: &Item| matches!(item.phase.borrow().state, TransferState::Done | TransferState::Canceled);
-            if items.by_id.values().filter(|item| !finished(item)).count() >= UNFINISHED {
-                return Err(Problem::new(ErrorCode::Usage, format!("{UNFINISHED} transfers are not finished yet"))
-                    .next("give some up: haul transfers cancel N"));
-            }
-            let done: Vec<u64> = items.by_id.iter().filter(|(_, item)| finished(item)).map(|(id, _)| *id).collect();
-            for old in done.iter().take(done.len().saturating_sub(FINISHED_KEPT)) {
-                items.by_id.remove(old);
-            }
-            items.last += 1;
-            let id = items.last;
-            let phase = Phase::new(TransferState::Waiting, None);
-            let mut item = Item::new(job, clock::wall_now(), phase);
-            item.timeline = timeline.unwrap_or(item.timeline);
-            items.by_id.insert(id, item);
-            id
-        };
-        self.start(id, false);
-        self.save().await;
+        let (id, is_new) = self.enter(job)?;
+        if is_new {
+            self.start(id, false);
+            self.save().await;
+        }
         Ok(id)
+    }
+
+    /// The same under a limit of its own, which holds from the first byte on.
+    pub async fn add_limited(self: &Arc<Self>, job: Job, limit: Rule, bandwidth: &Bandwidth) -> Result<u64, Problem> {
+        let (id, is_new) = self.enter(job)?;
+        if let Err(error) = bandwidth.set_now(Place::Transfer(id), None, limit) {
+            if is_new {
+                self.lock().by_id.remove(&id);
+            }
+            return Err(Problem::new(ErrorCode::Usage, error.to_string()).next("haul limit clear"));
+        }
+        if is_new {
+            self.start(id, false);
+            self.save().await;
+        }
+        if let Err(error) = bandwidth.keep().await {
+            warn!(%error, transfer = id, "the limit of a transfer");
+        }
+        Ok(id)
+    }
+
+    /// Puts a download on the list, and tells whether it was not there and is to be started.
+    fn enter(&self, job: Job) -> Result<(u64, bool), Problem> {
+        let mut items = self.lock();
+        let mut timeline = None;
+        let same = items
+            .by_id
+            .iter()
+            .find(|(_, item)| item.job.target == job.target && item.phase.borrow().state != TransferState::Done);
+        if let Some((id, item)) = same {
+            if matches!(item.phase.borrow().state, TransferState::Running | TransferState::Waiting) {
+                if item.job.same_content(&job) {
+                    return Ok((*id, false));
+                }
+                let message = format!("transfer {id} already writes to {}", job.target.display());
+                return Err(Problem::new(ErrorCode::Exists, message).next("see it: haul transfers"));
+            }
+            // The same download once more goes on with its timeline.
+            timeline = item.job.same_content(&job).then(|| item.timeline.clone());
+            let id = *id;
+            items.by_id.remove(&id);
+        }
+        let finished = |item: &Item| matches!(item.phase.borrow().state, TransferState::Done | TransferState::Canceled);
+        if items.by_id.values().filter(|item| !finished(item)).count() >= UNFINISHED {
+            return Err(Problem::new(ErrorCode::Usage, format!("{UNFINISHED} transfers are not finished yet"))
+                .next("give some up: haul transfers cancel N"));
+        }
+        let done: Vec<u64> = items.by_id.iter().filter(|(_, item)| finished(item)).map(|(id, _)| *id).collect();
+        for old in done.iter().take(done.len().saturating_sub(FINISHED_KEPT)) {
+            items.by_id.remove(old);
+        }
+        items.last += 1;
+        let id = items.last;
+        let phase = Phase::new(TransferState::Waiting, None);
+        let mut item = Item::new(job, clock::wall_now(), phase);
+        item.timeline = timeline.unwrap_or(item.timeline);
+        items.by_id.insert(id, item);
+        Ok((id, true))
     }
 
     /// Follows a download.

@@ -287,6 +287,9 @@ pub(crate) struct GetArgs {
     /// If nobody can be reached now, wait until somebody can
     #[arg(short, long)]
     pub(crate) wait: bool,
+    /// Bytes per second at most (20M, 512k, 100Mbit), for each thing; change it: haul limit down RATE --transfer ID
+    #[arg(long, value_name = "RATE")]
+    pub(crate) limit: Option<String>,
 }
 
 /// Arguments of `haul browse`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use haul_core::bandwidth::{Direction, Rule, parse_rate};
 use haul_core::ids::BlobId;
 use haul_core::limits;
 use haul_core::wire::index::{BlobPlaces, PeerCard, Providers};
@@ -43,6 +44,7 @@ pub async fn get(context: &Context, request: GetRequest, records: &Records) -> R
     if !output.is_absolute() {
         return Err(Problem::new(ErrorCode::Usage, format!("the output {} is not an absolute path", output.display())));
     }
+    let limit = request.limit.as_deref().map(limit_of).transpose()?;
     let meaning = wait_for_meaning(context, &request, records).await?;
     let target = target_of(&output, &meaning, &request.what)?;
     let job = Job {
@@ -56,7 +58,10 @@ pub async fn get(context: &Context, request: GetRequest, records: &Records) -> R
         providers: meaning.providers,
     };
     let name = job.name();
-    let transfer = context.transfers.add(job).await?;
+    let transfer = match limit {
+        Some(limit) => context.transfers.add_limited(job, limit, &context.bandwidth).await?,
+        None => context.transfers.add(job).await?,
+    };
     if request.background {
         if let Some(record) = context.transfers.record(transfer) {
             records.send(Record::Transfer(record)).await?;
@@ -64,6 +69,13 @@ pub async fn get(context: &Context, request: GetRequest, records: &Records) -> R
         return Ok(());
     }
     report(&context.transfers, transfer, &name, records).await
+}
+
+fn limit_of(rate: &str) -> Result<Rule, Problem> {
+    let rate = parse_rate(rate).map_err(|error| {
+        Problem::new(ErrorCode::Usage, error.to_string()).next("haul get --help; haul limit --help")
+    })?;
+    Ok(Rule { direction: Some(Direction::Down), when: None, rate })
 }
 
 /// Pauses a download whose follower goes away (Ctrl-C at the terminal), unless it has ended.

@@ -82,6 +82,9 @@ pub struct GetRequest {
     /// Answer as soon as the transfer is in the list, with its record.
     #[serde(default)]
     pub background: bool,
+    /// A limit for this transfer alone, down, from its first byte: a rate as in [`LimitRequest`].
+    #[serde(default)]
+    pub limit: Option<String>,
 }
 
 /// `POST /v1/cat`: the answer is frames, see [`super::frames`].

@@ -33,6 +33,10 @@ pub(crate) async fn run(context: &Context, args: &GetArgs) -> Result<Exit, Failu
         let [what] = whats.as_slice() else {
             return Err(Failure::new(ErrorCode::Usage, "only one thing at a time goes to standard output"));
         };
+        if args.limit.is_some() {
+            return Err(Failure::new(ErrorCode::Usage, "what goes to standard output has no limit of its own")
+                .next("limit all that is fetched: haul limit down RATE"));
+        }
         return cat::stream(context, &wanted(context, what)?, None, from).await;
     }
     let several = whats.len() > 1;
@@ -99,6 +103,7 @@ pub(super) fn request(wanted: &Wanted, output: &Path, from: Vec<String>, args: &
         force: args.force,
         outside_links: args.outside_links,
         wait: args.wait,
+        limit: args.limit.clone(),
         ..GetRequest::default()
     }
 }

@@ -5,6 +5,7 @@ mod disk;
 mod explaining;
 mod folder;
 mod kill;
+mod limiting;
 mod names;
 mod providers;
 mod refusals;
