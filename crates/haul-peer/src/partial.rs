@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use haul_core::blob::{BlobGeometry, LeafSet};
@@ -13,6 +12,8 @@ use haul_core::limits::LEAF_BYTES;
 use haul_core::outline::{ChainingValue, Outline, OutlineCheck};
 use haul_core::wire::Label;
 use tokio::sync::watch;
+
+use crate::reading::read_at;
 
 /// The sheets known so far, and how often they were forgotten.
 #[derive(Debug)]
@@ -146,11 +147,10 @@ impl Partial {
     /// The bytes of a leaf that is held. They are verified again: what a disk or somebody else has changed since they
     /// were written is not passed on; the download fetches it once more. Blocks.
     pub(crate) fn read(&self, leaf: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; self.geometry.leaf_bytes(leaf)];
-        let read = self.file.read_exact_at(&mut bytes, leaf * LEAF_BYTES);
-        let verdict = if read.is_ok() { self.checker.verify(leaf, &bytes).1 } else { Verdict::Bad };
+        let read = read_at(&self.file, leaf * LEAF_BYTES, self.geometry.leaf_bytes(leaf));
+        let verdict = read.as_ref().map_or(Verdict::Bad, |bytes| self.checker.verify(leaf, bytes).1);
         if verdict == Verdict::Good {
-            return Ok(bytes);
+            return read;
         }
         if verdict == Verdict::Bad && self.held.write().unwrap_or_else(PoisonError::into_inner).remove(leaf) {
             self.damaged.lock().unwrap_or_else(PoisonError::into_inner).push(leaf);

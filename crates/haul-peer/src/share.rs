@@ -39,8 +39,8 @@ use cache::HashCache;
 pub(crate) use folder::{Folder, Overview};
 pub(crate) use manifest::Key as ManifestKey;
 use manifest::{FileItem, Key, Kind, Trust};
+pub(crate) use open::Roots;
 use open::{Root, stamp_from, stamp_of};
-pub(crate) use open::{Roots, read_at};
 use state::{StateDb, guarded};
 use work::{Agenda, StopOnDrop};
 

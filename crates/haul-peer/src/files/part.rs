@@ -20,6 +20,7 @@ use super::finish::{FileTraits, apply};
 use super::names::part_names;
 use super::place::{Place, is_regular};
 use super::progress::Progress;
+use crate::reading::read_at;
 
 /// How often a part file that another download finished meanwhile is looked for again.
 const OPEN_ATTEMPTS: u32 = 3;
@@ -184,9 +185,7 @@ impl PartFile {
 
     /// Reads a leaf back.
     pub fn read_leaf(&self, leaf: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; self.geometry.leaf_bytes(leaf)];
-        self.file.read_exact_at(&mut bytes, leaf * LEAF_BYTES)?;
-        Ok(bytes)
+        read_at(&self.file, leaf * LEAF_BYTES, self.geometry.leaf_bytes(leaf))
     }
 
     /// These leaves are not what was written, durable or not.

@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use super::paced::Paced;
 use crate::partial::Partial;
-use crate::share::{LocalFile, OpenError, Roots, Shares, read_at};
+use crate::reading::read_at;
+use crate::share::{LocalFile, OpenError, Roots, Shares};
 
 /// Leaves read at once: 1 MiB.
 const READ_LEAVES: u64 = 16;

@@ -12,7 +12,8 @@ use haul_core::limits::LEAF_BYTES;
 use haul_core::outline::{ChainingValue, Outline, OutlineBuilder, leaf_value};
 
 use super::FileStamp;
-use super::open::{read_at, stamp_of};
+use super::open::stamp_of;
+use crate::reading::read_at;
 
 /// One read: large enough that reading costs little beside hashing.
 const READ_BYTES: usize = 1024 * 1024;

@@ -4,13 +4,11 @@
 //! filtered by a sandbox), the path is walked one component at a time, each opened from its parent without following.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use haul_core::path::SharePath;
-use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
@@ -91,21 +89,6 @@ impl Root {
         }
         by_components(self.folder.as_fd(), path, flags, mode)
     }
-}
-
-/// Reads so many bytes, into memory that nobody has to clear before.
-pub(crate) fn read_at(file: &File, mut at: u64, bytes: usize) -> io::Result<Vec<u8>> {
-    let mut buffer = Vec::with_capacity(bytes);
-    while buffer.len() < bytes {
-        match rustix::io::pread(file, spare_capacity(&mut buffer), at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => at += read as u64,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    buffer.truncate(bytes);
-    Ok(buffer)
 }
 
 /// The roots of a series of files, each opened once for all files in a row that lie below it. It is not kept longer than
