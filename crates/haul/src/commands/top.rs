@@ -70,7 +70,10 @@ impl Drawn {
 
 impl Drop for Drawn {
     fn drop(&mut self) {
-        ratatui::restore();
+        // Once more after a panic would put the cursor back to where it was, and what follows over the message.
+        if !std::thread::panicking() {
+            ratatui::restore();
+        }
     }
 }
 
@@ -118,10 +121,13 @@ async fn follow(
                     }
                 }
             }
+            // One that panicked has put the terminal back: nothing more is to be drawn.
+            Some(ended) = tasks.join_next() => if let Err(error) = ended && error.is_panic() {
+                std::panic::resume_unwind(error.into_panic());
+            },
             _ = terminate.recv() => return Ok(Exit::TERMINATED),
             _ = hangup.recv() => return Ok(Exit::TERMINATED),
         }
-        while tasks.try_join_next().is_some() {}
     }
 }
 
