@@ -21,7 +21,7 @@ import report
 import swarms
 from common import raw
 from rivals import floor, rqbit, sendme
-from rows import providers, share, sources, swarm, turns
+from rows import churn, providers, share, sources, swarm, turns
 
 
 def costs(wall: float, cpu: float, size: float = 1e9) -> dict[str, Any]:
@@ -232,6 +232,21 @@ class SwarmTest(unittest.TestCase):
         self.assertEqual((found["over_limit"], found["median_over_limit"]), (1.2, 1.1))
         self.assertAlmostEqual(swarm.bound(25_000_000, 16, (40, 40)), 5)
         self.assertAlmostEqual(swarm.bound(25_000_000, 16, (40, 10)), 16 * 25e6 * 8 / 200e6)
+
+
+class ChurnTest(unittest.TestCase):
+    def test_without_acknowledgements_it_is_the_bound_of_its_rates(self):
+        size = 25_000_000
+        for name, course in churn.COURSES.items():
+            seconds = course.limit(size, (50, 50))
+            self.assertGreaterEqual(seconds, 3.99 * 50 / course.seed_up, name)
+            self.assertGreater(course.limit(size, (50, 45)), seconds * 0.999, name)
+        self.assertAlmostEqual(churn.COURSES["swarm_off"].limit(size, (50, 50)), 4, delta=0.05)
+        self.assertAlmostEqual(churn.COURSES["swarm_chain"].limit(size, (50, 45)), 4.4, delta=0.1)
+
+    def test_who_leaves_does_not_count(self):
+        self.assertEqual(churn.MIXED.stays(), [0, 1, 3, 4, 6, 7])
+        self.assertEqual(churn.MIXED.begins(25_000_000)[0], 0)
 
 
 class PlotsTest(unittest.TestCase):

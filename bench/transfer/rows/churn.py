@@ -23,6 +23,8 @@ UNEQUAL = (10, 100, 20, 50, 15, 80, 30, 40, 25)
 COUNTED = 1.01
 # Parts of the file after which those leave that do.
 LEAVES_AT, SEED_LEAVES_AFTER = 0.5, 1.05
+# Each comes nearer by the part that acknowledgements take, a twentieth.
+ROUNDS_OF_THE_BOUND = 3
 
 
 class Course(NamedTuple):
@@ -52,20 +54,21 @@ class Course(NamedTuple):
         return [number for number in range(len(self.ups)) if number not in self.leavers]
 
     def limit(self, size: int, carried: tuple[float, float]) -> float:
-        """The bound, if a link of `UP` carries so much payload alone, and so much while its end receives as much. What
-        acknowledgements take does not depend on the uplink: all peers receive alike."""
+        """The bound, if a link of `UP` carries so much payload alone, and so much while its end receives as much:
+        acknowledgements take a part of what an end receives from its uplink. How much it receives in a second follows
+        from the bound."""
         alone, both = carried
-        # The seed receives nothing.
-        seed_up, ups = self.seed_up * alone / UP, [up * alone / UP - (alone - both) for up in self.ups]
-        down = DOWN * alone / UP
-        if self.chain:
-            return bounds.chain(size, [bounds.End(seed_up), *(bounds.End(up, down) for up in ups)])
-        begins = self.begins(size)
-        seed = bounds.End(seed_up, leaves_after=SEED_LEAVES_AFTER if self.seed_leaves else None)
-        return bounds.staged(size, seed, [
-            bounds.End(up, down, begins[number], LEAVES_AT if number in self.leavers else None)
-            for number, up in enumerate(ups)
-        ])
+        eta, taken = alone / UP, (alone - both) / both
+        begins, seconds = self.begins(size), size / bounds.bytes_per_s(UP)
+        seed = bounds.End(self.seed_up * eta, leaves_after=SEED_LEAVES_AFTER if self.seed_leaves else None)
+        for _ in range(ROUNDS_OF_THE_BOUND):
+            received = size * 8e-6 / seconds
+            sinks = [
+                bounds.End(up * eta - received * taken, DOWN * eta, begins[number], LEAVES_AT if number in self.leavers else None)
+                for number, up in enumerate(self.ups)
+            ]
+            seconds = bounds.chain(size, [seed, *sinks]) if self.chain else bounds.staged(size, seed, sinks)
+        return seconds
 
 
 MIXED = Course("all of it", UNEQUAL, joins=0.2, leavers=(2, 5, 8), seed_leaves=True)
