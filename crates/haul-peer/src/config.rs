@@ -320,7 +320,8 @@ impl Config {
     /// How an index deals pieces in swarms; none: it does not.
     pub fn swarm_plans(&self) -> Option<Dealing> {
         // What is written was checked when it was read.
-        self.text("swarm_plans").and_then(plans).unwrap_or(Some(Dealing::default()))
+        let chosen = PLAN_WORDS.iter().find(|(word, _)| self.text("swarm_plans") == Some(word));
+        chosen.map_or(Some(Dealing::default()), |(_, dealing)| *dealing)
     }
 
     /// The texts of a setting that may be one or several.
@@ -384,7 +385,7 @@ fn misfit(form: Form, value: &Value) -> Option<&'static str> {
         (Form::GroupRules, Value::Text(text)) => (is_group_rule(text), GROUP_RULES),
         (Form::GroupRules, Value::List(texts)) => (texts.iter().all(|text| is_group_rule(text)), GROUP_RULES),
         (Form::GroupRules, _) => (false, GROUP_RULES),
-        (Form::Plans, Value::Text(text)) => (plans(text).is_some(), PLANS),
+        (Form::Plans, Value::Text(text)) => (PLAN_WORDS.iter().any(|(word, _)| word == text), PLANS),
         (Form::Plans, _) => (false, PLANS),
         (Form::Text, Value::Text(_)) | (Form::Texts, Value::List(_)) => (true, ""),
         (Form::Text, _) => (false, "a text in quotes"),
@@ -393,15 +394,9 @@ fn misfit(form: Form, value: &Value) -> Option<&'static str> {
     (!fits).then_some(wanted)
 }
 
-/// None if it is none of the words.
-fn plans(text: &str) -> Option<Option<Dealing>> {
-    match text {
-        "on" => Some(Some(Dealing::Planned)),
-        "random" => Some(Some(Dealing::Random)),
-        "off" => Some(None),
-        _ => None,
-    }
-}
+/// What each word stands for.
+const PLAN_WORDS: [(&str, Option<Dealing>); 3] =
+    [("on", Some(Dealing::Planned)), ("off", None), ("random", Some(Dealing::Random))];
 
 /// The group everyone is everything, and has its settings.
 fn is_group_rule(text: &str) -> bool {
