@@ -65,19 +65,18 @@ pub(crate) fn hash_file(file: &File, stamp: FileStamp, run: HashRun<'_>) -> Resu
     let Some(geometry) = BlobGeometry::new(stamp.size) else {
         return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
     };
-    let mut builder = OutlineBuilder::new();
-    if geometry.leaves() == 1 {
+    let (blob, outline) = if geometry.leaves() == 1 {
         let bytes = read_at(file, 0, geometry.leaf_bytes(0)).map_err(unread)?;
         (run.progress)(stamp.size);
-        if !bytes.is_empty() {
-            builder.push(&bytes);
-        }
+        // The one leaf is the root: it has no chaining value to keep.
+        (BlobId::new(*blake3::hash(&bytes).as_bytes()), Outline::default())
     } else {
+        let mut builder = OutlineBuilder::new();
         for value in leaf_values(file, geometry, run)? {
             builder.push_value(value);
         }
-    }
-    let (blob, outline) = builder.finish();
+        builder.finish()
+    };
     if stamp_of(file)? != stamp {
         return Err(HashError::Changed);
     }
