@@ -17,8 +17,15 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use super::FileStamp;
 use super::state::{CACHE_BYTES, StateError, guarded};
 
-const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
-const PATHS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("paths");
+/// File system, inode, size, mtime.
+type FileKey = [u8; 32];
+/// Change time and blob.
+type FileRow = [u8; 40];
+/// First bytes of the path's hash.
+type PathKey = [u8; 16];
+
+const FILES: TableDefinition<'_, &FileKey, &FileRow> = TableDefinition::new("files");
+const PATHS: TableDefinition<'_, &PathKey, &FileKey> = TableDefinition::new("paths");
 const OUTLINES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("outlines");
 
 /// Writes this close before hashing may be followed by others with the same times.
@@ -114,24 +121,27 @@ impl HashCache {
     fn try_remember(&self, files: &[Remember<'_>]) -> Result<(), StateError> {
         let write = self.database.begin_write()?;
         {
+            // In the order of the tables: neighbours go to the same page while it is at hand.
+            let settled = files.iter().filter(|file| file.settled);
+            let mut known: Vec<(FileKey, &Remember<'_>)> =
+                settled.map(|file| (file_key(file.file_system, &file.stamp), file)).collect();
+            known.sort_unstable_by_key(|(key, _)| *key);
             let mut rows = write.open_table(FILES)?;
+            for (key, file) in &known {
+                rows.insert(key, &file_row(file))?;
+            }
+            let mut places: Vec<(PathKey, FileKey)> =
+                known.iter().map(|(key, file)| (path_key(file.path), *key)).collect();
+            places.sort_unstable();
             let mut paths = write.open_table(PATHS)?;
+            for (place, key) in &places {
+                paths.insert(place, key)?;
+            }
             let mut outlines = write.open_table(OUTLINES)?;
-            for file in files {
-                if let Some(outline) = file.outline
-                    && file.stamp.size > LEAF_BYTES
-                {
+            for file in files.iter().filter(|file| file.stamp.size > LEAF_BYTES) {
+                if let Some(outline) = file.outline {
                     outlines.insert(file.blob.as_bytes().as_slice(), outline.to_bytes().as_slice())?;
                 }
-                if !file.settled {
-                    continue;
-                }
-                let key = file_key(file.file_system, &file.stamp);
-                let mut row = file.stamp.ctime_ns.to_be_bytes().to_vec();
-                row.extend_from_slice(file.blob.as_bytes());
-                row.extend_from_slice(file.path);
-                rows.insert(key.as_slice(), row.as_slice())?;
-                paths.insert(path_key(file.path).as_slice(), key.as_slice())?;
             }
         }
         write.commit()?;
@@ -141,8 +151,8 @@ impl HashCache {
 
 /// What the cache knew at one moment.
 pub(crate) struct View {
-    files: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    paths: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    files: ReadOnlyTable<&'static FileKey, &'static FileRow>,
+    paths: ReadOnlyTable<&'static PathKey, &'static FileKey>,
 }
 
 impl View {
@@ -152,21 +162,21 @@ impl View {
     }
 
     fn try_look_up(&self, file_system: u64, stamp: &FileStamp, path: &[u8]) -> Result<Option<Known>, StateError> {
-        let row = self.files.get(file_key(file_system, stamp).as_slice())?;
-        if let Some((ctime_ns, blob)) = row.and_then(|row| file_row(row.value())) {
+        if let Some(row) = self.files.get(&file_key(file_system, stamp))? {
+            let (ctime_ns, blob) = time_and_blob(row.value());
             let exact = ctime_ns == stamp.ctime_ns;
             return Ok(Some(if exact { Known::Hit(blob) } else { Known::Likely(blob) }));
         }
-        let Some(key) = self.paths.get(path_key(path).as_slice())?.map(|key| key.value().to_vec()) else {
+        let Some(key) = self.paths.get(&path_key(path))?.map(|key| *key.value()) else {
             return Ok(None);
         };
         let same_size_and_time = key.get(16..) == file_key(0, stamp).get(16..);
-        let row = if same_size_and_time { self.files.get(key.as_slice())? } else { None };
-        Ok(row.and_then(|row| file_row(row.value())).map(|(_, blob)| Known::Likely(blob)))
+        let row = if same_size_and_time { self.files.get(&key)? } else { None };
+        Ok(row.map(|row| Known::Likely(time_and_blob(row.value()).1)))
     }
 }
 
-fn file_key(file_system: u64, stamp: &FileStamp) -> [u8; 32] {
+fn file_key(file_system: u64, stamp: &FileStamp) -> FileKey {
     let mut key = [0; 32];
     let parts = [file_system, stamp.inode, stamp.size, stamp.mtime_ns as u64];
     for (place, part) in key.as_chunks_mut::<8>().0.iter_mut().zip(parts) {
@@ -175,15 +185,23 @@ fn file_key(file_system: u64, stamp: &FileStamp) -> [u8; 32] {
     key
 }
 
-fn path_key(path: &[u8]) -> [u8; 16] {
+fn path_key(path: &[u8]) -> PathKey {
     let hash = blake3::hash(path);
     hash.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
-fn file_row(bytes: &[u8]) -> Option<(i64, BlobId)> {
-    let (ctime_ns, rest) = bytes.split_first_chunk::<8>()?;
-    let blob = rest.first_chunk::<32>()?;
-    Some((i64::from_be_bytes(*ctime_ns), BlobId::new(*blob)))
+fn file_row(file: &Remember<'_>) -> FileRow {
+    let mut row = [0; 40];
+    let (time, blob) = row.split_at_mut(8);
+    time.copy_from_slice(&file.stamp.ctime_ns.to_be_bytes());
+    blob.copy_from_slice(file.blob.as_bytes());
+    row
+}
+
+fn time_and_blob(row: &FileRow) -> (i64, BlobId) {
+    let time = row.first_chunk::<8>().copied().unwrap_or_default();
+    let blob = row.last_chunk::<32>().copied().unwrap_or_default();
+    (i64::from_be_bytes(time), BlobId::new(blob))
 }
 
 #[cfg(test)]
