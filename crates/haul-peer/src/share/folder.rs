@@ -61,6 +61,8 @@ pub(crate) struct FolderState {
     problem: Option<String>,
     /// Rows could not be written; all are written next time.
     unsaved: bool,
+    /// The share's own row as it was stored last by this process.
+    saved: Option<ShareRow>,
     /// Visible changes ever, to measure what is not registered.
     changes: u64,
     registration: Registration,
@@ -394,13 +396,15 @@ impl Editor<'_> {
             };
             (self.folder.row(state), rows)
         };
-        let saved = if self.folder.lock().removed {
-            Ok(())
-        } else {
-            self.folder.database.save(self.folder.record.id, &row, &rows)
+        let needless = {
+            let state = self.folder.lock();
+            // A walk that finds nothing new has nothing to store.
+            state.removed || (rows.is_empty() && state.saved.as_ref() == Some(&row))
         };
+        let saved = if needless { Ok(()) } else { self.folder.database.save(self.folder.record.id, &row, &rows) };
         let mut state = self.folder.lock();
         state.unsaved = saved.is_err();
+        state.saved = saved.is_ok().then_some(row);
         state.problem = saved.err().map(|error| format!("cannot keep the list of entries: {error}"));
         drop(state);
         self.folder.notify();
