@@ -474,7 +474,7 @@ impl Shares {
     /// Walks the share on the calling thread, without the owner's word of [`Self::rescan`]. Not beside [`Self::run`].
     pub fn scan_now(&self, name: &Label) -> Result<ShareStatus, ShareError> {
         let folder = self.named(name)?;
-        scan::scan(&folder, &self.cache, &self.settings, &self.agenda.stop);
+        scan::scan(&folder, &self.cache, &self.settings, &self.agenda);
         Ok(folder.status())
     }
 

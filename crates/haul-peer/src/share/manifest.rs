@@ -142,7 +142,7 @@ pub(crate) struct Totals {
 }
 
 /// The items of one directory by name.
-type Names = BTreeMap<Arc<[u8]>, Item>;
+pub(crate) type Names = BTreeMap<Arc<[u8]>, Item>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -255,11 +255,10 @@ impl Manifest {
         }
     }
 
-    /// Notes that a walk saw an unchanged entry.
-    pub(crate) fn mark_seen(&mut self, key: &Key, walk: u32) {
-        if let Some(item) = self.item_mut(key) {
-            item.seen_by = walk;
-        }
+    /// The items of one directory, for a walk to compare and to note which it saw; other changes go through
+    /// [`Self::put`].
+    pub(crate) fn directory_mut(&mut self, directory: &[u8]) -> Option<&mut Names> {
+        self.directories.get_mut(directory)
     }
 
     /// Entries, tombstones left out, that this walk did not see.
@@ -384,12 +383,12 @@ impl Manifest {
         self.by_blob.range((prefix, first)..).take_while(|(found, _)| *found == prefix).find_map(|(_, key)| fits(key))
     }
 
-    /// Files to hash behind `after` with their bytes, as many as `limit`.
-    pub(crate) fn to_hash(&self, after: Option<&Key>, limit: usize) -> Vec<(Key, u64)> {
+    /// Files to hash behind `after`, as many as `limit`.
+    pub(crate) fn to_hash(&self, after: Option<&Key>, limit: usize) -> Vec<(Key, FileItem)> {
         self.iter_after(after)
             .filter_map(|(directory, name, item)| {
                 let file = item.file().filter(|file| file.needs_hash())?;
-                Some((key(directory, name), file.stamp.size))
+                Some((key(directory, name), *file))
             })
             .take(limit)
             .collect()

@@ -3,18 +3,21 @@
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use haul_core::ids::BlobId;
 use haul_core::limits;
+use rustix::fs::FileType;
 
 use super::cache::{HashCache, Known};
 use super::folder::{Editor, Folder};
-use super::manifest::{FileItem, Key, Kind, Manifest, Trust};
+use super::manifest::{FileItem, Item, Key, Kind, Trust};
 use super::open::file_system_id;
-use super::walk::{self, Found, WalkPlan};
+use super::walk::{self, Found, Met, WalkPlan};
+use super::work::Agenda;
 use super::{ShareSettings, Skipped};
 
 /// A share that loses more than half of its entries and at least this many at once turns away. Below it, tidying up
@@ -24,7 +27,7 @@ const LOSS_FLOOR: u64 = 32;
 const BATCHES_AHEAD: usize = 64;
 
 /// Walks the share once. Returns early, without removing anything, when told to stop.
-pub(crate) fn scan(folder: &Folder, cache: &HashCache, settings: &ShareSettings, stop: &AtomicBool) {
+pub(crate) fn scan(folder: &Folder, cache: &HashCache, settings: &ShareSettings, agenda: &Agenda) {
     let file_system = match check_root(folder) {
         Ok(file_system) => file_system,
         Err(reason) => return folder.set_away(reason),
@@ -37,13 +40,13 @@ pub(crate) fn scan(folder: &Folder, cache: &HashCache, settings: &ShareSettings,
         (state.walk, state.manifest.totals().entries)
     };
     folder.notify();
-    let mut scan = Scan { folder, cache, walk, seen: 0, file_systems: HashMap::new(), root_failed: None };
+    let mut scan = Scan { folder, cache, agenda, walk, seen: 0, file_systems: HashMap::new(), root_failed: None };
     if let Some(name) = &folder.record.single {
         scan.apply(vec![single_entry(&folder.record.root, name)]);
     } else {
-        scan.walk_folder(settings, stop);
+        scan.walk_folder(settings);
     }
-    if stop.load(Ordering::Relaxed) {
+    if agenda.stop.load(Ordering::Relaxed) {
         folder.lock().scanning = false;
         return;
     }
@@ -76,21 +79,21 @@ fn check_root(folder: &Folder) -> Result<u64, String> {
 }
 
 fn single_entry(root: &Path, name: &haul_core::path::SharePath) -> Found {
-    use std::os::unix::fs::MetadataExt;
-    match std::fs::symlink_metadata(root.join(std::ffi::OsStr::from_bytes(name.as_bytes()))) {
-        Ok(metadata) if metadata.is_file() => Found::Entry {
-            key: Key::new(&[], name.as_bytes()),
-            kind: Kind::File(walk::file_item(&metadata)),
-            device: metadata.dev(),
-        },
+    match rustix::fs::lstat(root.join(std::ffi::OsStr::from_bytes(name.as_bytes()))) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+            let file =
+                Met { name: name.as_bytes().into(), kind: Kind::File(walk::file_item(&stat)), device: stat.st_dev };
+            Found::Entries { directory: Arc::from([]), met: vec![file] }
+        }
         Ok(_) => Found::RootFailed("no regular file any more".into()),
-        Err(error) => Found::RootFailed(error.to_string()),
+        Err(error) => Found::RootFailed(std::io::Error::from(error).to_string()),
     }
 }
 
 struct Scan<'a> {
     folder: &'a Folder,
     cache: &'a HashCache,
+    agenda: &'a Agenda,
     walk: u32,
     seen: u64,
     file_systems: HashMap<u64, u64>,
@@ -98,7 +101,7 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    fn walk_folder(&mut self, settings: &ShareSettings, stop: &AtomicBool) {
+    fn walk_folder(&mut self, settings: &ShareSettings) {
         let plan = WalkPlan {
             root: &self.folder.record.root,
             excludes: &self.folder.record.excludes,
@@ -107,6 +110,7 @@ impl Scan<'_> {
         };
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         std::thread::scope(|scope| {
+            let stop = &self.agenda.stop;
             scope.spawn(move || walk::walk(&plan, stop, &sender));
             self.receive(&receiver);
         });
@@ -117,11 +121,15 @@ impl Scan<'_> {
         let mut more = true;
         while more {
             let mut batch = Vec::new();
+            let mut entries = 0;
             let began = Instant::now();
-            while batch.len() < limits::WALK_COMMIT_ENTRIES - 1_000 {
+            while entries < limits::WALK_COMMIT_ENTRIES - 1_000 {
                 let left = limits::WALK_COMMIT_INTERVAL.saturating_sub(began.elapsed());
                 match receiver.recv_timeout(left.max(Duration::from_millis(1))) {
-                    Ok(found) => batch.extend(found),
+                    Ok(found) => {
+                        entries += found.iter().map(entries_in).sum::<usize>();
+                        batch.extend(found);
+                    }
                     Err(RecvTimeoutError::Timeout) if batch.is_empty() => {}
                     Err(RecvTimeoutError::Timeout) => break,
                     Err(RecvTimeoutError::Disconnected) => {
@@ -139,25 +147,45 @@ impl Scan<'_> {
     fn apply(&mut self, batch: Vec<Found>) {
         let editor = self.folder.edit();
         let mut asked: Vec<(Key, FileItem, u64)> = Vec::new();
-        for part in batch.chunks(512) {
-            let mut state = editor.state();
-            for found in part {
-                match found {
-                    Found::Skip(skipped) => state.skip(skipped.clone()),
-                    Found::RootFailed(reason) => self.root_failed = Some(reason.clone()),
-                    Found::Entry { key, kind, device } => {
-                        self.seen += 1;
-                        match settle(&state.manifest, key, kind) {
-                            Settled::Unchanged => state.manifest.mark_seen(key, self.walk),
-                            Settled::Put(kind) => drop(state.manifest.put(key, kind, self.walk)),
-                            Settled::Ask(file) => asked.push((key.clone(), file, *device)),
-                        }
-                    }
-                }
+        for found in batch {
+            match found {
+                Found::Skip(skipped) => editor.state().skip(skipped),
+                Found::RootFailed(reason) => self.root_failed = Some(reason),
+                Found::Entries { directory, met } => self.compare(&editor, directory, met, &mut asked),
             }
         }
         self.ask_cache(&editor, asked);
         editor.commit();
+        // What has to be hashed can begin while the walk goes on.
+        self.agenda.wake();
+    }
+
+    /// Entries of one folder: notes those that are as they were, and puts those of which all is known.
+    fn compare(
+        &mut self,
+        editor: &Editor<'_>,
+        directory: Arc<[u8]>,
+        met: Vec<Met>,
+        asked: &mut Vec<(Key, FileItem, u64)>,
+    ) {
+        self.seen += met.len() as u64;
+        let mut state = editor.state();
+        let mut changed = Vec::new();
+        let mut known = state.manifest.directory_mut(&directory);
+        for Met { name, kind, device } in met {
+            let old = known.as_mut().and_then(|names| names.get_mut(&name));
+            let settled = settle(old.as_deref(), kind);
+            let key = || Key { directory: directory.clone(), name: name.clone() };
+            match (settled, old) {
+                (Settled::Unchanged, Some(item)) => item.seen_by = self.walk,
+                (Settled::Unchanged, None) => {}
+                (Settled::Put(kind), _) => changed.push((key(), kind)),
+                (Settled::Ask(file), _) => asked.push((key(), file, device)),
+            }
+        }
+        for (key, kind) in changed {
+            state.manifest.put(&key, kind, self.walk);
+        }
     }
 
     /// Files whose stamp is new: the cache may know them, perhaps under another name.
@@ -176,7 +204,9 @@ impl Scan<'_> {
                     .or_insert_with(|| file_system_id(Path::new(std::ffi::OsStr::from_bytes(&path))).unwrap_or(device));
                 match known.as_ref().and_then(|known| known.look_up(file_system, &file.stamp, &path)) {
                     Some(Known::Hit(blob)) => (key, FileItem { blob: Some(blob), trust: Trust::Firm, ..file }),
-                    Some(Known::Likely(_)) | None => (key, file),
+                    // Nothing to ask for again when it is hashed.
+                    None => (key, FileItem { trust: Trust::Firm, ..file }),
+                    Some(Known::Likely(_)) => (key, FileItem { trust: Trust::Doubtful, ..file }),
                 }
             })
             .collect();
@@ -218,6 +248,13 @@ impl Scan<'_> {
     }
 }
 
+fn entries_in(found: &Found) -> usize {
+    match found {
+        Found::Entries { met, .. } => met.len(),
+        Found::Skip(_) | Found::RootFailed(_) => 1,
+    }
+}
+
 enum Settled {
     Unchanged,
     Put(Kind),
@@ -226,23 +263,22 @@ enum Settled {
 }
 
 /// What the manifest should say about something that the walk met.
-fn settle(manifest: &Manifest, key: &Key, met: &Kind) -> Settled {
-    let old = manifest.get_key(key);
+fn settle(old: Option<&Item>, met: Kind) -> Settled {
     let Kind::File(met) = met else {
         return match old {
-            Some(item) if item.kind == *met => Settled::Unchanged,
-            _ => Settled::Put(met.clone()),
+            Some(item) if item.kind == met => Settled::Unchanged,
+            _ => Settled::Put(met),
         };
     };
     if met.stamp.size == 0 {
-        let file = FileItem { blob: Some(BlobId::empty()), trust: Trust::Firm, ..*met };
+        let file = FileItem { blob: Some(BlobId::empty()), trust: Trust::Firm, ..met };
         return match old {
             Some(item) if item.file() == Some(&file) => Settled::Unchanged,
             _ => Settled::Put(Kind::File(file)),
         };
     }
     let Some(known @ FileItem { blob: Some(_), .. }) = old.and_then(|item| item.file()) else {
-        return Settled::Ask(*met);
+        return Settled::Ask(met);
     };
     if known.stamp == met.stamp && known.executable == met.executable {
         return match known.trust {
@@ -253,9 +289,9 @@ fn settle(manifest: &Manifest, key: &Key, met: &Kind) -> Settled {
     let same_but_for_ctime = super::FileStamp { ctime_ns: met.stamp.ctime_ns, ..known.stamp } == met.stamp;
     if same_but_for_ctime {
         // A rename, a link or a change of mode: most likely the same content, but not served before a look at it.
-        return Settled::Put(Kind::File(FileItem { blob: known.blob, trust: Trust::Doubtful, ..*met }));
+        return Settled::Put(Kind::File(FileItem { blob: known.blob, trust: Trust::Doubtful, ..met }));
     }
-    Settled::Ask(*met)
+    Settled::Ask(met)
 }
 
 /// The absolute path of an entry, as bytes.

@@ -1,43 +1,60 @@
 //! Walks a share's folder in parallel and tells what is there: entries, and names that cannot be shared with a reason.
 //!
 //! Only `.haulignore` files and the share's own exclude patterns hide anything; hidden files are shared. Folders with
-//! keys (`.ssh`, `.gnupg`), haul's own state and unfinished downloads are left out. Nothing is opened: FIFOs, devices
-//! and sockets are told by their kind, links are entries that nobody follows.
+//! keys (`.ssh`, `.gnupg`), haul's own state and unfinished downloads are left out. Only folders are opened, below the
+//! root and never through a link: FIFOs, devices and sockets are told by their kind, links are entries that nobody
+//! follows.
+//!
+//! A folder is a piece of work: one thread reads it as a whole and looks at its entries relative to it, which spares
+//! the kernel the way from the root for each of them.
 
+mod rules;
+
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex};
 
 use haul_core::limits;
-use haul_core::path::{check_name, check_path};
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, WalkState};
+use haul_core::path::{SharePath, check_name, check_path};
+use ignore::gitignore::Gitignore;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 
-use super::manifest::{FileItem, Key};
-use super::manifest::{Kind, Trust};
-use super::open::nanoseconds;
-use super::{FileStamp, Skipped};
+use super::Skipped;
+use super::manifest::{FileItem, Kind, Trust, join};
+use super::open::{Root, nanoseconds, stamp_from};
 use crate::files::is_part_name;
+use rules::Rules;
+pub(crate) use rules::{IGNORE_FILE, exclude_rules};
 
-/// The only ignore file that counts.
-pub(crate) const IGNORE_FILE: &str = ".haulignore";
-/// Findings that one walking thread collects before it hands them over.
+/// Entries that one walking thread collects before it hands them over.
 const BATCH: usize = 512;
+/// Bytes of directory entries that the kernel is asked for at once: some hundred names.
+const LISTING_BYTES: usize = 32 * 1024;
 /// Folders and files with secrets, by name. Naming one as the root of a share shares it.
 const SECRET_NAMES: [&[u8]; 8] =
     [b".ssh", b".gnupg", b"id_rsa", b"id_dsa", b"id_ecdsa", b"id_ed25519", b"id_ecdsa_sk", b"id_ed25519_sk"];
 
-/// One thing that the walk met.
+/// What the walk met.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// An entry. Of files the blob is never known here.
-    Entry { key: Key, kind: Kind, device: u64 },
+    /// Entries of one folder; not more than [`BATCH`].
+    Entries { directory: Arc<[u8]>, met: Vec<Met> },
     /// Not shared.
     Skip(Skipped),
     /// The root itself cannot be read.
     RootFailed(String),
+}
+
+/// One entry. Of files the blob is never known here.
+#[derive(Debug)]
+pub(crate) struct Met {
+    pub(crate) name: Arc<[u8]>,
+    pub(crate) kind: Kind,
+    pub(crate) device: u64,
 }
 
 /// What to walk.
@@ -49,200 +66,272 @@ pub(crate) struct WalkPlan<'a> {
     pub(crate) threads: usize,
 }
 
-/// Checks exclude patterns.
-pub(crate) fn exclude_rules(root: &Path, patterns: &[String]) -> Result<Gitignore, ignore::Error> {
-    let mut builder = GitignoreBuilder::new(root);
-    for pattern in patterns {
-        builder.add_line(None, pattern)?;
-    }
-    builder.build()
-}
-
 /// Walks until the end or `stop`. Batches come in no particular order.
 pub(crate) fn walk(plan: &WalkPlan<'_>, stop: &AtomicBool, found: &SyncSender<Vec<Found>>) {
+    let root = match Root::open(plan.root) {
+        Ok(root) => root,
+        // The receiver may have stopped; then nobody wants to know.
+        Err(error) => return drop(found.send(vec![Found::RootFailed(in_words(error))])),
+    };
     let excludes = exclude_rules(plan.root, plan.excludes).unwrap_or_else(|_| Gitignore::empty());
-    let private = plan.private.to_vec();
-    let mut builder = WalkBuilder::new(plan.root);
-    builder
-        .standard_filters(false)
-        .follow_links(false)
-        .add_custom_ignore_filename(IGNORE_FILE)
-        // One level beyond the limit, so that what lies too deep is told.
-        .max_depth(Some(limits::PATH_COMPONENTS + 1))
-        .threads(plan.threads)
-        .filter_entry(move |entry| entry.depth() == 0 || wanted(entry, &excludes, &private));
-    let mut visitors = Visitors { plan, stop, found };
-    builder.build_parallel().visit(&mut visitors);
-}
-
-/// Whether the walk looks at it at all. Secrets pass here as entries to be told as skipped.
-fn wanted(entry: &DirEntry, excludes: &Gitignore, private: &[PathBuf]) -> bool {
-    let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-    if excludes.matched(entry.path(), is_folder).is_ignore() || is_part_name(entry.file_name().as_bytes()) {
-        return false;
-    }
-    !(is_folder && private.iter().any(|folder| folder == entry.path()))
-}
-
-struct Visitors<'a> {
-    plan: &'a WalkPlan<'a>,
-    stop: &'a AtomicBool,
-    found: &'a SyncSender<Vec<Found>>,
-}
-
-impl<'a> ParallelVisitorBuilder<'a> for Visitors<'a> {
-    fn build(&mut self) -> Box<dyn ParallelVisitor + 'a> {
+    let ahead = Ahead::new(Folder { path: Arc::from([]), rules: None });
+    let walker = || {
         let is_root = rustix::process::geteuid().is_root();
-        Box::new(Visitor { plan: self.plan, stop: self.stop, found: self.found.clone(), batch: Vec::new(), is_root })
+        let mut walker =
+            Walker { plan, root: &root, excludes: &excludes, ahead: &ahead, found, batch: Batch::default(), is_root };
+        walker.run(stop);
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..plan.threads.max(1) {
+            scope.spawn(walker);
+        }
+        walker();
+    });
+}
+
+/// A folder to look into.
+struct Folder {
+    /// Below the root.
+    path: Arc<[u8]>,
+    /// Of the ignore files above it.
+    rules: Option<Arc<Rules>>,
+}
+
+/// Folders that nobody has looked into yet.
+struct Ahead {
+    list: Mutex<(Vec<Folder>, usize)>,
+    more: Condvar,
+}
+
+impl Ahead {
+    fn new(first: Folder) -> Self {
+        Self { list: Mutex::new((vec![first], 0)), more: Condvar::new() }
+    }
+
+    /// The next folder; waits while others may still find some. None at the end.
+    fn next(&self) -> Option<Folder> {
+        let mut list = self.list.lock().expect("no panic while held");
+        loop {
+            if let Some(folder) = list.0.pop() {
+                list.1 += 1;
+                return Some(folder);
+            }
+            if list.1 == 0 {
+                return None;
+            }
+            list = self.more.wait(list).expect("no panic while held");
+        }
+    }
+
+    /// One folder has been looked into, and holds these.
+    fn done(&self, found: Vec<Folder>) {
+        let mut list = self.list.lock().expect("no panic while held");
+        list.0.extend(found);
+        list.1 -= 1;
+        drop(list);
+        self.more.notify_all();
     }
 }
 
-struct Visitor<'a> {
+/// What one thread has found and not handed over.
+#[derive(Default)]
+struct Batch {
+    found: Vec<Found>,
+    entries: usize,
+}
+
+struct Walker<'a> {
     plan: &'a WalkPlan<'a>,
-    stop: &'a AtomicBool,
-    found: SyncSender<Vec<Found>>,
-    batch: Vec<Found>,
+    root: &'a Root,
+    excludes: &'a Gitignore,
+    ahead: &'a Ahead,
+    found: &'a SyncSender<Vec<Found>>,
+    batch: Batch,
     is_root: bool,
 }
 
-impl ParallelVisitor for Visitor<'_> {
-    fn visit(&mut self, entry: Result<DirEntry, ignore::Error>) -> WalkState {
-        if self.stop.load(Ordering::Relaxed) {
-            return WalkState::Quit;
+/// A folder that is being looked into.
+struct Open {
+    folder: OwnedFd,
+    directory: Arc<[u8]>,
+    /// Components of `directory`.
+    depth: usize,
+    /// From the root of the file system, as patterns ask for it.
+    absolute: PathBuf,
+    rules: Option<Arc<Rules>>,
+}
+
+/// Nobody wants to know more.
+struct Enough;
+
+impl Walker<'_> {
+    fn run(&mut self, stop: &AtomicBool) {
+        let mut wanted = true;
+        // Told to stop, it goes on taking folders, so that the others come to an end too.
+        while let Some(folder) = self.ahead.next() {
+            let mut below = Vec::new();
+            wanted = wanted && !stop.load(Ordering::Relaxed) && self.look_into(folder, &mut below).is_ok();
+            self.ahead.done(if wanted { below } else { Vec::new() });
         }
-        let mut next = WalkState::Continue;
-        match entry {
-            Ok(entry) if entry.depth() == 0 => self.report_rules(&entry),
-            Ok(entry) => {
-                self.report_rules(&entry);
-                let met = self.meet(&entry);
-                if matches!(met, Found::Skip(_)) {
-                    next = WalkState::Skip;
+        if wanted {
+            let _ = self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) -> Result<(), Enough> {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.found.is_empty() { Ok(()) } else { self.found.send(batch.found).map_err(|_| Enough) }
+    }
+
+    fn tell(&mut self, found: Found) -> Result<(), Enough> {
+        self.batch.entries += match &found {
+            Found::Entries { met, .. } => met.len(),
+            Found::Skip(_) | Found::RootFailed(_) => 1,
+        };
+        self.batch.found.push(found);
+        if self.batch.entries < BATCH { Ok(()) } else { self.hand_over() }
+    }
+
+    fn look_into(&mut self, folder: Folder, below: &mut Vec<Folder>) -> Result<(), Enough> {
+        let (open, names) = match self.open(&folder) {
+            Ok(opened) => opened,
+            Err(reason) if folder.path.is_empty() => return self.tell(Found::RootFailed(reason)),
+            Err(reason) => return self.tell(skip(&folder.path, reason)),
+        };
+        let open = self.with_own_rules(open, &names)?;
+        let mut met = Vec::new();
+        for (name, kind) in names {
+            if !self.is_wanted(&open, &name, kind) {
+                continue;
+            }
+            match self.meet(&open, &name) {
+                Ok((kind, device)) => {
+                    if matches!(kind, Kind::Directory { .. }) {
+                        below.push(Folder { path: join(&open.directory, &name).into(), rules: open.rules.clone() });
+                    }
+                    met.push(Met { name, kind, device });
                 }
-                self.batch.push(met);
+                Err(reason) => self.tell(skip(&join(&open.directory, &name), reason))?,
             }
-            Err(error) => {
-                let met = self.failed(&error);
-                self.batch.push(met);
+            if met.len() == BATCH {
+                self.tell(Found::Entries { directory: open.directory.clone(), met: std::mem::take(&mut met) })?;
             }
         }
-        if self.batch.len() >= BATCH && self.found.send(std::mem::take(&mut self.batch)).is_err() {
-            return WalkState::Quit;
+        if met.is_empty() { Ok(()) } else { self.tell(Found::Entries { directory: open.directory, met }) }
+    }
+
+    /// The open folder and the names in it, with their kinds if the file system tells them.
+    fn open(&self, folder: &Folder) -> Result<(Open, Vec<(Arc<[u8]>, FileType)>), String> {
+        let path = SharePath::new(folder.path.to_vec()).map_err(|error| error.to_string())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
+        let opened = self.root.open_below(&path, flags, Mode::empty()).map_err(in_words)?;
+        let mut names = Vec::new();
+        let mut buffer = [MaybeUninit::<u8>::uninit(); LISTING_BYTES];
+        let mut listing = RawDir::new(&opened, &mut buffer);
+        while let Some(entry) = listing.next() {
+            let entry = entry.map_err(in_words)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push((Arc::from(name), entry.file_type()));
+            }
         }
-        next
+        let absolute = self.plan.root.join(std::ffi::OsStr::from_bytes(&folder.path));
+        let depth = folder.path.split(|byte| *byte == b'/').filter(|component| !component.is_empty()).count();
+        let (directory, rules) = (folder.path.clone(), folder.rules.clone());
+        Ok((Open { folder: opened, directory, depth, absolute, rules }, names))
     }
-}
 
-impl Drop for Visitor<'_> {
-    fn drop(&mut self) {
-        if !self.batch.is_empty() {
-            // The receiver may have stopped; then nobody wants the rest.
-            let _ = self.found.send(std::mem::take(&mut self.batch));
+    /// Takes the folder's own ignore file into account.
+    fn with_own_rules(&mut self, mut open: Open, names: &[(Arc<[u8]>, FileType)]) -> Result<Open, Enough> {
+        if names.iter().any(|(name, _)| name.as_ref() == IGNORE_FILE.as_bytes()) {
+            let (rules, error) = Rules::read(&open.absolute, open.rules.take());
+            open.rules = Some(Arc::new(rules));
+            if let Some(error) = error {
+                let path = join(&open.directory, IGNORE_FILE.as_bytes());
+                self.tell(skip(&path, format!("a line cannot be read: {error}")))?;
+            }
         }
-    }
-}
-
-impl Visitor<'_> {
-    fn relative<'p>(&self, path: &'p Path) -> &'p [u8] {
-        path.strip_prefix(self.plan.root).unwrap_or(path).as_os_str().as_bytes()
+        Ok(open)
     }
 
-    fn skip(&self, path: &Path, reason: impl Into<String>) -> Found {
-        Found::Skip(Skipped { path: self.relative(path).to_vec(), reason: reason.into() })
-    }
-
-    fn report_rules(&mut self, entry: &DirEntry) {
-        if let Some(error) = entry.error() {
-            let met = self.skip(&entry.path().join(IGNORE_FILE), format!("a line cannot be read: {error}"));
-            self.batch.push(met);
+    /// Whether the walk looks at it at all. Secrets pass here as entries to be told as skipped.
+    fn is_wanted(&self, open: &Open, name: &[u8], kind: FileType) -> bool {
+        if is_part_name(name) {
+            return false;
         }
+        if open.rules.is_none() && self.excludes.is_empty() && self.plan.private.is_empty() {
+            return true;
+        }
+        let kind = match kind {
+            FileType::Unknown => stat(open, name).map_or(kind, |stat| FileType::from_raw_mode(stat.st_mode)),
+            known => known,
+        };
+        let is_folder = kind == FileType::Directory;
+        if !is_folder && open.rules.is_none() && self.excludes.is_empty() {
+            return true;
+        }
+        let path = open.absolute.join(std::ffi::OsStr::from_bytes(name));
+        let hidden = open.rules.as_ref().is_some_and(|rules| rules.hide(&path, is_folder))
+            || self.excludes.matched(&path, is_folder).is_ignore();
+        !hidden && !(is_folder && self.plan.private.contains(&path))
     }
 
-    fn failed(&self, error: &ignore::Error) -> Found {
-        let path = path_of(error).unwrap_or(Path::new(""));
-        let reason = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
-        if path == self.plan.root { Found::RootFailed(reason) } else { self.skip(path, reason) }
-    }
-
-    fn meet(&self, entry: &DirEntry) -> Found {
-        let path = entry.path();
-        let relative = self.relative(path);
-        let (directory, name) = haul_core::path::split(relative);
+    /// The entry with the device that it is on, or why it is not shared.
+    fn meet(&self, open: &Open, name: &[u8]) -> Result<(Kind, u64), String> {
         if SECRET_NAMES.contains(&name) {
-            return self.skip(path, "holds secrets; share it by itself if you mean to");
+            return Err("holds secrets; share it by itself if you mean to".into());
         }
-        if let Err(error) = check_name(name).and(check_path(relative)) {
-            return self.skip(path, error.to_string());
+        check_name(name).map_err(|error| error.to_string())?;
+        // The folder's own path is a checked one.
+        if open.depth >= limits::PATH_COMPONENTS || open.directory.len() + 1 + name.len() > limits::PATH_BYTES {
+            check_path(&join(&open.directory, name)).map_err(|error| error.to_string())?;
         }
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) => return self.failed_at(path, &error),
+        let stat = stat(open, name).map_err(in_words)?;
+        let mtime_ns = nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64);
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File(self.file(open, name, &stat)?),
+            FileType::Directory => Kind::Directory { mtime_ns },
+            FileType::Symlink => Kind::Symlink { mtime_ns, target: target(open, name)? },
+            FileType::Fifo => return Err("a FIFO".into()),
+            FileType::Socket => return Err("a socket".into()),
+            _ => return Err("a device".into()),
         };
-        let mtime_ns = nanoseconds(metadata.mtime(), metadata.mtime_nsec());
-        let kind = metadata.file_type();
-        let kind = if kind.is_dir() {
-            Kind::Directory { mtime_ns }
-        } else if kind.is_symlink() {
-            match std::fs::read_link(path) {
-                Ok(target) => match haul_core::manifest::check_target(target.as_os_str().as_bytes()) {
-                    Ok(()) => Kind::Symlink { mtime_ns, target: target.as_os_str().as_bytes().into() },
-                    Err(error) => return self.skip(path, format!("the link's target does not fit: {error}")),
-                },
-                Err(error) => return self.skip(path, error.to_string()),
-            }
-        } else if kind.is_file() {
-            match self.file(path, &metadata) {
-                Ok(file) => Kind::File(file),
-                Err(reason) => return self.skip(path, reason),
-            }
-        } else {
-            return self.skip(path, special(kind));
-        };
-        Found::Entry { key: Key::new(directory, name), kind, device: metadata.dev() }
+        Ok((kind, stat.st_dev))
     }
 
-    fn failed_at(&self, path: &Path, error: &ignore::Error) -> Found {
-        self.skip(path, error.io_error().map_or_else(|| error.to_string(), ToString::to_string))
-    }
-
-    fn file(&self, path: &Path, metadata: &std::fs::Metadata) -> Result<FileItem, String> {
-        if metadata.size() > limits::BLOB_BYTES {
+    fn file(&self, open: &Open, name: &[u8], stat: &Stat) -> Result<FileItem, String> {
+        let file = file_item(stat);
+        if file.stamp.size > limits::BLOB_BYTES {
             return Err("larger than 8 TiB".into());
         }
         // Files that everybody may read need no question, and most are.
         let readable = self.is_root
-            || metadata.mode() & 0o444 == 0o444
-            || rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::READ_OK, rustix::fs::AtFlags::EACCESS)
-                .is_ok();
-        if readable { Ok(file_item(metadata)) } else { Err("not readable for this user".into()) }
+            || stat.st_mode & 0o444 == 0o444
+            || rustix::fs::accessat(&open.folder, name, rustix::fs::Access::READ_OK, AtFlags::EACCESS).is_ok();
+        if readable { Ok(file) } else { Err("not readable for this user".into()) }
     }
+}
+
+fn stat(open: &Open, name: &[u8]) -> rustix::io::Result<Stat> {
+    rustix::fs::statat(&open.folder, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn target(open: &Open, name: &[u8]) -> Result<Box<[u8]>, String> {
+    let target = rustix::fs::readlinkat(&open.folder, name, Vec::new()).map_err(in_words)?;
+    haul_core::manifest::check_target(target.to_bytes())
+        .map_err(|error| format!("the link's target does not fit: {error}"))?;
+    Ok(target.to_bytes().into())
 }
 
 /// A file that is not hashed yet.
-pub(crate) fn file_item(metadata: &std::fs::Metadata) -> FileItem {
-    let stamp = FileStamp {
-        inode: metadata.ino(),
-        size: metadata.size(),
-        mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-        ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-    };
-    FileItem { stamp, executable: metadata.mode() & 0o100 != 0, blob: None, trust: Trust::Firm }
+pub(crate) fn file_item(stat: &Stat) -> FileItem {
+    FileItem { stamp: stamp_from(stat), executable: stat.st_mode & 0o100 != 0, blob: None, trust: Trust::Firm }
 }
 
-fn special(kind: std::fs::FileType) -> &'static str {
-    if kind.is_fifo() {
-        "a FIFO"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    }
+fn skip(path: &[u8], reason: impl Into<String>) -> Found {
+    Found::Skip(Skipped { path: path.to_vec(), reason: reason.into() })
 }
 
-fn path_of(error: &ignore::Error) -> Option<&Path> {
-    match error {
-        ignore::Error::WithPath { path, .. } => Some(path),
-        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
-        _ => None,
-    }
+fn in_words(error: rustix::io::Errno) -> String {
+    std::io::Error::from(error).to_string()
 }

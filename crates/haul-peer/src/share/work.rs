@@ -47,6 +47,8 @@ pub(crate) struct Job {
     pub(crate) key: Key,
     /// Bytes, as far as is known.
     pub(crate) size: u64,
+    /// The walk has asked the hash cache for exactly this file, and it knew nothing.
+    unknown: bool,
 }
 
 /// What became of a job.
@@ -88,6 +90,8 @@ struct List {
     /// Asked for by somebody who waits.
     urgent: VecDeque<(ShareId, Key)>,
     queue: VecDeque<Job>,
+    /// Jobs that were handed out and whose outcome is not kept yet.
+    out: usize,
     /// Where the search for files to hash goes on, per share.
     cursors: BTreeMap<ShareId, Key>,
 }
@@ -120,6 +124,20 @@ impl Agenda {
         // Taken and released so that nobody is between looking and waiting.
         drop(self.list.lock().expect("no panic while held"));
         self.wake.notify_all();
+    }
+
+    /// The outcomes of so many jobs are kept.
+    fn kept(&self, jobs: usize) {
+        let mut list = self.list.lock().expect("no panic while held");
+        list.out = list.out.saturating_sub(jobs);
+        drop(list);
+        self.wake.notify_all();
+    }
+
+    /// Whether these many outcomes are all that can be waited for.
+    fn are_all(&self, outcomes: usize) -> bool {
+        let list = self.list.lock().expect("no panic while held");
+        list.queue.is_empty() && list.out <= outcomes
     }
 
     fn stopped(&self) -> bool {
@@ -173,7 +191,8 @@ impl List {
             if let Some(folder) = shares.folder(share)
                 && folder.lock().in_flight.insert(key.clone())
             {
-                return Ok(vec![Job { folder, key, size: 0 }]);
+                self.out += 1;
+                return Ok(vec![Job { folder, key, size: 0, unknown: false }]);
             }
         }
         if self.queue.is_empty() {
@@ -184,6 +203,7 @@ impl List {
         let before = self.queue.iter().scan(0, |sum, job| Some(std::mem::replace(sum, *sum + job.size)));
         let count = before.take(most).take_while(|before| *before < TAKE_BYTES).count();
         let jobs: Vec<Job> = self.queue.drain(..count).collect();
+        self.out += jobs.len();
         if jobs.is_empty() { Err(RETRY) } else { Ok(jobs) }
     }
 
@@ -204,9 +224,10 @@ impl List {
                 _ => drop(self.cursors.remove(&folder.record.id)),
             }
             state.deferred.retain(|_, until| *until > now);
-            for (key, size) in keys {
+            for (key, file) in keys {
                 if !state.deferred.contains_key(&key) && state.in_flight.insert(key.clone()) {
-                    self.queue.push_back(Job { folder: folder.clone(), key, size });
+                    let unknown = file.blob.is_none() && file.trust == Trust::Firm;
+                    self.queue.push_back(Job { folder: folder.clone(), key, size: file.stamp.size, unknown });
                 }
             }
         }
@@ -259,7 +280,7 @@ fn walk_all(shares: &Arc<Shares>) {
             continue;
         };
         let began = Instant::now();
-        scan::scan(&folder, &shares.cache, &shares.settings, &agenda.stop);
+        scan::scan(&folder, &shares.cache, &shares.settings, agenda);
         agenda.list.lock().expect("no panic while held").durations.insert(id, began.elapsed());
         agenda.wake();
         if agenda.stopped() {
@@ -314,7 +335,8 @@ fn hash_found(series: &mut Series<'_>, job: &Job, path: &[u8]) -> Result<Found, 
     let stamp = super::open::stamp_from(&stat);
     let executable = stat.st_mode & 0o100 != 0;
     let settled = cache::is_settled(&stamp, began_ns);
-    let known = series.known.as_ref().and_then(|known| known.look_up(file_system, &stamp, path));
+    let ask = series.known.as_ref().filter(|_| !job.unknown);
+    let known = ask.and_then(|known| known.look_up(file_system, &stamp, path));
     if let Some((blob, outline)) = recognise(shares, known, stamp.size)
         && spot_check(&file, stamp.size, &blob, &outline, shares.seed()).unwrap_or(false)
         && stamp_of(&file).is_ok_and(|after| after == stamp)
@@ -350,7 +372,8 @@ fn keep_all(shares: &Shares, results: &Receiver<Vec<Outcome>>) {
                     since = Instant::now();
                 }
                 batch.extend(outcomes);
-                if batch.len() < KEEP_FILES && since.elapsed() < KEEP_INTERVAL {
+                let full = batch.len() >= KEEP_FILES || since.elapsed() >= KEEP_INTERVAL;
+                if !full && !shares.agenda.are_all(batch.len()) {
                     continue;
                 }
             }
@@ -360,8 +383,9 @@ fn keep_all(shares: &Shares, results: &Receiver<Vec<Outcome>>) {
                 return;
             }
         }
+        let outcomes = batch.len();
         keep(shares, std::mem::take(&mut batch));
-        shares.agenda.wake();
+        shares.agenda.kept(outcomes);
     }
 }
 
@@ -439,6 +463,8 @@ pub(crate) fn hash_all_now(shares: &Shares) {
         if batch.is_empty() {
             return;
         }
+        let outcomes = batch.len();
         keep(shares, batch);
+        shares.agenda.kept(outcomes);
     }
 }
