@@ -525,6 +525,14 @@ async fn running_it_walks_watches_and_hashes() {
     bench.write("sub/third", pattern(2 * LEAF, 1));
     tokio::time::timeout(limit, until(id(&pattern(2 * LEAF, 1)))).await.unwrap();
     assert_eq!(shares.status(&name).unwrap().files, 3);
+    fs::rename(bench.data.join("sub"), bench.data.join("moved")).unwrap();
+    bench.write("moved/fourth", "fourth");
+    tokio::time::timeout(limit, until(id(b"fourth"))).await.unwrap();
+    fs::remove_dir_all(bench.data.join("moved")).unwrap();
+    bench.write("moved/fifth", "fifth");
+    tokio::time::timeout(limit, until(id(b"fifth"))).await.unwrap();
+    bench.write("moved/sixth", "sixth");
+    tokio::time::timeout(limit, until(id(b"sixth"))).await.unwrap();
     shutdown.cancel();
     running.await.unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -292,6 +292,13 @@ fn settle(old: Option<&Item>, met: Kind) -> Settled {
         return Settled::Put(Kind::File(FileItem { blob: known.blob, trust: Trust::Doubtful, ..met }));
     }
     Settled::Ask(met)
+}
+
+/// The absolute path of an entry.
+pub(crate) fn absolute_path(root: &Path, directory: &[u8], name: &[u8]) -> PathBuf {
+    let mut path = root.to_path_buf();
+    path.extend([directory, name].map(std::ffi::OsStr::from_bytes).iter().filter(|part| !part.is_empty()));
+    path
 }
 
 /// The absolute path of an entry, as bytes.
