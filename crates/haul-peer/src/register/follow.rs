@@ -45,6 +45,10 @@ pub(super) async fn follow<S: IndexSession>(folder: Arc<Folder>, line: Line<S>) 
         if view.removed {
             return Ok(());
         }
+        if !view.told {
+            // What is hashed meanwhile need not be sent a second time.
+            wait_patiently(&folder, &mut changes).await;
+        }
         let attached = Attached::new(folder.clone());
         let outcome = keep(&folder, &line, &mut changes, in_full, &mut back_off).await;
         drop(attached);
@@ -116,6 +120,32 @@ async fn wait_for(folder: &Folder, changes: &mut watch::Receiver<u64>, enough: i
     }
 }
 
+/// How long to wait for hashes before names are sent without them.
+fn patience(view: &Overview) -> Duration {
+    match view {
+        Overview { scanning: true, .. } => limits::WALK_COMMIT_INTERVAL,
+        Overview { busy: true, .. } => HASH_PATIENCE,
+        _ => Duration::ZERO,
+    }
+}
+
+/// Waits until a share is walked and hashed, or has been waited for long enough.
+async fn wait_patiently(folder: &Folder, changes: &mut watch::Receiver<u64>) {
+    let since = Instant::now();
+    loop {
+        changes.borrow_and_update();
+        let view = folder.overview();
+        let until = since + patience(&view);
+        if view.removed || view.away || Instant::now() >= until {
+            return;
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+}
+
 /// Between half and one and a half times as long, so that many peers do not come back together.
 fn jittered(wait: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
@@ -153,11 +183,7 @@ async fn keep<S: IndexSession>(
             continue;
         }
         let since = *waiting_since.get_or_insert_with(Instant::now);
-        let patience = match view {
-            Overview { scanning: true, .. } => limits::WALK_COMMIT_INTERVAL,
-            Overview { busy: true, .. } => HASH_PATIENCE,
-            _ => Duration::ZERO,
-        };
+        let patience = patience(&view);
         let many = view.changes.saturating_sub(held.changes) >= limits::WALK_COMMIT_ENTRIES as u64;
         if !many && since.elapsed() < patience {
             tokio::select! {
