@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::BlobId;
@@ -15,8 +16,9 @@ use super::FileStamp;
 use super::open::stamp_of;
 use crate::reading::read_at;
 
-/// One read: large enough that reading costs little beside hashing.
-const READ_BYTES: usize = 1024 * 1024;
+/// One read: large enough that the call costs little beside hashing, small enough that the bytes are still in the
+/// core's own cache when they are hashed.
+const READ_BYTES: usize = 256 * 1024;
 /// What one thread hashes of a large file at a time.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Leaves that are compared when only the change time of a file speaks against its known hash.
@@ -50,12 +52,20 @@ pub(crate) struct Hashed {
     pub(crate) outline: Outline,
 }
 
+/// Threads that help with large files when they have nothing else to do.
+pub(crate) trait Helpers: Sync {
+    /// There is something to help with.
+    fn ask(&self, segments: &Arc<Segments>);
+    /// There is not any more.
+    fn thank(&self, segments: &Arc<Segments>);
+}
+
 /// How to hash.
 #[derive(Clone, Copy)]
 pub(crate) struct HashRun<'a> {
     pub(crate) stop: &'a AtomicBool,
-    /// Threads inside one file.
-    pub(crate) threads: usize,
+    /// Whoever may help with a large file.
+    pub(crate) helpers: &'a dyn Helpers,
     /// Told of bytes as they are read.
     pub(crate) progress: &'a (dyn Fn(u64) + Sync),
 }
@@ -107,57 +117,130 @@ pub(crate) fn spot_check(file: &File, size: u64, blob: &BlobId, outline: &Outlin
     Ok(true)
 }
 
+/// Values of all leaves; of a large file with the help of whoever has nothing else to do.
 fn leaf_values(file: &File, geometry: BlobGeometry, run: HashRun<'_>) -> Result<Vec<ChainingValue>, HashError> {
-    let segments = geometry.size().div_ceil(SEGMENT_BYTES);
-    let threads = (run.threads as u64).clamp(1, segments);
-    if threads == 1 {
-        return segment_values(file, 0, geometry.size(), run);
+    if geometry.size() <= SEGMENT_BYTES {
+        let mut buffer = Vec::new();
+        return segment_values(file, 0..geometry.size(), &mut buffer, run.stop, run.progress);
     }
-    let next = AtomicU64::new(0);
-    let done: Mutex<Vec<(u64, Vec<ChainingValue>)>> = Mutex::new(Vec::new());
-    let work = || -> Result<(), HashError> {
+    let segments = Arc::new(Segments {
+        file: file.try_clone()?,
+        size: geometry.size(),
+        next: AtomicU64::new(0),
+        parts: Mutex::default(),
+        helper_left: Condvar::new(),
+    });
+    run.helpers.ask(&segments);
+    let own = segments.work(run.stop, run.progress);
+    run.helpers.thank(&segments);
+    segments.collect(own)
+}
+
+/// A large file whose parts several threads hash.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    file: File,
+    size: u64,
+    next: AtomicU64,
+    parts: Mutex<Parts>,
+    helper_left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    /// Number of the segment, and its values.
+    done: Vec<(u64, Vec<ChainingValue>)>,
+    helpers: usize,
+    failed: Option<HashError>,
+}
+
+impl Segments {
+    /// Whether a helper would find something to do.
+    pub(crate) fn has_more(&self) -> bool {
+        self.next.load(Ordering::Relaxed) < self.count()
+    }
+
+    /// Helps until nothing is left to begin.
+    pub(crate) fn help(&self, stop: &AtomicBool) {
+        self.lock().helpers += 1;
+        let _leaving = Leaving(self);
+        if let Err(error) = self.work(stop, &|_| {}) {
+            self.lock().failed.get_or_insert(error);
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.size.div_ceil(SEGMENT_BYTES)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().expect("no panic while held")
+    }
+
+    fn work(&self, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> Result<(), HashError> {
+        let mut buffer = Vec::new();
         loop {
-            let segment = next.fetch_add(1, Ordering::Relaxed);
-            if segment >= segments {
+            let segment = self.next.fetch_add(1, Ordering::Relaxed);
+            if segment >= self.count() {
                 return Ok(());
             }
             let start = segment * SEGMENT_BYTES;
-            let values = segment_values(file, start, (start + SEGMENT_BYTES).min(geometry.size()), run);
-            if values.is_err() {
+            let range = start..(start + SEGMENT_BYTES).min(self.size);
+            let values = segment_values(&self.file, range, &mut buffer, stop, progress).inspect_err(|_| {
                 // The others stop at their next segment.
-                next.store(segments, Ordering::Relaxed);
-            }
-            let values = values?;
-            done.lock().expect("no panic while held").push((segment, values));
+                self.next.store(self.count(), Ordering::Relaxed);
+            })?;
+            self.lock().done.push((segment, values));
         }
-    };
-    std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let own = work();
-        helpers.into_iter().map(|helper| helper.join().expect("hashing does not panic")).fold(own, Result::and)
-    })?;
-    let mut done = done.into_inner().expect("no panic while held");
-    done.sort_unstable_by_key(|(segment, _)| *segment);
-    Ok(done.into_iter().flat_map(|(_, values)| values).collect())
+    }
+
+    /// Waits for the helpers, and puts the values in order.
+    fn collect(&self, own: Result<(), HashError>) -> Result<Vec<ChainingValue>, HashError> {
+        let parts = self.helper_left.wait_while(self.lock(), |parts| parts.helpers > 0);
+        let mut parts = std::mem::take(&mut *parts.expect("no panic while held"));
+        own?;
+        if let Some(error) = parts.failed {
+            return Err(error);
+        }
+        parts.done.sort_unstable_by_key(|(segment, _)| *segment);
+        Ok(parts.done.into_iter().flat_map(|(_, values)| values).collect())
+    }
 }
 
-/// Values of the leaves between two offsets; `start` is a multiple of the leaf size.
-fn segment_values(file: &File, start: u64, end: u64, run: HashRun<'_>) -> Result<Vec<ChainingValue>, HashError> {
-    let mut values = Vec::with_capacity((end - start).div_ceil(LEAF_BYTES) as usize);
-    let mut buffer = vec![0; READ_BYTES.min((end - start) as usize)];
-    let mut at = start;
-    while at < end {
-        if run.stop.load(Ordering::Relaxed) {
+/// Counts a helper out, however it leaves.
+struct Leaving<'a>(&'a Segments);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.lock().helpers -= 1;
+        self.0.helper_left.notify_all();
+    }
+}
+
+/// Values of the leaves between two offsets; the first is a multiple of the leaf size.
+fn segment_values(
+    file: &File,
+    range: Range<u64>,
+    buffer: &mut Vec<u8>,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<ChainingValue>, HashError> {
+    let bytes = range.end - range.start;
+    let mut values = Vec::with_capacity(bytes.div_ceil(LEAF_BYTES) as usize);
+    buffer.resize(READ_BYTES.min(bytes as usize), 0);
+    let mut at = range.start;
+    while at < range.end {
+        if stop.load(Ordering::Relaxed) {
             return Err(HashError::Stopped);
         }
-        let length = buffer.len().min((end - at) as usize);
+        let length = buffer.len().min((range.end - at) as usize);
         let bytes = buffer.get_mut(..length).expect("within the buffer");
         read_exactly(file, bytes, at)?;
         for leaf in bytes.chunks(LEAF_BYTES as usize) {
-            values.push(leaf_value(start / LEAF_BYTES + values.len() as u64, leaf));
+            values.push(leaf_value(range.start / LEAF_BYTES + values.len() as u64, leaf));
         }
         at += length as u64;
-        (run.progress)(length as u64);
+        progress(length as u64);
     }
     Ok(values)
 }
@@ -190,6 +273,49 @@ mod tests {
         file
     }
 
+    /// So many helpers for each large file.
+    #[derive(Default)]
+    struct Threads {
+        count: usize,
+        running: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    }
+
+    const ALONE: Threads = Threads { count: 0, running: Mutex::new(Vec::new()) };
+
+    impl Helpers for Threads {
+        fn ask(&self, segments: &Arc<Segments>) {
+            let help = || {
+                let segments = segments.clone();
+                std::thread::spawn(move || segments.help(&AtomicBool::new(false)))
+            };
+            self.running.lock().unwrap().extend((0..self.count).map(|_| help()));
+        }
+
+        fn thank(&self, segments: &Arc<Segments>) {
+            assert!(!segments.has_more());
+            self.running.lock().unwrap().drain(..).for_each(|helper| helper.join().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_helper_that_fails_fails_the_hash() {
+        /// Helps before anybody else, with a file that has become shorter.
+        struct Truncates<'a>(&'a File);
+
+        impl Helpers for Truncates<'_> {
+            fn ask(&self, segments: &Arc<Segments>) {
+                self.0.set_len(0).unwrap();
+                segments.help(&AtomicBool::new(false));
+            }
+
+            fn thank(&self, _: &Arc<Segments>) {}
+        }
+
+        let file = written(&pattern(SEGMENT_BYTES as usize + 1));
+        let run = HashRun { stop: &AtomicBool::new(false), helpers: &Truncates(&file), progress: &|_| {} };
+        assert!(matches!(hash_file(&file, stamp_of(&file).unwrap(), run), Err(HashError::Changed)));
+    }
+
     #[test]
     fn any_number_of_threads_gives_the_plain_hash() {
         let bytes = pattern(2 * SEGMENT_BYTES as usize + 3 * LEAF_BYTES as usize + 1);
@@ -197,15 +323,11 @@ mod tests {
         let stop = AtomicBool::new(false);
         let mut outlines = Vec::new();
         for threads in [1, 2, 7] {
-            let read = AtomicU64::new(0);
-            let progress = |bytes| {
-                read.fetch_add(bytes, Ordering::Relaxed);
-            };
-            let hashed =
-                hash_file(&file, stamp_of(&file).unwrap(), HashRun { stop: &stop, threads, progress: &progress })
-                    .unwrap();
+            let helpers = Threads { count: threads - 1, running: Mutex::default() };
+            let run = HashRun { stop: &stop, helpers: &helpers, progress: &|_| {} };
+            let hashed = hash_file(&file, stamp_of(&file).unwrap(), run).unwrap();
             assert_eq!(hashed.blob.as_bytes(), blake3::hash(&bytes).as_bytes());
-            assert_eq!(read.into_inner(), bytes.len() as u64);
+            assert!(helpers.running.into_inner().unwrap().is_empty());
             outlines.push(hashed.outline);
         }
         assert!(outlines.windows(2).all(|pair| pair.first() == pair.last()));
@@ -227,7 +349,7 @@ mod tests {
                     }
                 }
             };
-            let run = HashRun { stop: &AtomicBool::new(false), threads: 1, progress: &meddle };
+            let run = HashRun { stop: &AtomicBool::new(false), helpers: &ALONE, progress: &meddle };
             assert!(matches!(hash_file(&file, stamp_of(&file).unwrap(), run), Err(HashError::Changed)), "{what}");
         }
     }
@@ -237,7 +359,7 @@ mod tests {
         let file = written(&pattern(5_000_000));
         let stop = AtomicBool::new(false);
         let progress = |_| stop.store(true, Ordering::Relaxed);
-        let run = HashRun { stop: &stop, threads: 1, progress: &progress };
+        let run = HashRun { stop: &stop, helpers: &ALONE, progress: &progress };
         assert!(matches!(hash_file(&file, stamp_of(&file).unwrap(), run), Err(HashError::Stopped)));
     }
 
@@ -246,7 +368,7 @@ mod tests {
         for size in [1, 100, LEAF_BYTES as usize, 40 * LEAF_BYTES as usize + 9] {
             let bytes = pattern(size);
             let file = written(&bytes);
-            let run = HashRun { stop: &AtomicBool::new(false), threads: 1, progress: &|_| {} };
+            let run = HashRun { stop: &AtomicBool::new(false), helpers: &ALONE, progress: &|_| {} };
             let Hashed { blob, outline, .. } = hash_file(&file, stamp_of(&file).unwrap(), run).unwrap();
             assert!(spot_check(&file, size as u64, &blob, &outline, 7).unwrap());
             let other: Vec<u8> = bytes.iter().map(|byte| byte ^ 1).collect();

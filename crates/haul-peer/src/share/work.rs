@@ -12,7 +12,7 @@ use haul_core::path::SharePath;
 
 use super::cache::{self, HashCache, Known, Remember, View};
 use super::folder::Folder;
-use super::hash::{HashError, HashRun, Hashed, hash_file, spot_check};
+use super::hash::{HashError, HashRun, Hashed, Helpers, Segments, hash_file, spot_check};
 use super::manifest::{FileItem, Key, Kind, Trust};
 use super::open::{Roots, stamp_of};
 use super::{OpenError, Shares, scan};
@@ -90,6 +90,8 @@ struct List {
     /// Asked for by somebody who waits.
     urgent: VecDeque<(ShareId, Key)>,
     queue: VecDeque<Job>,
+    /// Large files that are being hashed, for those who have no job of their own.
+    shared: Vec<Arc<Segments>>,
     /// Jobs that were handed out and whose outcome is not kept yet.
     out: usize,
     /// Where the search for files to hash goes on, per share.
@@ -164,16 +166,21 @@ impl Agenda {
         }
     }
 
-    /// The next files to hash; waits for one. None at the end.
-    fn next_jobs(&self, shares: &Shares) -> Option<Vec<Job>> {
+    /// The next files to hash, or one to help with; waits for it. None at the end.
+    fn next_task(&self, shares: &Shares) -> Option<Task> {
         let mut list = self.list.lock().expect("no panic while held");
         loop {
             if self.stopped() {
                 return None;
             }
             match list.take_jobs(shares) {
-                Ok(jobs) => return Some(jobs),
-                Err(wait) => list = self.wake.wait_timeout(list, wait).expect("no panic while held").0,
+                Ok(jobs) => return Some(Task::Hash(jobs)),
+                Err(wait) => {
+                    if let Some(segments) = list.shared.iter().find(|segments| segments.has_more()) {
+                        return Some(Task::Help(segments.clone()));
+                    }
+                    list = self.wake.wait_timeout(list, wait).expect("no panic while held").0;
+                }
             }
         }
     }
@@ -182,6 +189,23 @@ impl Agenda {
     fn jobs_now(&self, shares: &Shares) -> Option<Vec<Job>> {
         self.list.lock().expect("no panic while held").take_jobs(shares).ok()
     }
+}
+
+impl Helpers for Agenda {
+    fn ask(&self, segments: &Arc<Segments>) {
+        self.list.lock().expect("no panic while held").shared.push(segments.clone());
+        self.wake.notify_all();
+    }
+
+    fn thank(&self, segments: &Arc<Segments>) {
+        self.list.lock().expect("no panic while held").shared.retain(|other| !Arc::ptr_eq(other, segments));
+    }
+}
+
+/// What a hashing thread does next.
+enum Task {
+    Hash(Vec<Job>),
+    Help(Arc<Segments>),
 }
 
 impl List {
@@ -248,16 +272,19 @@ impl Drop for StopOnDrop<'_> {
 pub(crate) fn work(shares: &Arc<Shares>) {
     let agenda = &shares.agenda;
     let (results, kept) = sync_channel::<Vec<Outcome>>(RESULTS);
-    let wide = Mutex::new(());
     std::thread::scope(|scope| {
         scope.spawn(|| walk_all(shares));
         for _ in 0..shares.settings.hash_threads.max(1) {
             let results = results.clone();
-            let wide = &wide;
             scope.spawn(move || {
-                while let Some(jobs) = agenda.next_jobs(shares) {
-                    if results.send(hash_jobs(shares, jobs, wide)).is_err() {
-                        return;
+                while let Some(task) = agenda.next_task(shares) {
+                    match task {
+                        Task::Help(segments) => segments.help(&agenda.stop),
+                        Task::Hash(jobs) => {
+                            if results.send(hash_jobs(shares, jobs)).is_err() {
+                                return;
+                            }
+                        }
                     }
                 }
             });
@@ -304,12 +331,10 @@ struct Series<'a> {
     known: Option<View>,
     /// Device of the last file, and the id of its file system.
     file_system: Option<(u64, u64)>,
-    /// Held by who hashes one file with many threads: one at a time, so threads stay few.
-    wide: &'a Mutex<()>,
 }
 
-fn hash_jobs(shares: &Shares, jobs: Vec<Job>, wide: &Mutex<()>) -> Vec<Outcome> {
-    let mut series = Series { shares, roots: Roots::default(), known: shares.cache.view(), file_system: None, wide };
+fn hash_jobs(shares: &Shares, jobs: Vec<Job>) -> Vec<Outcome> {
+    let mut series = Series { shares, roots: Roots::default(), known: shares.cache.view(), file_system: None };
     let hash = |job: Job| {
         let path = scan::absolute(&job.folder.record.root, &job.key);
         let result = hash_found(&mut series, &job, &path);
@@ -344,9 +369,7 @@ fn hash_found(series: &mut Series<'_>, job: &Job, path: &[u8]) -> Result<Found, 
         let hashed = Hashed { stamp, blob, outline };
         return Ok(Found { hashed, executable, file_system, settled, outline_kept: true });
     }
-    let wide = series.wide.try_lock();
-    let threads = if wide.is_ok() { shares.settings.hash_threads } else { 1 };
-    let run = HashRun { stop: &shares.agenda.stop, threads, progress: &|_| {} };
+    let run = HashRun { stop: &shares.agenda.stop, helpers: &shares.agenda, progress: &|_| {} };
     match hash_file(&file, stamp, run) {
         Ok(hashed) => Ok(Found { hashed, executable, file_system, settled, outline_kept: false }),
         Err(HashError::Changed) => Err(Failure::Later),
@@ -452,13 +475,12 @@ fn remember(cache: &HashCache, batch: &[Outcome]) {
 
 /// Hashes on the calling thread until nothing is left that can be hashed now.
 pub(crate) fn hash_all_now(shares: &Shares) {
-    let wide = Mutex::new(());
     loop {
         let mut batch = Vec::new();
         while batch.len() < KEEP_FILES
             && let Some(jobs) = shares.agenda.jobs_now(shares)
         {
-            batch.extend(hash_jobs(shares, jobs, &wide));
+            batch.extend(hash_jobs(shares, jobs));
         }
         if batch.is_empty() {
             return;
