@@ -3,19 +3,45 @@
 use haul_core::directory::{Child, directory_id};
 use haul_core::ids::DirectoryId;
 use haul_core::manifest::{Change, PageBuilder};
-use haul_core::wire::ByteString;
+use haul_core::path::SharePath;
 use haul_core::wire::index::Listing;
+use haul_core::wire::{ByteString, Label};
 
-use super::ListError;
 use super::manifest::{Key, Kind, Manifest};
+use super::{ListError, Shares};
+use crate::partial::visible;
+
+impl Shares {
+    /// One page of a directory of a share, for a member of these groups. `cursor` continues an earlier listing.
+    pub fn list_directory(
+        &self,
+        share: &Label,
+        path: &SharePath,
+        recursive: bool,
+        cursor: Option<&[u8]>,
+        groups: &[Label],
+    ) -> Result<Listing, ListError> {
+        let folder = self.named(share).map_err(|_| ListError::NotFound)?;
+        if !visible(&folder.record.groups, groups) {
+            return Err(ListError::NotFound);
+        }
+        let state = folder.lock();
+        if state.away.is_some() {
+            return Err(ListError::NotFound);
+        }
+        list(&state.manifest, path.as_bytes(), recursive, cursor)
+    }
+
+    /// The id of a directory; none while a file below it is not hashed, or if there is no such directory.
+    pub fn directory_id(&self, share: &Label, path: &SharePath) -> Option<DirectoryId> {
+        let folder = self.named(share).ok()?;
+        let state = folder.lock();
+        id_of(&state.manifest, path.as_bytes())
+    }
+}
 
 /// A page of the directory `path`: its children, or everything below it.
-pub(crate) fn list(
-    manifest: &Manifest,
-    path: &[u8],
-    recursive: bool,
-    cursor: Option<&[u8]>,
-) -> Result<Listing, ListError> {
+fn list(manifest: &Manifest, path: &[u8], recursive: bool, cursor: Option<&[u8]>) -> Result<Listing, ListError> {
     if !is_directory(manifest, path) {
         return Err(ListError::NotFound);
     }
@@ -64,7 +90,7 @@ fn key_from(cursor: &[u8]) -> Option<Key> {
 }
 
 /// The id of a directory, from the ids of everything below it. Directories nest no deeper than paths may.
-pub(crate) fn id_of(manifest: &Manifest, path: &[u8]) -> Option<DirectoryId> {
+fn id_of(manifest: &Manifest, path: &[u8]) -> Option<DirectoryId> {
     if !is_directory(manifest, path) {
         return None;
     }

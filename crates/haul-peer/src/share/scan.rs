@@ -12,12 +12,12 @@ use haul_core::ids::BlobId;
 use haul_core::limits;
 use rustix::fs::FileType;
 
+use super::agenda::Agenda;
 use super::cache::{HashCache, Known};
 use super::folder::{Editor, Folder};
 use super::manifest::{FileItem, Item, Key, Kind, Trust};
 use super::open::file_system_id;
 use super::walk::{self, Found, Met, WalkPlan};
-use super::work::Agenda;
 use super::{ShareSettings, Skipped};
 
 /// A share that loses more than half of its entries and at least this many at once turns away. Below it, tidying up
