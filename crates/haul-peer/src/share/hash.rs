@@ -280,7 +280,7 @@ mod tests {
         running: Mutex<Vec<std::thread::JoinHandle<()>>>,
     }
 
-    const ALONE: Threads = Threads { count: 0, running: Mutex::new(Vec::new()) };
+    static ALONE: Threads = Threads { count: 0, running: Mutex::new(Vec::new()) };
 
     impl Helpers for Threads {
         fn ask(&self, segments: &Arc<Segments>) {

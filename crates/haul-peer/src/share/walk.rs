@@ -10,7 +10,6 @@
 
 mod rules;
 
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -77,8 +76,16 @@ pub(crate) fn walk(plan: &WalkPlan<'_>, stop: &AtomicBool, found: &SyncSender<Ve
     let ahead = Ahead::new(Folder { path: Arc::from([]), rules: None });
     let walker = || {
         let is_root = rustix::process::geteuid().is_root();
-        let mut walker =
-            Walker { plan, root: &root, excludes: &excludes, ahead: &ahead, found, batch: Batch::default(), is_root };
+        let mut walker = Walker {
+            plan,
+            root: &root,
+            excludes: &excludes,
+            ahead: &ahead,
+            found,
+            batch: Batch::default(),
+            buffer: Vec::new(),
+            is_root,
+        };
         walker.run(stop);
     };
     std::thread::scope(|scope| {
@@ -147,6 +154,8 @@ struct Walker<'a> {
     ahead: &'a Ahead,
     found: &'a SyncSender<Vec<Found>>,
     batch: Batch,
+    /// For the kernel to write directory entries to; stays empty.
+    buffer: Vec<u8>,
     is_root: bool,
 }
 
@@ -160,6 +169,9 @@ struct Open {
     absolute: PathBuf,
     rules: Option<Arc<Rules>>,
 }
+
+/// A name in a folder, and what it names if the file system tells that at once.
+type Named = (Arc<[u8]>, FileType);
 
 /// Nobody wants to know more.
 struct Enough;
@@ -221,13 +233,13 @@ impl Walker<'_> {
     }
 
     /// The open folder and the names in it, with their kinds if the file system tells them.
-    fn open(&self, folder: &Folder) -> Result<(Open, Vec<(Arc<[u8]>, FileType)>), String> {
+    fn open(&mut self, folder: &Folder) -> Result<(Open, Vec<Named>), String> {
         let path = SharePath::new(folder.path.to_vec()).map_err(|error| error.to_string())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
         let opened = self.root.open_below(&path, flags, Mode::empty()).map_err(in_words)?;
         let mut names = Vec::new();
-        let mut buffer = [MaybeUninit::<u8>::uninit(); LISTING_BYTES];
-        let mut listing = RawDir::new(&opened, &mut buffer);
+        self.buffer.reserve(LISTING_BYTES);
+        let mut listing = RawDir::new(&opened, self.buffer.spare_capacity_mut());
         while let Some(entry) = listing.next() {
             let entry = entry.map_err(in_words)?;
             let name = entry.file_name().to_bytes();
@@ -242,7 +254,7 @@ impl Walker<'_> {
     }
 
     /// Takes the folder's own ignore file into account.
-    fn with_own_rules(&mut self, mut open: Open, names: &[(Arc<[u8]>, FileType)]) -> Result<Open, Enough> {
+    fn with_own_rules(&mut self, mut open: Open, names: &[Named]) -> Result<Open, Enough> {
         if names.iter().any(|(name, _)| name.as_ref() == IGNORE_FILE.as_bytes()) {
             let (rules, error) = Rules::read(&open.absolute, open.rules.take());
             open.rules = Some(Arc::new(rules));
@@ -273,7 +285,7 @@ impl Walker<'_> {
         let path = open.absolute.join(std::ffi::OsStr::from_bytes(name));
         let hidden = open.rules.as_ref().is_some_and(|rules| rules.hide(&path, is_folder))
             || self.excludes.matched(&path, is_folder).is_ignore();
-        !hidden && !(is_folder && self.plan.private.contains(&path))
+        !(hidden || is_folder && self.plan.private.contains(&path))
     }
 
     /// The entry with the device that it is on, or why it is not shared.

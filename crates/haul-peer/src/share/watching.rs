@@ -35,15 +35,15 @@ pub(crate) struct Watching {
 
 struct Watcher {
     inotify: Arc<OwnedFd>,
-    shared: Arc<Mutex<Watched>>,
+    meaning: Arc<Mutex<Meaning>>,
     /// Readable once the listener has to end.
     end: Arc<OwnedFd>,
     listener: Option<JoinHandle<()>>,
 }
 
-/// What the listener needs to know.
+/// What an event of a watch means.
 #[derive(Default)]
-struct Watched {
+struct Meaning {
     /// Shares may overlap, and then have watches in common.
     shares: HashMap<i32, Vec<ShareId>>,
     /// Folders came, went or moved in these, or were not all watched when they were walked.
@@ -76,14 +76,14 @@ impl Watching {
             return false;
         }
         let before = self.held.remove(&id).unwrap_or_default();
-        let watches = watcher.watch(&folders).unwrap_or_else(|error| {
+        let now = watcher.watch(&folders).unwrap_or_else(|error| {
             // A part that is watched would tell half the truth at the full price.
             tracing::info!(share = %folder.record.name, reason = in_words(error), "not watched; it is walked regularly");
             HashSet::new()
         });
-        let more = watches.difference(&before).next().is_some();
-        watcher.assign(id, &before, &watches, more);
-        self.held.insert(id, watches);
+        let more = now.difference(&before).next().is_some();
+        watcher.assign(id, &before, &now, more);
+        self.held.insert(id, now);
         more
     }
 
@@ -118,21 +118,21 @@ impl Watcher {
     fn new(shares: Weak<Shares>) -> Result<Self, Errno> {
         let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?);
         let end = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let shared = Arc::<Mutex<Watched>>::default();
+        let meaning = Arc::<Mutex<Meaning>>::default();
         let listener = {
-            let (inotify, end, shared) = (inotify.clone(), end.clone(), shared.clone());
+            let (inotify, end, meaning) = (inotify.clone(), end.clone(), meaning.clone());
             let listen = move || {
-                if let Err(error) = listen(&shares, &shared, &inotify, &end) {
+                if let Err(error) = listen(&shares, &meaning, &inotify, &end) {
                     tracing::warn!(%error, "changes are not told any more; folders are walked regularly");
                 }
             };
             std::thread::Builder::new().name("haul-watch".into()).spawn(listen).map_err(|_| Errno::AGAIN)?
         };
-        Ok(Self { inotify, shared, end, listener: Some(listener) })
+        Ok(Self { inotify, meaning, end, listener: Some(listener) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Watched> {
-        self.shared.lock().expect("no panic while held")
+    fn lock(&self) -> MutexGuard<'_, Meaning> {
+        self.meaning.lock().expect("no panic while held")
     }
 
     /// Watches these folders. One that is watched already keeps its watch.
@@ -150,7 +150,7 @@ impl Watcher {
         for folder in folders {
             match inotify::add_watch(&self.inotify, folder, flags) {
                 Ok(watch) => drop(watches.insert(watch)),
-                // Gone since the walk, which the folder above tells; or nothing in it can be shared.
+                // Gone since the walk, which the folder above tells; or nothing in it can be meaning.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
                 Err(error) => {
                     self.forget(watches.iter().copied().filter(|watch| !self.lock().shares.contains_key(watch)));
@@ -170,26 +170,26 @@ impl Watcher {
 
     /// The share has these watches instead of those before.
     fn assign(&self, id: ShareId, before: &HashSet<i32>, watches: &HashSet<i32>, unsettled: bool) {
-        let mut watched = self.lock();
+        let mut meaning = self.lock();
         for watch in watches.difference(before) {
-            watched.shares.entry(*watch).or_default().push(id);
+            meaning.shares.entry(*watch).or_default().push(id);
         }
         let mut unused = Vec::new();
         for watch in before.difference(watches) {
-            if let Some(shares) = watched.shares.get_mut(watch) {
+            if let Some(shares) = meaning.shares.get_mut(watch) {
                 shares.retain(|share| *share != id);
                 if shares.is_empty() {
-                    watched.shares.remove(watch);
+                    meaning.shares.remove(watch);
                     unused.push(*watch);
                 }
             }
         }
         if unsettled {
-            watched.unsettled.insert(id);
+            meaning.unsettled.insert(id);
         } else {
-            watched.unsettled.remove(&id);
+            meaning.unsettled.remove(&id);
         }
-        drop(watched);
+        drop(meaning);
         self.forget(unused.into_iter());
     }
 }
@@ -204,7 +204,7 @@ impl Drop for Watcher {
 }
 
 /// Tells the agenda which shares changed, until the end.
-fn listen(shares: &Weak<Shares>, shared: &Mutex<Watched>, inotify: &OwnedFd, end: &OwnedFd) -> Result<(), Errno> {
+fn listen(shares: &Weak<Shares>, meaning: &Mutex<Meaning>, inotify: &OwnedFd, end: &OwnedFd) -> Result<(), Errno> {
     let mut buffer = [MaybeUninit::<u8>::uninit(); EVENT_BYTES];
     let mut events = Reader::new(inotify, &mut buffer);
     loop {
@@ -219,7 +219,7 @@ fn listen(shares: &Weak<Shares>, shared: &Mutex<Watched>, inotify: &OwnedFd, end
         let mut changed = BTreeSet::new();
         loop {
             match events.next() {
-                Ok(event) => hear(&mut shared.lock().expect("no panic while held"), &event, &mut changed),
+                Ok(event) => hear(&mut meaning.lock().expect("no panic while held"), &event, &mut changed),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
@@ -234,27 +234,27 @@ fn listen(shares: &Weak<Shares>, shared: &Mutex<Watched>, inotify: &OwnedFd, end
     }
 }
 
-fn hear(watched: &mut Watched, event: &inotify::Event<'_>, changed: &mut BTreeSet<ShareId>) {
+fn hear(meaning: &mut Meaning, event: &inotify::Event<'_>, changed: &mut BTreeSet<ShareId>) {
     let what = event.events();
     if what.contains(ReadFlags::QUEUE_OVERFLOW) {
         // Anything may have happened anywhere.
-        let all: BTreeSet<ShareId> = watched.shares.values().flatten().copied().collect();
-        watched.unsettled.extend(&all);
+        let all: BTreeSet<ShareId> = meaning.shares.values().flatten().copied().collect();
+        meaning.unsettled.extend(&all);
         changed.extend(all);
         return;
     }
-    // Writes to downloads that are not finished change nothing that is shared.
+    // Writes to downloads that are not finished change nothing that is meaning.
     if event.file_name().is_some_and(|name| crate::files::is_part_name(name.to_bytes())) {
         return;
     }
-    let ids = watched.shares.get(&event.wd()).cloned().unwrap_or_default();
+    let ids = meaning.shares.get(&event.wd()).cloned().unwrap_or_default();
     let of_folders = ReadFlags::ISDIR | ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF;
     if what.intersects(of_folders) {
-        watched.unsettled.extend(&ids);
+        meaning.unsettled.extend(&ids);
     }
     if what.contains(ReadFlags::IGNORED) {
         // The kernel has removed the watch, and may give its number to no other.
-        watched.shares.remove(&event.wd());
+        meaning.shares.remove(&event.wd());
     }
     changed.extend(ids);
 }
