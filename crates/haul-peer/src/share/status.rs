@@ -49,7 +49,7 @@ pub struct ShareStatus {
     pub bytes: u64,
     /// Files whose hash is known.
     pub hashed: u64,
-    /// Names that cannot be shared; see [`Shares::skipped`].
+    /// Names that cannot be shared; see [`Shares::skipped`](super::Shares::skipped).
     pub skipped: u64,
     /// Files that the index has durably.
     pub registered: u64,
