@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 
 use haul_core::ids::BlobId;
 use haul_core::limits::LEAF_BYTES;
-use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{Advice, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::error::FileError;
@@ -93,6 +94,12 @@ pub fn create_small(
         return Err(error);
     }
     if durable { place.sync_folder() } else { Ok(()) }
+}
+
+/// After a sync that failed: whoever reads the file again reads the disk, and not pages that never reached it.
+pub(super) fn forget_cached(file: impl AsFd) {
+    // Advice: where it is not taken, reading again proves less than it could.
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
 }
 
 /// Sets mode and time.

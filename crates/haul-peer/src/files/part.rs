@@ -6,6 +6,7 @@ mod tests;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use haul_core::blob::{BlobGeometry, LeafSet};
@@ -16,7 +17,7 @@ use rustix::fs::{FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::error::FileError;
-use super::finish::{FileTraits, apply};
+use super::finish::{FileTraits, apply, forget_cached};
 use super::names::part_names;
 use super::place::{Place, is_regular};
 use super::progress::Progress;
@@ -37,6 +38,8 @@ pub struct PartFile {
     geometry: BlobGeometry,
     /// Leaves known to be on stable storage.
     durable: Mutex<LeafSet>,
+    /// A sync has failed: what the kernel shows of the others may be on no disk, whatever later syncs say.
+    doubtful: AtomicBool,
 }
 
 /// What an earlier download left.
@@ -59,6 +62,7 @@ impl PartFile {
             progress: target.beside(&names.progress),
             new_progress: target.beside(&names.new_progress),
             durable: Mutex::new(LeafSet::new(geometry.leaves())),
+            doubtful: AtomicBool::new(false),
             target,
             part,
             blob,
@@ -196,34 +200,43 @@ impl PartFile {
         }
     }
 
-    /// Writes down which leaves count. `durable` brings their bytes to stable storage before.
+    /// Writes down which leaves count. `durable` brings their bytes to stable storage before. After a sync that failed
+    /// there is no durable checkpoint any more, and whoever goes on verifies from disk what was not durable before.
     pub fn checkpoint(&self, written: &LeafSet, durable: bool) -> Result<(), FileError> {
         let mut safe = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut boot_id = clock::boot_id();
         let mut failure = None;
         if durable {
-            match self.file.sync_data() {
+            match self.sync(File::sync_data) {
                 Ok(()) => safe.clone_from(written),
-                Err(error) => {
-                    // The kernel may have dropped the pages and call them clean: what it reads back proves nothing
-                    // until it is verified again, so this boot must not be trusted either.
-                    boot_id = [0; 16];
-                    failure = Some(self.io("make durable", error));
-                }
+                Err(error) => failure = Some(error),
             }
         }
+        let doubtful = self.doubtful.load(Ordering::SeqCst);
         let progress = Progress {
-            boot_id,
+            boot_id: if doubtful { [0; 16] } else { clock::boot_id() },
             blob: self.blob,
             geometry: self.geometry,
             durable: safe.clone(),
             written: written.clone(),
         };
         let stored = self.store_progress(&progress, durable);
-        if failure.is_some() && stored.is_err() {
+        if doubtful && stored.is_err() {
             let _ = self.progress.remove();
         }
         failure.map_or(stored, Err)
+    }
+
+    /// Brings the file to stable storage, unless that has failed before: the kernel tells of a lost write once, calls
+    /// its pages clean, and shows them as they were until it needs their memory.
+    fn sync(&self, sync: impl FnOnce(&File) -> io::Result<()>) -> Result<(), FileError> {
+        if self.doubtful.load(Ordering::SeqCst) {
+            return Err(self.io("make durable", Errno::IO.into()));
+        }
+        sync(&self.file).map_err(|error| {
+            self.doubtful.store(true, Ordering::SeqCst);
+            forget_cached(&self.file);
+            self.io("make durable", error)
+        })
     }
 
     fn store_progress(&self, progress: &Progress, durable: bool) -> Result<(), FileError> {
@@ -253,7 +266,7 @@ impl PartFile {
         apply(&self.file, traits, &self.target)?;
         // Only data that is durable gets the name; should naming fail, the next attempt finds everything there.
         self.checkpoint(&all, true)?;
-        self.file.sync_all().map_err(|error| self.io("make durable", error))
+        self.sync(File::sync_all)
     }
 
     /// Gives a durable file its name.

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::FileError;
-use super::finish::{FileTraits, apply, create_small, timestamps};
+use super::finish::{FileTraits, apply, create_small, forget_cached, timestamps};
 use super::names::part_names;
 use super::place::Place;
 
@@ -170,7 +170,10 @@ impl Tree {
 
     /// Makes everything durable and gives the folder its name.
     pub fn finish(self) -> Result<(), FileError> {
-        rustix::fs::syncfs(&*self.root).map_err(|errno| self.target.error("make durable", errno))?;
+        if let Err(errno) = rustix::fs::syncfs(&*self.root) {
+            forget_below(&self.root);
+            return Err(self.target.error("make durable", errno));
+        }
         if self.merge {
             return Ok(());
         }
@@ -221,6 +224,19 @@ fn make_folder(folder: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     match rustix::fs::mkdirat(folder, name, FOLDER_MODE) {
         Ok(()) | Err(Errno::EXIST) => rustix::fs::openat(folder, name, FOLDER_FLAGS, Mode::empty()),
         Err(errno) => Err(errno),
+    }
+}
+
+/// After a sync that failed, which files are not on the disk is not known: all are read from it when they are compared.
+fn forget_below(folder: &OwnedFd) {
+    let Ok(entries) = rustix::fs::Dir::read_from(folder) else { return };
+    for entry in entries.flatten().filter(|entry| ![c".", c".."].contains(&entry.file_name())) {
+        let open = |flags| rustix::fs::openat(folder, entry.file_name(), flags, Mode::empty());
+        if let Ok(below) = open(FOLDER_FLAGS) {
+            forget_below(&below);
+        } else if let Ok(file) = open(OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC) {
+            forget_cached(file);
+        }
     }
 }
 
@@ -281,6 +297,57 @@ mod tests {
         ] {
             assert!(!inside(path, target), "{path} -> {target}");
         }
+    }
+
+    #[test]
+    fn links_swapped_in_while_files_are_created_never_lead_outside() {
+        swap_while_creating(2_000);
+    }
+
+    #[test]
+    #[ignore = "long: cargo xtask nightly"]
+    fn links_swapped_in_for_long_never_lead_outside() {
+        swap_while_creating(200_000);
+    }
+
+    /// The folder `a` and a link to a folder of the same shape change places all the time, while files are created,
+    /// replaced and looked for below `a`.
+    fn swap_while_creating(rounds: usize) {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let base = tempfile::tempdir().unwrap();
+        let (root, outside) = (base.path().join("got"), base.path().join("outside"));
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::create_dir_all(outside.join("b")).unwrap();
+        std::fs::write(outside.join("b/file"), "mine").unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("evil")).unwrap();
+        let (stop, path) = (AtomicBool::new(false), SharePath::new(*b"a/b/file").unwrap());
+        let (mut created, mut found, mut read) = (0, 0, Vec::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (a, evil) = (root.join("a"), root.join("evil"));
+                while !stop.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &a, CWD, &evil, RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            for _ in 0..rounds {
+                // Opened anew, as it remembers the folder used last.
+                let mut tree = Tree::existing(Place::of(&root).unwrap()).unwrap();
+                created += usize::from(tree.create_file(&path, b"theirs", FileTraits::default()).is_ok());
+                if let Some(Ok(mut file)) = tree.find(&path).map(|place| place.open_to_read()) {
+                    found += 1;
+                    read.clear();
+                    if std::io::Read::read_to_end(&mut file, &mut read).is_err() || read != b"theirs" {
+                        break;
+                    }
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!((read, std::fs::read(outside.join("b/file")).unwrap()), (b"theirs".to_vec(), b"mine".to_vec()));
+        let names = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
+        assert_eq!((names(&outside), names(&outside.join("b"))), (1, 1), "nothing is created outside");
+        assert!(created > 0 && created < rounds && found > 0, "the race has to go both ways: {created} {found}");
     }
 
     #[test]

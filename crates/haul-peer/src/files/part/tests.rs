@@ -200,3 +200,30 @@ fn what_was_cut_off_or_started_over_does_not_count() {
     assert_eq!((resumed.verified.count(), resumed.local.count()), (0, 0));
     assert_eq!(part.file().metadata().unwrap().len(), 0);
 }
+
+#[test]
+fn after_a_sync_that_failed_nothing_counts_that_was_not_durable_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let (part, _) = open(&path, 4).unwrap();
+    for leaf in 0..4 {
+        part.write_leaves(leaf, [vec![1; part.geometry.leaf_bytes(leaf)].as_slice()]).unwrap();
+    }
+    part.checkpoint(&set(4, &[0]), true).unwrap();
+    let failed = part.sync(|_| Err(Errno::IO.into())).unwrap_err();
+    assert!(failed.is_storage() && failed.to_string().contains("make durable"), "{failed}");
+    // Each later step of a transfer: the last checkpoint of one that ends, and the end of one that got all.
+    part.checkpoint(&set(4, &[0, 1, 2, 3]), false).unwrap();
+    let counts = |part: PartFile| {
+        drop(part);
+        open(&path, 4).unwrap().1
+    };
+    let resumed = counts(part);
+    assert_eq!((resumed.verified, resumed.local), (set(4, &[0]), set(4, &[1, 2, 3])));
+    let (part, _) = open(&path, 4).unwrap();
+    part.sync(|_| Err(Errno::IO.into())).unwrap_err();
+    assert!(part.finish(FileTraits::default(), false).is_err(), "the next sync may succeed: it proves nothing");
+    assert!(!path.exists());
+    let (_, resumed) = open(&path, 4).unwrap();
+    assert_eq!(resumed.verified, set(4, &[0]));
+}
