@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::mounted::Mounted;
 use crate::support::{Home, Running, failing_at, leftovers, pattern, peer, up, wait_ready};
 
 const MIB: usize = 1024 * 1024;
@@ -81,35 +82,14 @@ fn an_index_whose_sync_fails_acknowledges_nothing_then_and_goes_on_in_another_fi
     index.stop();
 }
 
-/// A file system in memory on a folder; unmounted when it ends.
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    /// None where mounting is not allowed.
-    fn new(options: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "haul-test"]).arg(folder.path()).output();
-        mount.is_ok_and(|output| output.status.success()).then_some(Self(folder))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn a_disk_without_room_is_refused_before_anything_is_fetched() {
-    let Some(small) = Mounted::new("size=4m") else {
-        println!("skipped: a file system in memory cannot be mounted here");
-        return;
-    };
+    let Some(small) = Mounted::in_memory("size=4m") else { return };
     let (home, reader) = (Home::new(), Home::new());
     let (_data, server) = share(&home, &pattern(22, 8 * MIB));
     let daemon = reader.start(up(&["--join", &server.ticket()]));
-    stopped_by_the_disk(&reader, &small.0.path().join("big.bin"), "no space");
-    assert_eq!(leftovers(small.0.path()), Vec::<PathBuf>::new());
+    stopped_by_the_disk(&reader, &small.path().join("big.bin"), "no space");
+    assert_eq!(leftovers(small.path()), Vec::<PathBuf>::new());
     assert_eq!(reader.run(["status"]).code(), 0, "the daemon goes on");
     daemon.stop();
     server.stop();
@@ -120,8 +100,8 @@ fn a_read_only_target_ends_with_7() {
     let (home, reader) = (Home::new(), Home::new());
     let (_data, server) = share(&home, &pattern(23, 2 * MIB));
     let daemon = reader.start(up(&["--join", &server.ticket()]));
-    if let Some(fixed) = Mounted::new("ro") {
-        stopped_by_the_disk(&reader, &fixed.0.path().join("big.bin"), "read-only");
+    if let Some(fixed) = Mounted::in_memory("ro") {
+        stopped_by_the_disk(&reader, &fixed.path().join("big.bin"), "read-only");
     } else {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();

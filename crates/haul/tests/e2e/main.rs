@@ -6,6 +6,8 @@ mod explaining;
 mod folder;
 mod kill;
 mod limiting;
+mod lost_writes;
+mod mounted;
 mod names;
 mod providers;
 mod refusals;
