@@ -16,5 +16,6 @@ mod roles;
 mod scale;
 mod support;
 mod swarm;
+mod sweep;
 mod walkthrough;
 mod watching;
