@@ -145,17 +145,26 @@ fn open_state<S: IndexStore>(
 }
 
 fn https_config(dir: &Path, config: &IndexConfig) -> Result<HttpsConfig, StartError> {
-    let (certificate_path, key_path) =
-        config.https.clone().unwrap_or_else(|| (dir.join(HTTPS_CERTIFICATE), dir.join(HTTPS_KEY)));
-    if config.https.is_none() && !(certificate_path.exists() && key_path.exists()) {
-        let names = places::own_names(&config.advertise, &config.listen);
-        let made = PemPair::self_signed(&names).map_err(|error| state_error(&certificate_path, error))?;
-        places::write_secret(&key_path, &made.key).map_err(|error| state_error(&key_path, error))?;
-        std::fs::write(&certificate_path, made.certificate).map_err(|error| state_error(&certificate_path, error))?;
+    let load = |certificate: &Path, key: &Path| {
+        let read = |path: &Path| std::fs::read(path).map_err(|error| state_error(path, error));
+        HttpsConfig::from_pem(&read(certificate)?, &read(key)?).map_err(|error| state_error(certificate, error))
+    };
+    if let Some((certificate, key)) = &config.https {
+        return load(certificate, key);
     }
-    let read = |path: &Path| std::fs::read(path).map_err(|error| state_error(path, error));
-    let (certificate, key) = (read(&certificate_path)?, read(&key_path)?);
-    HttpsConfig::from_pem(&certificate, &key).map_err(|error| state_error(&certificate_path, error))
+    let (certificate, key) = (dir.join(HTTPS_CERTIFICATE), dir.join(HTTPS_KEY));
+    if certificate.exists() && key.exists() {
+        match load(&certificate, &key) {
+            Ok(loaded) => return Ok(loaded),
+            // Browsers ask once more; nothing else knows it.
+            Err(error) => tracing::warn!(%error, "the certificate of the pages is damaged, and is made anew"),
+        }
+    }
+    let names = places::own_names(&config.advertise, &config.listen);
+    let made = PemPair::self_signed(&names).map_err(|error| state_error(&certificate, error))?;
+    places::write_secret(&key, &made.key).map_err(|error| state_error(&key, error))?;
+    std::fs::write(&certificate, made.certificate).map_err(|error| state_error(&certificate, error))?;
+    load(&certificate, &key)
 }
 
 fn bind<S: IndexStore>(

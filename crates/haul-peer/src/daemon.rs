@@ -144,6 +144,11 @@ impl StartError {
             Self::Share(AddError::NeedsConfirmation { path, .. }) => Problem::new(ErrorCode::BadShare, words)
                 .next(format!("share it all the same: haul share add --force {}", path.display())),
             Self::Share(_) => Problem::new(ErrorCode::BadShare, words),
+            Self::Shares(crate::share::StartError::State { path, .. }) if path.is_file() => {
+                Problem::new(ErrorCode::Disk, words).next(
+                    "put back a copy of that file, or move it away and share the folders again: haul share add FOLDER",
+                )
+            }
             Self::Join(error) => {
                 let of_link = Problem::from(error.clone());
                 Problem { message: words, ..of_link }
@@ -220,7 +225,7 @@ impl Daemon {
         bandwidth.keep_transfers(|id| transfers.record(id).is_some());
         let facts = Facts {
             home: home.root.clone(),
-            started: clock::wall_now(),
+            started: clock::boot_now(),
             peer_addr: bound.first().map(|address| told(*address)),
             logins: pages.as_ref().map(web::Pages::logins),
         };

@@ -11,6 +11,7 @@
 //!
 //! Records are postcard, each an enum that starts with its version, so that later versions can be told apart.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use haul_core::ids::PeerId;
@@ -136,11 +137,17 @@ impl Ledger {
             let contents = ledger.read()?;
             Ok((ledger, contents))
         })
-        .unwrap_or_else(|_| Err(LedgerError("its pages are damaged: put back a copy of it".into())))
+        .unwrap_or_else(|_| Err(damaged("its pages are damaged")))
     }
 
     fn open_tables(path: &Path) -> Result<Self, LedgerError> {
-        let database = Database::create(path)?;
+        let database = Database::create(path).map_err(|error| match &error {
+            redb::DatabaseError::Storage(redb::StorageError::Corrupted(_)) => damaged(&error),
+            redb::DatabaseError::Storage(redb::StorageError::Io(read)) if read.kind() == ErrorKind::InvalidData => {
+                damaged(&error)
+            }
+            _ => error.into(),
+        })?;
         let transaction = begin(&database)?;
         {
             let mut counters = transaction.open_table(COUNTERS)?;
@@ -188,6 +195,11 @@ impl Ledger {
         transaction.commit()?;
         Ok(())
     }
+}
+
+/// Nothing stands in for it: whoever was removed is told apart by it alone.
+fn damaged(what: impl std::fmt::Display) -> LedgerError {
+    LedgerError(format!("{what}: put back a copy of it"))
 }
 
 fn begin(database: &Database) -> Result<WriteTransaction, LedgerError> {
