@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haul_core::ids::PeerId;
-use haul_core::time::Timestamp;
+use haul_core::time::Moment;
 use haul_core::wire::index::{IndexAnswer, IndexRequest, PeerCard, Stats};
 use haul_net::clock;
 use tokio::time::Instant;
@@ -34,8 +34,8 @@ const TOTALS_DEADLINE: Duration = Duration::from_millis(500);
 pub struct Facts {
     /// `HAUL_HOME`, or the state folder.
     pub home: PathBuf,
-    /// When it started, by the wall clock.
-    pub started: Timestamp,
+    /// When it started.
+    pub started: Moment,
     /// Where it serves.
     pub peer_addr: Option<String>,
     /// Its own pages.

@@ -114,7 +114,7 @@ pub async fn status_record(context: &Context) -> StatusRecord {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         home: context.facts.home.display().to_string(),
-        uptime_s: clock::wall_now().0.saturating_sub(context.facts.started.0) / 1_000,
+        uptime_s: clock::boot_now().since(context.facts.started).as_secs(),
         peer: context.link.me().to_string(),
         name: membership.as_ref().map_or_else(String::new, |known| known.certificate.name.clone()),
         peer_addr: context.facts.peer_addr.clone(),

@@ -84,7 +84,7 @@ impl Detached {
         let (pool, downloader) = downloading(&key, &link, &known, None, bandwidth.clone());
         stages.run("connections", pool.run(calling));
         let transfers = Transfers::open(None, downloader.clone(), known.clone(), downloads.clone());
-        let facts = Facts { home: config.home.root.clone(), started: clock::wall_now(), peer_addr: None, logins: None };
+        let facts = Facts { home: config.home.root.clone(), started: clock::boot_now(), peer_addr: None, logins: None };
         let context = Arc::new(Context::new(
             link.clone(),
             None,
