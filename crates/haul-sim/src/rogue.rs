@@ -29,6 +29,8 @@ pub enum Behaviour {
     Honest,
     /// Flips a bit in every leaf.
     Corrupt,
+    /// Says that it holds everything and has served, and sends nothing.
+    Withhold,
     /// Takes requests and never sends a leaf.
     Stall,
     /// Closes the connection after this many leaves.
@@ -215,6 +217,9 @@ impl Content {
             PeerRequest::Bitfield { blob, .. } if blob == self.id => PeerAnswer::Bitfield { size, leaves: None },
             PeerRequest::Pieces { blob, ranges, .. } if blob == self.id => {
                 let stream = request.into_stream();
+                if self.behaviour == Behaviour::Withhold {
+                    return stream.end(&PeerAnswer::Served).await.ok();
+                }
                 for leaf in ranges.iter().flat_map(|range| range.first..range.first.saturating_add(range.count)) {
                     stream.send(leaf, self.leaf(leaf).await?).await.ok()?;
                 }
@@ -234,7 +239,7 @@ impl Content {
         let bytes = self.bytes.slice(range.start as usize..range.end as usize);
         let before = self.served.fetch_add(1, Ordering::Relaxed);
         match self.behaviour {
-            Behaviour::Honest => Some(bytes),
+            Behaviour::Honest | Behaviour::Withhold => Some(bytes),
             Behaviour::Corrupt => {
                 let mut bytes = bytes.to_vec();
                 *bytes.first_mut()? ^= 1;

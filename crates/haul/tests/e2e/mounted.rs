@@ -27,6 +27,13 @@ impl Mounted {
         self.0.path()
     }
 
+    /// Takes an image off, lets `change` do something to its bytes, and mounts it at the same place again.
+    pub(crate) fn change(&self, image: &Image, change: impl FnOnce()) {
+        assert!(succeeds(Command::new("umount").arg(self.path())), "nobody uses it");
+        change();
+        assert!(succeeds(Command::new("mount").args(["-o", "loop"]).args([image.path(), self.path()])));
+    }
+
     /// Changes options of what is mounted.
     pub(crate) fn remount(&self, options: &str) {
         assert!(succeeds(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(self.path())));
