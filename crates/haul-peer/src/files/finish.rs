@@ -38,8 +38,7 @@ pub enum Existing {
     NotAFile,
 }
 
-/// Compares what stands at a place with a blob of this size. Reads the file only if the size is the same. Beside the
-/// finished file, progress that a killed download had no time to remove is removed.
+/// Compares what stands at a place with a blob of this size. Reads the file only if the size is the same.
 pub fn existing(place: &Place, blob: &BlobId, size: u64) -> Result<Existing, FileError> {
     let Some(stat) = place.stat().map_err(|errno| place.error("look at", errno))? else {
         return Ok(Existing::Nothing);
@@ -56,20 +55,7 @@ pub fn existing(place: &Place, blob: &BlobId, size: u64) -> Result<Existing, Fil
         Err(errno) => return Err(place.error("read", errno)),
     };
     let same = hash_file(&mut file).map_err(|error| FileError::from_io("read", place.path(), error))? == *blob;
-    if same && size > LEAF_BYTES {
-        remove_left_over(place);
-    }
     Ok(if same { Existing::Same } else { Existing::Other })
-}
-
-/// Removes progress that belongs to no part file.
-fn remove_left_over(place: &Place) {
-    let names = part_names(&place.name);
-    if matches!(place.beside(&names.part).stat(), Ok(None)) {
-        for name in [&names.progress, &names.new_progress] {
-            let _ = place.beside(name).remove();
-        }
-    }
 }
 
 fn hash_file(file: &mut File) -> std::io::Result<BlobId> {

@@ -250,7 +250,7 @@ impl PartFile {
     }
 
     /// All leaves are verified: makes them durable and gives the file its name. Without `force` an existing file stays,
-    /// and the part file too.
+    /// and the part file too. If it fails the next attempt finds everything there.
     pub fn finish(self, traits: FileTraits, force: bool) -> Result<(), FileError> {
         self.make_durable(traits)?;
         self.name(force)
@@ -258,22 +258,31 @@ impl PartFile {
 
     /// All leaves are verified: makes them durable, under the name of the part file.
     pub(crate) fn make_durable(&self, traits: FileTraits) -> Result<(), FileError> {
-        let mut all = LeafSet::new(self.geometry.leaves());
-        for leaf in 0..self.geometry.leaves() {
-            all.insert(leaf);
-        }
-        self.file.set_len(self.geometry.size()).map_err(|error| self.io("write", error))?;
-        apply(&self.file, traits, &self.target)?;
-        // Only data that is durable gets the name; should naming fail, the next attempt finds everything there.
-        self.checkpoint(&all, true)?;
-        self.sync(File::sync_all)
+        let size = self.file.set_len(self.geometry.size()).map_err(|error| self.io("write", error));
+        let done = size.and_then(|()| apply(&self.file, traits, &self.target)).and_then(|()| self.sync(File::sync_all));
+        self.or_go_on_later(done)
     }
 
     /// Gives a durable file its name.
     pub(crate) fn name(self, force: bool) -> Result<(), FileError> {
-        self.part.rename_to(&self.target, force)?;
-        let _ = self.progress.remove();
+        // First, so that a kill between the two leaves nothing beside the finished file, only a part file to verify.
+        let removed = self.progress.remove().map_err(|errno| self.target.error("remove the progress of", errno));
+        let named = removed.and_then(|()| self.part.rename_to(&self.target, force));
+        self.or_go_on_later(named)?;
         self.target.sync_folder()
+    }
+
+    /// If the end fails, the next attempt finds every leaf noted.
+    fn or_go_on_later(&self, done: Result<(), FileError>) -> Result<(), FileError> {
+        if done.is_err() {
+            let mut all = LeafSet::new(self.geometry.leaves());
+            for leaf in 0..self.geometry.leaves() {
+                all.insert(leaf);
+            }
+            // The first error says more.
+            let _ = self.checkpoint(&all, false);
+        }
+        done
     }
 
     /// Forgets the download: nothing of it stays.

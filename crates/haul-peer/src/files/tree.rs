@@ -299,6 +299,27 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_path_is_accepted_lies_below(bytes in proptest::collection::vec(
+            proptest::sample::select(b"a./\\:\0\n~".as_slice()), 0..12,
+        )) {
+            let base = tempfile::tempdir().unwrap();
+            let root = base.path().join("x/y/got");
+            std::fs::create_dir_all(&root).unwrap();
+            if let Ok(path) = SharePath::new(bytes.clone()) {
+                let mut tree = Tree::existing(Place::of(&root).unwrap()).unwrap();
+                let created = tree.create_file(&path, b"x", FileTraits::default());
+                proptest::prop_assert!(created.is_ok() != path.is_root(), "{:?}", created);
+                proptest::prop_assert!(path.is_root() || root.join(OsStr::from_bytes(&bytes)).is_file());
+            }
+            for folder in ["", "x", "x/y"] {
+                let names = std::fs::read_dir(base.path().join(folder)).unwrap().count();
+                proptest::prop_assert_eq!(names, 1, "outside");
+            }
+        }
+    }
+
     #[test]
     fn links_swapped_in_while_files_are_created_never_lead_outside() {
         swap_while_creating(2_000);
