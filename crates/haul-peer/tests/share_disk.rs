@@ -423,6 +423,49 @@ fn a_lost_cache_costs_hashing_only() {
 }
 
 #[test]
+fn links_swapped_in_during_walks_share_nothing_from_outside() {
+    use std::sync::atomic::AtomicBool;
+    let bench = Bench::new();
+    bench.write("a/b/inside", "inside");
+    bench.write("a/b/file", "changes places with a link");
+    let outside = bench.home.path().join("outside");
+    fs::create_dir_all(outside.join("b")).unwrap();
+    fs::write(outside.join("b/file"), "secret").unwrap();
+    fs::write(outside.join("b/more"), "another secret").unwrap();
+    symlink(&outside, bench.data.join("evil")).unwrap();
+    symlink(outside.join("b/file"), bench.data.join("a/b/link")).unwrap();
+    let (shares, name) = bench.scanned();
+    let stop = AtomicBool::new(false);
+    let (mut seen, mut secrets) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            let (a, evil) = (bench.data.join("a"), bench.data.join("evil"));
+            let (file, link) = ("b/file", "b/link");
+            for n in 0_u64.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                renameat_with(CWD, &a, CWD, &evil, RenameFlags::EXCHANGE).unwrap();
+                // And a file with a link, wherever their folder is now.
+                let folder = if n % 2 == 0 { &evil } else { &a };
+                renameat_with(CWD, folder.join(file), CWD, folder.join(link), RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        for _ in 0..400 {
+            shares.scan_now(&name).unwrap();
+            shares.hash_now();
+            seen += usize::from(shares.locate(&id(b"inside")).is_some());
+            secrets +=
+                [&b"secret"[..], b"another secret"].iter().filter(|text| shares.locate(&id(text)).is_some()).count();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(secrets, 0, "what lies outside is hashed and served");
+    assert!(seen > 0, "what lies inside is found at times");
+}
+
+#[test]
 fn roots_that_vanish_or_lose_most_turn_away() {
     let bench = Bench::new();
     for n in 0..100 {

@@ -319,6 +319,82 @@ async fn a_file_that_changes_is_never_mixed() {
     assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)));
 }
 
+/// One thing that happens to a file while it is read.
+fn disturb(path: &std::path::Path, round: u64) {
+    use std::os::unix::fs::FileExt;
+    let leaf = round * 7 % 64 * LEAF_BYTES;
+    let open = || std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    match round % 5 {
+        0 => open().write_all_at(&[0x5a; 100], leaf).unwrap(),
+        1 => open().set_len(leaf).unwrap(),
+        2 => {
+            let other = path.with_file_name("other");
+            std::fs::write(&other, vec![round as u8; 64 * LEAF_BYTES as usize]).unwrap();
+            std::fs::rename(other, path).unwrap();
+        }
+        3 => {
+            // The same size and time as before, as a careful forger would leave it.
+            let before = std::fs::metadata(path).unwrap().modified().unwrap();
+            let file = open();
+            file.write_all_at(&[0xa5; 70_000], leaf).unwrap();
+            file.set_modified(before).unwrap();
+        }
+        _ => {
+            let file = open();
+            file.set_len(0).unwrap();
+            file.write_all_at(&vec![1; 64 * LEAF_BYTES as usize], 0).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_written_to_again_and_again_is_never_mixed() {
+    let bytes = content(64 * LEAF_BYTES as usize);
+    let served = serve(&[("file", bytes.clone())]);
+    let (path, lab) = (served.folder.path().join("share/file"), Label::new("lab").unwrap());
+    let connection = served.granted().await;
+    let (blob, _) = blob_of(&bytes);
+    let (mut noticed, mut leaves) = (0, 0);
+    for round in 0..150 {
+        std::fs::write(&path, &bytes).unwrap();
+        served.shares.scan_now(&lab).unwrap();
+        served.shares.hash_now();
+        // Sometimes before the first leaf is read, mostly while they are sent.
+        let at = round % 12;
+        if at == 0 {
+            disturb(&path, round);
+        }
+        let ranges = List::new(vec![LeafRange { first: 0, count: 64 }]);
+        let mut stream = connection.open_stream(&PeerRequest::Pieces { blob, ranges, wait: false }).await.unwrap();
+        let mut got = 0;
+        let mut writer = None;
+        let end: PeerAnswer = loop {
+            match stream.next().await.unwrap() {
+                StreamItem::Data { index, bytes: leaf } => {
+                    let start = (index * LEAF_BYTES) as usize;
+                    assert!(
+                        leaf == bytes[start..start + LEAF_BYTES as usize],
+                        "round {round}: leaf {index} is not of the blob"
+                    );
+                    got += 1;
+                    if got == at {
+                        let path = path.clone();
+                        writer = Some(std::thread::spawn(move || disturb(&path, round)));
+                    }
+                }
+                StreamItem::End(end) => break decode(&end).unwrap(),
+            }
+        };
+        assert!(got == 64 || end != PeerAnswer::Served, "round {round}: {got} leaves, {end:?}");
+        noticed += u64::from(end == PeerAnswer::Changed);
+        leaves += got;
+        if let Some(writer) = writer {
+            writer.join().unwrap();
+        }
+    }
+    assert!(noticed >= 50 && leaves > 1_000, "{noticed} changes noticed, {leaves} leaves");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_download_of_a_changed_file_fails_without_blame() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,13 +1,18 @@
 //! Disks that are full or read-only where a download goes, and what lies in shares besides plain files.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
+
+use haul_sim::rogue::Behaviour;
 
 use crate::mounted::Mounted;
-use crate::support::{Home, Running, failing_at, leftovers, pattern, peer, up, wait_ready};
+use crate::providers::alone_with;
+use crate::support::{Home, Running, eventually, failing_at, leftovers, pattern, peer, up, wait_ready};
 
 const MIB: usize = 1024 * 1024;
 
@@ -93,6 +98,60 @@ fn a_disk_without_room_is_refused_before_anything_is_fetched() {
     assert_eq!(reader.run(["status"]).code(), 0, "the daemon goes on");
     daemon.stop();
     server.stop();
+}
+
+#[test]
+fn a_disk_that_others_fill_up_ends_with_7_and_goes_on_when_there_is_room() {
+    let Some(small) = Mounted::in_memory("size=8m") else { return };
+    let content = pattern(24, 6 * MIB);
+    alone_with(Behaviour::Slow(Duration::from_millis(15)), &content, |reader, _, _| {
+        let (file, other) = (small.path().join("big.bin"), small.path().join("other"));
+        let get = || reader.run(["get", "--json", "big.bin", "-o", file.to_str().unwrap()]);
+        let failed = std::thread::scope(|scope| {
+            let getting = scope.spawn(get);
+            eventually("some of it arrives", || {
+                let transfers = reader.run(["transfers", "--json"]).records("transfer");
+                transfers.iter().any(|transfer| transfer["done"].as_u64().unwrap() > MIB as u64)
+            });
+            let mut filling = fs::File::create(&other).unwrap();
+            while filling.write_all(&[1; 4096]).is_ok() {}
+            getting.join().unwrap()
+        });
+        let error = failed.record("error");
+        assert_eq!((failed.code(), &error["code"]), (7, &"disk".into()), "{error}");
+        assert!(error["message"].as_str().unwrap().contains("is full"), "{error}");
+        assert!(!file.exists());
+        fs::remove_file(other).unwrap();
+        let done = get().ok().record("done");
+        assert!(done["resumed_from"].as_u64().unwrap() > 0, "{done}");
+        assert!(fs::read(&file).unwrap() == content);
+        assert_eq!(leftovers(small.path()), Vec::<PathBuf>::new());
+    });
+}
+
+#[test]
+fn sparse_giants_in_a_share_hold_nobody_up() {
+    let Some(disk) = Mounted::in_memory("size=16m") else { return };
+    // More than a blob can have, and an hour of hashing.
+    for (name, bytes) in [("a-giant", i64::MAX as u64), ("b-large", 1 << 42)] {
+        fs::File::create(disk.path().join(name)).unwrap().set_len(bytes).unwrap();
+    }
+    for name in ["aa.txt", "plain.txt"] {
+        fs::write(disk.path().join(name), name).unwrap();
+    }
+    let (home, reader) = (Home::new(), Home::new());
+    let server = home.start(up(&["--share", disk.path().to_str().unwrap()]));
+    let ticket = server.ticket();
+    let began = std::time::Instant::now();
+    for name in ["aa.txt", "plain.txt"] {
+        eventually("it is shared", || reader.run(["cat", "--index", &ticket, name]).stdout() == name);
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let share = home.run(["share", "ls", "--json"]).ok().record("share");
+    assert_eq!((&share["files"], &share["skipped"]), (&3.into(), &1.into()), "{share}");
+    let stopping = std::time::Instant::now();
+    server.stop();
+    assert!(stopping.elapsed() < Duration::from_secs(10), "{:?}", stopping.elapsed());
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn the_dead_are_replaced_and_the_liar_is_named() {
 }
 
 /// A provider that misbehaves, alone in a network with one reader.
-fn alone_with(behaviour: Behaviour, content: &[u8], test: impl FnOnce(&Home, &str, &Rogue)) {
+pub(crate) fn alone_with(behaviour: Behaviour, content: &[u8], test: impl FnOnce(&Home, &str, &Rogue)) {
     let (index_home, reader_home) = (Home::new(), Home::new());
     let index = index_home.start(["index", "--json", "--index-listen", "127.0.0.1:0"]);
     let ticket = index.ticket();

@@ -267,6 +267,13 @@ pub(crate) fn odd_folder(root: &Path) {
     fs::write(root.join("name::with::colons.pm"), "package name;").expect("file");
     fs::write(root.join("new\nline and \u{1b}[31mcolour"), "x").expect("file");
     fs::write(root.join("right\u{202e}to left"), "y").expect("file");
+    // Names that are one on some systems, or none.
+    let alike =
+        ["README", "readme", "caf\u{e9}", "cafe\u{301}", "CON", "com\u{b9}.txt", "dots...", "space ", "a\\b", "c:d"];
+    for name in alike {
+        fs::write(root.join(name), name).expect("file");
+    }
+    fs::write(root.join(format!("{}m", "n".repeat(254))), "as long, and alike").expect("file");
     fs::write(root.join("n".repeat(255)), "long").expect("file");
     fs::write(root.join(odd_name()), "not UTF-8").expect("file");
     let script = root.join("sub/run.sh");
