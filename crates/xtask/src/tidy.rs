@@ -104,14 +104,16 @@ fn check_file(root: &Path, file: &Path, text: &str, broken: &mut Vec<String>) {
     }
 }
 
-/// docs/testing.md names tests, or files of tests, that exist.
+/// The pages that say which test shows what name tests, or files of tests, that exist.
 fn check_tests_told(root: &Path, named: &BTreeSet<String>, broken: &mut Vec<String>) -> Result<()> {
-    let text = fs::read_to_string(root.join("docs/testing.md")).context("docs/testing.md")?;
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| line.starts_with('|')) {
-        for told in line.split('`').skip(1).step_by(2).filter(|told| told.contains("::")) {
-            let name = told.rsplit([':', '/']).next().unwrap_or(told);
-            if !named.contains(name) {
-                broken.push(format!("docs/testing.md:{}: there is no test `{told}`", number + 1));
+    for page in ["docs/testing.md", "docs/faults.md"] {
+        let text = fs::read_to_string(root.join(page)).context(page)?;
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| line.starts_with('|')) {
+            for told in line.split('`').skip(1).step_by(2).filter(|told| told.contains("::")) {
+                let name = told.rsplit([':', '/']).next().unwrap_or(told);
+                if !named.contains(name) {
+                    broken.push(format!("{page}:{}: there is no test `{told}`", number + 1));
+                }
             }
         }
     }
