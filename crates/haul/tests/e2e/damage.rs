@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Home, pattern, up, wait_ready, write_old};
 
+type Damage = (&'static str, fn(&[u8]) -> Vec<u8>);
+
 /// What happens to a file.
-const DAMAGES: [(&str, fn(&[u8]) -> Vec<u8>); 4] = [
+const DAMAGES: [Damage; 4] = [
     ("is empty", |_| Vec::new()),
     ("is cut", |bytes| bytes[..bytes.len() / 2].to_vec()),
     ("is noise", |bytes| pattern(7, bytes.len())),
