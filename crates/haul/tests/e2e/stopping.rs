@@ -97,6 +97,10 @@ fn a_download_that_is_stopped_at_many_moments_leaves_a_part_file_and_goes_on_fro
             break;
         }
         let left = names(network.target.path());
+        if left == ["got"] {
+            // The stop came with the last leaf.
+            break;
+        }
         assert!(
             left.iter().all(|name| [".got.haul-part", ".got.haul-progress"].contains(&name.as_str())),
             "only what can be resumed is left after stop {stops}: {left:?}"
