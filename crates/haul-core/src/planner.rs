@@ -20,6 +20,7 @@
 mod dues;
 mod failures;
 mod fill;
+mod leaving;
 mod links;
 mod meter;
 mod peer;

@@ -116,6 +116,7 @@ fn index_requests() -> Vec<IndexRequest> {
             failed: List::new(vec![key(9)]),
         },
         IndexRequest::Depart { blob: blob() },
+        IndexRequest::Leaving,
     ]
 }
 
@@ -244,7 +245,7 @@ fn index_answers() -> Vec<IndexAnswer> {
     answers.push(IndexAnswer::Cards { cards: vec![Some(card()), None] });
     let peers = vec![SwarmPeer { card: card(), complete: true }];
     answers.push(IndexAnswer::Joined(Joined { groups: groups(), peers }));
-    answers.extend([IndexAnswer::Noted, IndexAnswer::Departed]);
+    answers.extend([IndexAnswer::Noted, IndexAnswer::Departed, IndexAnswer::Needed { pieces: 300 }]);
     answers
 }
 

@@ -183,6 +183,20 @@ impl Swarms {
         }
     }
 
+    /// A peer goes soon, whatever it downloads or shares: how many pieces are lost to others if it goes now, and how many
+    /// were looked at.
+    pub fn leaving(&self, now: Moment, peer: &PeerId) -> (u64, u64) {
+        let mut inner = lock(&self.inner);
+        let active: Vec<Content> = inner.active.iter().copied().collect();
+        let mut sums = (0, 0);
+        for content in active {
+            let (needed, looked_at) =
+                inner.with_swarm(content, |swarm, _| swarm.leaving(now, peer)).unwrap_or_default();
+            sums = (sums.0 + needed, sums.1 + looked_at);
+        }
+        sums
+    }
+
     /// A member departs from one swarm.
     pub fn depart(&self, now: Moment, session: ConnectionId, peer: &PeerId, blob: &BlobId) {
         lock(&self.inner).depart(now, session, peer, blob);

@@ -40,6 +40,8 @@ pub use watches::{News, WatchStream};
 
 /// How long a command waits for a session that is about to open.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks whether others still need what only this peer has.
+const LEAVING_LOOK: Duration = Duration::from_millis(250);
 /// How long one answer of the index may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -282,6 +284,26 @@ impl IndexLink {
     /// needs no session: it is taken as soon as there is one.
     pub fn join_swarm(&self, blob: BlobId, size: u64, pieces: &[PieceRange]) -> Option<Seat> {
         self.shared.swarms.join(blob, size, pieces)
+    }
+
+    /// Tells the index that this peer goes soon, and waits until nobody needs what only it has, at most
+    /// [`haul_core::limits::LEAVING_PATIENCE`]. `tell` hears of every look how many pieces are needed. Without a session, or
+    /// an index that answers, there is nothing to wait for.
+    pub async fn leaving(&self, mut tell: impl FnMut(u64)) {
+        let look = async {
+            while let LinkState::Connected(session) = self.state() {
+                let Ok(IndexAnswer::Needed { pieces }) = answer_of(&session, &IndexRequest::Leaving).await else {
+                    return;
+                };
+                if pieces == 0 {
+                    return;
+                }
+                tell(pieces);
+                tokio::time::sleep(LEAVING_LOOK).await;
+            }
+        };
+        // Whoever could not be served by then asks others, and waits for this peer to come back.
+        let _ = tokio::time::timeout(haul_core::limits::LEAVING_PATIENCE, look).await;
     }
 
     /// Who takes part in the swarm of a blob; none if it cannot be known now.

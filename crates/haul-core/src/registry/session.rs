@@ -95,7 +95,8 @@ fn least_role(request: &IndexRequest) -> Role {
         | IndexRequest::Close { .. }
         | IndexRequest::Join { .. }
         | IndexRequest::Have { .. }
-        | IndexRequest::Depart { .. } => Role::Member,
+        | IndexRequest::Depart { .. }
+        | IndexRequest::Leaving => Role::Member,
         IndexRequest::Invite { .. } | IndexRequest::Remove { .. } => Role::Admin,
     }
 }
@@ -179,6 +180,7 @@ mod tests {
                 },
             ),
             ("Depart", IndexRequest::Depart { blob }),
+            ("Leaving", IndexRequest::Leaving),
         ]
     }
 
@@ -228,7 +230,7 @@ mod tests {
         );
         expected.extend(["Invite", "Remove"].map(|n| format!("{n} | {stranger} | {admin}")));
         expected.extend(["Leave", "Watch", "Unwatch", "Locate", "Cards"].map(|n| format!("{n} | {stranger} | {all}")));
-        expected.extend(["Join", "Have", "Depart"].map(|n| format!("{n} | {stranger} | {member}")));
+        expected.extend(["Join", "Have", "Depart", "Leaving"].map(|n| format!("{n} | {stranger} | {member}")));
         assert_eq!(table, expected);
     }
 

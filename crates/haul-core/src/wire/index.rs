@@ -220,6 +220,9 @@ pub enum IndexRequest {
         /// The blob.
         blob: BlobId,
     },
+    /// This peer will leave soon: what others download and only it holds is copied first, and nothing more is planned for
+    /// it. May be asked again, to learn how much is left.
+    Leaving,
 }
 
 /// What one peer gave lately.
@@ -334,6 +337,11 @@ pub enum IndexAnswer {
     Noted,
     /// To Depart, also of a blob that was not joined.
     Departed,
+    /// To Leaving.
+    Needed {
+        /// Pieces that are lost to swarms with plans if the peer goes now.
+        pieces: u64,
+    },
 }
 
 /// What an index says on its own, on an open session. A list of revocations may be lost: it also comes with an answer.

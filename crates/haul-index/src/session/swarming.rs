@@ -67,10 +67,11 @@ impl Drop for Swarming {
 
 /// Whether a request is answered by [`answer`].
 pub(super) fn is_about_swarms(request: &IndexRequest) -> bool {
-    matches!(request, IndexRequest::Join { .. } | IndexRequest::Have { .. } | IndexRequest::Depart { .. })
+    use IndexRequest::{Depart, Have, Join, Leaving};
+    matches!(request, Join { .. } | Have { .. } | Depart { .. } | Leaving)
 }
 
-/// The answer to Join, Have and Depart.
+/// The answer to Join, Have, Depart and Leaving.
 pub(super) async fn answer<S: IndexStore>(session: &Session<S>, request: IndexRequest) -> Result<IndexAnswer, Refusal> {
     let swarming = &session.swarming;
     match request {
@@ -90,6 +91,12 @@ pub(super) async fn answer<S: IndexStore>(session: &Session<S>, request: IndexRe
         IndexRequest::Depart { blob } => {
             swarming.swarms.depart(clock::boot_now(), swarming.session, &swarming.peer, &blob);
             Ok(IndexAnswer::Departed)
+        }
+        IndexRequest::Leaving => {
+            session.ask()?;
+            let (pieces, cells) = swarming.swarms.leaving(clock::boot_now(), &swarming.peer);
+            session.pay(HAVE_COST + (cells / u64::from(PIECES_PER_UNIT)) as usize);
+            Ok(IndexAnswer::Needed { pieces })
         }
         _ => Err(Refusal::NotAllowed),
     }

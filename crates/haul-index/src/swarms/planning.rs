@@ -147,6 +147,14 @@ impl Planning {
         self.with_planner(|planner| planner.handle_depart(now, peer));
     }
 
+    /// A peer goes soon; how many pieces are lost if it goes now. None without plans: there is nobody who would copy them.
+    pub(super) fn leaving(&mut self, now: Moment, peer: &PeerId) -> Option<u64> {
+        self.with_planner(|planner| {
+            planner.handle_leaving(now, *peer);
+            planner.needed(peer)
+        })
+    }
+
     /// A member reports. The pieces must be pieces of this blob.
     pub(super) fn report(&mut self, now: Moment, peer: PeerId, report: &Report) {
         if let Stage::Waiting { complete, sink } = &mut self.stage

@@ -175,6 +175,13 @@ impl Swarm {
         }
     }
 
+    /// As [`super::Swarms::leaving`].
+    pub(super) fn leaving(&mut self, now: Moment, peer: &PeerId) -> (u64, u64) {
+        let plannings = self.plannings.values_mut();
+        let needed: u64 = plannings.filter_map(|planning| planning.leaving(now, peer)).sum();
+        (needed, self.geometry.pieces().into())
+    }
+
     /// Up to [`NEIGHBOURS`] members but this one, chosen by chance.
     fn some_members(&self, random: u64, but: &PeerId) -> Vec<PeerId> {
         some_of(self.members.keys().copied().filter(|other| other != but).collect(), NEIGHBOURS, random)

@@ -74,6 +74,22 @@ fn members_learn_of_each_other_and_of_who_is_complete() {
 }
 
 #[test]
+fn who_leaves_learns_what_only_it_has() {
+    let swarms = Swarms::default();
+    let (owner, first, second) = (joiner(1, &[], &[]), joiner(2, &[], &[]), joiner(3, &[], &[]));
+    swarms.join(NOW, owner.clone(), blob(), SIZE, &runs(0, 64)).unwrap();
+    swarms.join(NOW, first.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    assert_eq!(swarms.leaving(NOW, &owner.peer).0, 0, "one alone is not planned for");
+    swarms.join(NOW, second.clone(), blob(), SIZE, &runs(0, 4)).unwrap();
+    assert_eq!(swarms.leaving(NOW, &second.peer).0, 0, "the owner has it, too");
+    assert_eq!(swarms.leaving(NOW, &owner.peer).0, 64, "both may be gone then");
+    swarms.join(NOW, second.clone(), blob(), SIZE, &runs(0, 4)).unwrap();
+    assert_eq!(swarms.leaving(NOW, &owner.peer).0, 60, "a new Join takes it back");
+    swarms.have(NOW, first.session, &first.peer, &blob(), &holds(4, 60)).unwrap();
+    assert_eq!(swarms.leaving(NOW, &owner.peer).0, 0);
+}
+
+#[test]
 fn an_index_makes_no_plans_if_it_is_told_not_to() {
     let planned = |dealing: Option<Dealing>| {
         let swarms = Swarms::new(dealing);

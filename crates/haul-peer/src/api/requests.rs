@@ -83,7 +83,7 @@ pub struct GetRequest {
     #[serde(default)]
     pub background: bool,
     /// A limit for this transfer alone, down, from its first byte: a rate as in [`LimitRequest`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
 }
 

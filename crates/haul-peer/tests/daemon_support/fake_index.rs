@@ -178,6 +178,7 @@ impl FakeIndex {
             IndexRequest::Join { .. } => IndexAnswer::Refused(Refusal::NotFound),
             IndexRequest::Have { .. } => IndexAnswer::Refused(Refusal::NotOpen),
             IndexRequest::Depart { .. } => IndexAnswer::Departed,
+            IndexRequest::Leaving => IndexAnswer::Needed { pieces: 0 },
             IndexRequest::Lookup { .. } => {
                 count("lookup");
                 IndexAnswer::Providers(script.providers.clone())

@@ -42,6 +42,17 @@ pub(super) fn peer(context: &Context, ready: &Ready) -> Result<(), Failure> {
     context.output.line("")
 }
 
+/// Says once why the end takes a while.
+pub(super) fn needed(context: &Context) -> impl FnMut(u64) {
+    let mut output = Some(&context.output).filter(|output| output.is_human() && !output.quiet);
+    move |_pieces| {
+        if let Some(output) = output.take() {
+            let most = haul_core::limits::LEAVING_PATIENCE.as_secs();
+            output.note(format!("others copy what only this peer has: {most} s at most; once more to end now"));
+        }
+    }
+}
+
 /// How this haul is called from another terminal: the program as it was started, with its home.
 fn here(context: &Context) -> String {
     let program = std::env::args().next().filter(|program| program.contains('/')).unwrap_or_else(|| "haul".to_owned());

@@ -130,6 +130,7 @@ async fn run_peer(context: &Context, signals: &mut Signals, plan: Plan<'_>) -> R
     let stop = CancellationToken::new();
     let daemon = signals.unless(start_daemon(context, &plan, &stop)).await?;
     let ready = complete(daemon.ready().clone(), plan.index).await;
+    let link = daemon.context().link.clone();
     let mut running = pin!(daemon.join());
     let serve = async {
         share_all(context, &plan.shares).await?;
@@ -148,8 +149,15 @@ async fn run_peer(context: &Context, signals: &mut Signals, plan: Plan<'_>) -> R
         signal = signals.wait(index_stopped) => signal,
         ended = &mut running => return ended.map_err(|error| ended_early(&error)),
     };
-    stop.cancel();
-    let ended = signals.force(async { running.await.map_err(|error| ended_early(&error)) }).await;
+    let asked_to_end = outcome.is_ok();
+    let end = async {
+        if asked_to_end {
+            link.leaving(announce::needed(context)).await;
+        }
+        stop.cancel();
+        running.await.map_err(|error| ended_early(&error))
+    };
+    let ended = signals.force(end).await;
     outcome.and(ended)
 }
 

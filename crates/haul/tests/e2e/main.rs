@@ -8,6 +8,7 @@ mod explaining;
 mod folder;
 mod hostile;
 mod kill;
+mod leaving;
 mod limiting;
 mod lost_writes;
 mod mounted;
