@@ -9,7 +9,8 @@
 //! its stripe (`release`, `stripes`). A peer is inside one of these trees, or several if it is fast, and a leaf of the
 //! others, as in `SplitStream` (Castro et al., SOSP 2003), so that every uplink carries its part evenly and nothing queues.
 //! Whatever is lacking after that, by late joiners, losses and slow links, sinks pull from their neighbours, rarest piece
-//! from least loaded source (`fill`); what was to come from a peer that is lost moves at once (`repair`). A load is open
+//! from least loaded source (`fill`); what was to come from a peer that is lost moves at once (`repair`), and what is late
+//! to whoever keeps up (`relieve`). A load is open
 //! bytes over measured rate. The goal is the fluid bound of Kumar and Ross (`HotWeb` 2006),
 //! `max{F/u_s, F/d_min, N F/(u_s + sum u_i)}`; with equal uplinks it is near the optimum of Mundinger, Weber and Weiss
 //! (Journal of Scheduling 2008). docs/swarm.md has the whole story, with figures.
@@ -27,6 +28,7 @@ mod peer;
 mod pieces;
 mod random;
 mod release;
+mod relieve;
 mod repair;
 mod reports;
 mod stripes;
@@ -156,6 +158,8 @@ pub struct Planner {
     last_came_or_went: Moment,
     /// Places astray after the last layout.
     usually_astray: Option<usize>,
+    /// Trees were laid out anew, and fresh pieces that some have begun to fetch are not in them yet.
+    laid_out_anew: bool,
     random: u64,
     actions: VecDeque<PlannerAction>,
     assigned: u64,
@@ -195,6 +199,7 @@ impl Planner {
             came_or_went: 0,
             last_came_or_went: Moment(0),
             usually_astray: None,
+            laid_out_anew: false,
             random: seed,
             actions: VecDeque::new(),
             assigned: 0,
@@ -321,6 +326,8 @@ impl Planner {
         }
         if self.last_run.is_none() {
             self.last_sweep = now;
+            // Those who are here already stand in trees that are laid out for all of them.
+            self.came_or_went = 0;
         } else if now >= self.last_sweep.after(SWEEP) {
             self.sweep(now);
         }
@@ -334,6 +341,7 @@ impl Planner {
                 self.plant();
                 self.release(now);
                 self.fill(now);
+                self.relieve(now);
             }
             Dealing::Random => self.deal_at_random(now),
         }

@@ -59,6 +59,11 @@ impl Meter {
         self.rate
     }
 
+    /// The rate, if it was measured or told.
+    pub(super) fn measured(&self) -> Option<u64> {
+        self.known.then_some(self.rate)
+    }
+
     /// Whether it is time for [`Self::end_window`].
     pub(super) fn window_is_over(&self, now: Moment) -> bool {
         let window = if self.known { Duration::from_secs(WINDOW_SECONDS) } else { FIRST_WINDOW };

@@ -69,6 +69,10 @@ pub(super) struct Peer {
     /// Its plan has changed since it was told.
     pub(super) changed: bool,
     pub(super) told: Option<Moment>,
+    /// Deliveries that it could have made for a while and has not, as of the last run.
+    pub(super) late: u32,
+    /// When it last took a delivery over from somebody who fell behind.
+    pub(super) helped: Option<Moment>,
     /// Where it stands in the list of live peers.
     pub(super) place: u32,
 }
@@ -99,6 +103,8 @@ impl Peer {
             got: None,
             changed: false,
             told: None,
+            late: 0,
+            helped: None,
             place: 0,
         }
     }

@@ -17,6 +17,8 @@ const LEAST_PIECES_DOWN: u64 = STRIPES as u64 + 2;
 const FEW_COMPLETE: usize = 4;
 /// Fresh pieces that nobody can take now before the rest is left for the next run.
 const STUCK: usize = STRIPES;
+/// Fresh pieces that one may always wait for: so many are asked for at once.
+const SPARE_PIECES: usize = 2;
 /// How far up a sink looks whose peer above cannot give it a piece.
 const UP: usize = 3;
 
@@ -28,6 +30,10 @@ impl Planner {
         if !self.is_scarce() {
             return;
         }
+        if core::mem::take(&mut self.laid_out_anew) {
+            self.send_on(now);
+        }
+        self.deal_anew();
         let mut stuck = 0;
         for piece in 0..self.pieces() {
             if !self.is_fresh(piece) {
@@ -43,6 +49,83 @@ impl Planner {
                     return;
                 }
             }
+        }
+    }
+
+    /// Takes fresh pieces back from those that wait for many more of them than others do: a complete peer serves its
+    /// connections alike, so that whoever was there before the others would keep the pieces of its stripes from everybody
+    /// for as long.
+    fn deal_anew(&mut self) {
+        let waiting = self.wait_for_fresh();
+        let all = waiting.len();
+        for of_one in waiting.chunk_by(|one, other| one.0 == other.0) {
+            let trees = (0..STRIPES).filter(|stripe| self.root_of(*stripe) == Some(of_one[0].0)).count();
+            self.take_back(of_one, SPARE_PIECES + 2 * all * trees.max(1) / STRIPES);
+        }
+    }
+
+    /// Trees are about to change: takes fresh pieces back that nobody has begun to fetch, and of the others all deliveries of
+    /// which nothing has come.
+    pub(super) fn take_fresh_back(&mut self) {
+        for of_one in self.wait_for_fresh().chunk_by(|one, other| one.0 == other.0) {
+            let begun = of_one.iter().filter(|(sink, piece)| !self.awaits_all_of(*sink, *piece)).count();
+            self.take_back(of_one, begun.max(1));
+        }
+        let waiting = self.wait_for_fresh();
+        for (_, piece) in &waiting {
+            for at in 0..self.live.len() {
+                let slot = self.live[at];
+                if waiting.binary_search(&(slot, *piece)).is_err() && self.awaits_all_of(slot, *piece) {
+                    self.cancel(slot, *piece);
+                }
+            }
+        }
+        self.laid_out_anew = true;
+    }
+
+    /// Sends the fresh pieces that some have begun to fetch down the trees as they are now.
+    fn send_on(&mut self, now: Moment) {
+        for (first, piece) in self.wait_for_fresh() {
+            let turn = self.next_stripe;
+            let stripe = (0..STRIPES).find(|stripe| self.root_of(*stripe) == Some(first)).unwrap_or(turn);
+            let Some(root) = self.root_of(stripe) else { continue };
+            if !self.peers[root as usize].taken.contains(piece) {
+                if !self.may_take(root, first) || !self.link(root, first) {
+                    continue;
+                }
+                self.assign(now, root, piece, first);
+            }
+            self.send_down(now, piece, stripe, root);
+            self.next_stripe = (stripe + 1) % STRIPES;
+        }
+    }
+
+    /// Whether a sink is to fetch a piece and has nothing of it yet.
+    fn awaits_all_of(&self, sink: Slot, piece: u32) -> bool {
+        let want = self.peers[sink as usize].wants.iter().find(|want| want.piece == piece);
+        want.is_some_and(|want| want.left == self.piece_bytes)
+    }
+
+    /// Sinks with the pieces that they are to get from complete peers and that nobody else holds.
+    fn wait_for_fresh(&self) -> Vec<(Slot, u32)> {
+        let mut waiting: Vec<(Slot, u32)> = Vec::new();
+        for slot in &self.complete {
+            let fresh =
+                self.peers[*slot as usize].gives.iter().filter(|give| self.spread[give.piece as usize].holders == 0);
+            waiting.extend(fresh.map(|give| (give.sink, give.piece)));
+        }
+        waiting.sort_unstable();
+        waiting
+    }
+
+    /// Takes those of these pieces that one sink is to fetch last out of the plan, but for some.
+    fn take_back(&mut self, of_one: &[(Slot, u32)], kept: usize) {
+        let Some(&(sink, _)) = of_one.first() else { return };
+        let wants = self.peers[sink as usize].wants.iter().rev().map(|want| want.piece);
+        let last = wants.filter(|piece| of_one.binary_search(&(sink, *piece)).is_ok());
+        let surplus: Vec<u32> = last.take(of_one.len().saturating_sub(kept)).collect();
+        for piece in surplus {
+            self.cancel(sink, piece);
         }
     }
 
@@ -153,7 +236,7 @@ impl Planner {
     }
 
     /// Whether a peer's uplink can carry its part of a tree.
-    fn has_relay_room(&self, slot: Slot) -> bool {
+    pub(super) fn has_relay_room(&self, slot: Slot) -> bool {
         let peer = &self.peers[slot as usize];
         peer.may_give() && peer.up.finish_us() <= RELAY_HORIZON_US.max(2 * LEAST_PIECES * peer.up.piece_us())
     }

@@ -47,7 +47,11 @@ impl Planner {
             *source != before
                 && giver.may_give()
                 && giver.taken.contains(piece)
-                && self.has_up_room(*source)
+                && if giver.have.is_full() {
+                    self.has_up_room(*source) && !giver.spared
+                } else {
+                    self.has_relay_room(*source)
+                }
                 && !peer.avoided.contains(&giver.id)
                 && !self.is_below(*source, sink, piece)
         };

@@ -116,6 +116,7 @@ impl Planner {
         for stripe in &mut self.stripes {
             *stripe = Stripe::default();
         }
+        self.take_fresh_back();
         for at in 0..self.live.len() {
             let slot = self.live[at];
             let peer = &mut self.peers[slot as usize];
@@ -339,6 +340,18 @@ impl Planner {
             return;
         }
         self.scans -= 1;
+        let roomy = |other: &Slot| {
+            let peer = &self.peers[*other as usize];
+            peer.below.len() < peer.room as usize && self.stands_above(*other, slot, stripe)
+        };
+        if let Some(above) = self.live.iter().copied().find(roomy)
+            && self.make_link_room(above)
+            && self.make_link_room(slot)
+            && self.link(slot, above)
+        {
+            self.hang(slot, above, stripe);
+            return;
+        }
         let fits = |other: &Slot| {
             let peer = &self.peers[*other as usize];
             let room = peer.room > 0 && peer.below.len() <= peer.room as usize;
@@ -400,10 +413,16 @@ impl Planner {
     /// Whether a sink can take a stripe from this peer: that stands in the tree itself, not below the sink, and they are
     /// neighbours or can be.
     fn can_be_above(&self, above: Slot, sink: Slot, stripe: usize) -> bool {
-        let (peer, below) = (&self.peers[above as usize], &self.peers[sink as usize]);
+        let below = &self.peers[sink as usize];
         let linked = || below.neighbours.contains(&above) || (self.has_link_room(above) && self.has_link_room(sink));
+        linked() && self.stands_above(above, sink, stripe)
+    }
+
+    /// The same but for the link.
+    fn stands_above(&self, above: Slot, sink: Slot, stripe: usize) -> bool {
+        let (peer, below) = (&self.peers[above as usize], &self.peers[sink as usize]);
         // Complete peers are at the root of all trees, not inside.
-        if peer.have.is_full() || below.avoided.contains(&peer.id) || !linked() {
+        if peer.have.is_full() || below.avoided.contains(&peer.id) {
             return false;
         }
         let mut at = above;
