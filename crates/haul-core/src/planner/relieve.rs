@@ -12,7 +12,7 @@ use super::{Planner, Slot};
 use crate::time::Moment;
 
 /// A delivery that could have been made for this long is late. The way of reports and plans takes half of it.
-const LATE: Duration = Duration::from_millis(1_000);
+const LATE: Duration = Duration::from_secs(1);
 /// So many late deliveries are too many for one uplink. With 3, some moved in swarms in which everybody keeps up.
 const BEHIND: u32 = 4;
 /// An uplink that keeps up takes one delivery over in this time, or in the time of a piece if that is longer.

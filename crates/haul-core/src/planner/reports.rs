@@ -216,7 +216,7 @@ impl Planner {
     /// Whether sinks wait much longer for what is planned than complete peers take to send it: then it is worth finding
     /// out who could carry more.
     fn falls_behind(&self) -> bool {
-        // Among equals nobody can.
+        // Among equals nobody can, and parts would only become uneven.
         let measured = self.live.iter().filter_map(|slot| self.peers[*slot as usize].up.measured());
         let (slowest, fastest) = measured.fold((u64::MAX, 0), |(low, high), rate| (low.min(rate), high.max(rate)));
         if fastest / 2 < slowest {

@@ -103,7 +103,6 @@ fn peers_with_unequal_links_that_come_later_catch_up() {
 #[ignore = "minutes on one core: 10,000 peers"]
 fn ten_thousand_peers_end_near_the_bound() {
     let mut scenario = Scenario::equal(1024 * MIB, 10_000, rate(50), rate(100));
-    scenario.quantum = 4;
     for lost in 0..100 {
         scenario.peers[1 + lost * 97].breaks = Some(Duration::from_millis(1_700 * lost as u64));
     }
