@@ -66,7 +66,9 @@ impl Watching {
             self.end(id);
             return false;
         }
-        if self.held.contains_key(&id) && !watcher.lock().unsettled.contains(&id) {
+        // Taken before the folders are looked at: what events unsettle from here on is for the next walk.
+        let was_unsettled = watcher.lock().unsettled.remove(&id);
+        if self.held.contains_key(&id) && !was_unsettled {
             return false;
         }
         let folders = folders_of(folder);
@@ -186,8 +188,6 @@ impl Watcher {
         }
         if unsettled {
             meaning.unsettled.insert(id);
-        } else {
-            meaning.unsettled.remove(&id);
         }
         drop(meaning);
         self.forget(unused.into_iter());

@@ -143,10 +143,8 @@ impl FakeIndex {
             }
             IndexRequest::Hello(hello) => {
                 count("hello");
-                match &hello.membership {
-                    Membership::Ticket(_) => count("ticket"),
-                    Membership::Certificate(_) => count("certificate"),
-                }
+                let is_new = matches!(hello.membership, Membership::Ticket(_));
+                count(if is_new { "ticket" } else { "certificate" });
                 if let Some(refusal) = script.refuse_hello.clone() {
                     return IndexAnswer::Refused(refusal);
                 }
