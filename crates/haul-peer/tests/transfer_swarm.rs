@@ -18,6 +18,7 @@ use haul_core::wire::{Label, List};
 use haul_net::connection::{Connection, ConnectionSettings, Inbox, StreamItem};
 use haul_net::transport::memory_pair;
 use haul_peer::fetch::{Downloader, FetchDone, FetchError, FindProviders, Found, PeerPool, pool::PeerDialer};
+use haul_peer::files::Progress;
 use haul_peer::serve::Server;
 use haul_peer::share::{ShareSettings, Shares};
 use haul_peer::swarm::{Report, Seat, SwarmNews, SwarmSeat};
@@ -328,6 +329,14 @@ async fn what_the_disk_has_changed_is_not_passed_on_but_fetched_again() {
     let ranges = List::new(vec![LeafRange { first: leaf, count: 1 }]);
     let mut stream = member.open_stream(&PeerRequest::Pieces { blob, ranges, wait: false }).await.unwrap();
     assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)), "it must not be passed on");
+    // Whoever is killed now must not count it as verified: no more bytes arrive, but the checkpoint is written anew.
+    let counted = || {
+        let bytes = std::fs::read(peer.folder.path().join(".got.haul-progress")).ok()?;
+        Some(Progress::from_bytes(&bytes).unwrap().written)
+    };
+    while counted().is_none_or(|leaves| leaves.contains(leaf) || leaves.count() == 0) {
+        tokio::task::yield_now().await;
+    }
     fetch.news.send(SwarmNews::Peers(vec![SwarmPeer { card: rest_card, complete: true }])).unwrap();
     (&mut fetch.task).await.unwrap().unwrap();
     assert!(peer.got() == bytes, "the damage is in the finished file");

@@ -156,6 +156,8 @@ struct Checkpoint {
     last_durable: Moment,
     bytes: u64,
     durable_bytes: u64,
+    /// The last one counts leaves that the disk has not kept.
+    wrong: bool,
 }
 
 impl<'a> Transfer<'a> {
@@ -202,7 +204,14 @@ impl<'a> Transfer<'a> {
             other_sizes: BTreeSet::new(),
             finished: false,
             done_bytes,
-            checkpoint: Checkpoint { running: false, last: now, last_durable: now, bytes: 0, durable_bytes: 0 },
+            checkpoint: Checkpoint {
+                running: false,
+                last: now,
+                last_durable: now,
+                bytes: 0,
+                durable_bytes: 0,
+                wrong: false,
+            },
             told: telling::Told::new(now, done_bytes),
             held: Held::new(downloader),
             start: Inputs { downloader, blob, geometry, progress, cancel, timeline },
@@ -294,7 +303,11 @@ impl<'a> Transfer<'a> {
     /// What the disk has not kept is fetched again.
     fn repair(&mut self) {
         let (damaged, Output::File(part)) = (self.passing.take_damaged(), &self.output) else { return };
+        if damaged.is_empty() {
+            return;
+        }
         part.forget(&damaged);
+        self.checkpoint.wrong = true;
         for leaf in damaged {
             self.start.timeline.note(boot_now(), Note::Damaged { at: leaf * LEAF_BYTES });
             self.done_bytes = self.done_bytes.saturating_sub(self.start.geometry.leaf_bytes(leaf) as u64);
@@ -473,12 +486,15 @@ impl<'a> Transfer<'a> {
         let Output::File(part) = &self.output else { return };
         let now = boot_now();
         let state = &mut self.checkpoint;
-        let due = state.bytes >= CHECKPOINT_BYTES || now.since(state.last) >= CHECKPOINT_INTERVAL;
-        if state.running || state.bytes == 0 || !due || self.finished {
+        let is_worth_it = state.bytes >= CHECKPOINT_BYTES || now.since(state.last) >= CHECKPOINT_INTERVAL;
+        let due = state.wrong || state.bytes > 0 && is_worth_it;
+        if state.running || !due || self.finished {
             return;
         }
-        let durable = state.durable_bytes >= DURABLE_BYTES || now.since(state.last_durable) >= DURABLE_INTERVAL;
+        let durable =
+            state.wrong || state.durable_bytes >= DURABLE_BYTES || now.since(state.last_durable) >= DURABLE_INTERVAL;
         state.running = true;
+        state.wrong = false;
         state.last = now;
         state.bytes = 0;
         if durable {
