@@ -200,8 +200,8 @@ pub const PLAN_INTERVAL: Duration = Duration::from_millis(100);
 /// by itself within this time.
 pub const PLAN_LEASE: Duration = Duration::from_secs(5);
 /// How long a peer that is told to end stays for what only it has. Others copy at their links' speed and some hundred MB in
-/// this time; whoever waits for the end of a program waits this long and not much longer.
-pub const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
+/// this time; service managers kill who has not ended after 10 s, and a clean end takes some of that.
+pub const LEAVING_PATIENCE: Duration = Duration::from_secs(8);
 /// Neighbours of one peer in a swarm: connections that plans use. With 32 a tree over 10,000 peers is three deep.
 pub const SWARM_NEIGHBOURS: usize = 32;
 /// Peers times pieces of one swarm: two bits each, so 256 MiB of sets at most. 10,000 peers with 100 GiB in pieces of

@@ -42,6 +42,8 @@ pub use watches::{News, WatchStream};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks whether others still need what only this peer has.
 const LEAVING_LOOK: Duration = Duration::from_millis(250);
+/// How long such a look may take: an index that is gone knows of nobody who needs anything.
+const LEAVING_ANSWER: Duration = Duration::from_secs(2);
 /// How long one answer of the index may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -287,18 +289,16 @@ impl IndexLink {
     }
 
     /// Tells the index that this peer goes soon, and waits until nobody needs what only it has, at most
-    /// [`haul_core::limits::LEAVING_PATIENCE`]. `tell` hears of every look how many pieces are needed. Without a session, or
+    /// [`haul_core::limits::LEAVING_PATIENCE`]. `tell` is called at every look that finds some. Without a session, or
     /// an index that answers, there is nothing to wait for.
-    pub async fn leaving(&self, mut tell: impl FnMut(u64)) {
+    pub async fn leaving(&self, mut tell: impl FnMut()) {
         let look = async {
             while let LinkState::Connected(session) = self.state() {
-                let Ok(IndexAnswer::Needed { pieces }) = answer_of(&session, &IndexRequest::Leaving).await else {
-                    return;
-                };
-                if pieces == 0 {
-                    return;
+                match tokio::time::timeout(LEAVING_ANSWER, answer_of(&session, &IndexRequest::Leaving)).await {
+                    Ok(Ok(IndexAnswer::Needed { pieces: 1.. })) => tell(),
+                    Ok(Err(LinkError::Refused(Refusal::Busy { .. }))) => {}
+                    _ => return,
                 }
-                tell(pieces);
                 tokio::time::sleep(LEAVING_LOOK).await;
             }
         };

@@ -43,9 +43,9 @@ pub(super) fn peer(context: &Context, ready: &Ready) -> Result<(), Failure> {
 }
 
 /// Says once why the end takes a while.
-pub(super) fn needed(context: &Context) -> impl FnMut(u64) {
+pub(super) fn needed(context: &Context) -> impl FnMut() {
     let mut output = Some(&context.output).filter(|output| output.is_human() && !output.quiet);
-    move |_pieces| {
+    move || {
         if let Some(output) = output.take() {
             let most = haul_core::limits::LEAVING_PATIENCE.as_secs();
             output.note(format!("others copy what only this peer has: {most} s at most; once more to end now"));

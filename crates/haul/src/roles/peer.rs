@@ -149,15 +149,16 @@ async fn run_peer(context: &Context, signals: &mut Signals, plan: Plan<'_>) -> R
         signal = signals.wait(index_stopped) => signal,
         ended = &mut running => return ended.map_err(|error| ended_early(&error)),
     };
-    let asked_to_end = outcome.is_ok();
-    let end = async {
-        if asked_to_end {
-            link.leaving(announce::needed(context)).await;
+    if outcome.is_ok() {
+        // A further signal ends the stay, not the leaving.
+        tokio::select! {
+            () = link.leaving(announce::needed(context)) => {}
+            () = signals.next() => {}
+            ended = &mut running => return ended.map_err(|error| ended_early(&error)),
         }
-        stop.cancel();
-        running.await.map_err(|error| ended_early(&error))
-    };
-    let ended = signals.force(end).await;
+    }
+    stop.cancel();
+    let ended = signals.force(async { running.await.map_err(|error| ended_early(&error)) }).await;
     outcome.and(ended)
 }
 

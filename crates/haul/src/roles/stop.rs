@@ -1,4 +1,5 @@
-//! The end of a process that stays: the first SIGTERM or SIGINT asks it to leave, the second does not wait any longer.
+//! The end of a process that stays: the first SIGTERM or SIGINT asks it to leave; a further one does not wait any longer,
+//! first for those who still need something of it, then for anything.
 
 use std::time::Duration;
 
@@ -54,7 +55,8 @@ impl Signals {
         }
     }
 
-    async fn next(&mut self) {
+    /// Waits for a signal.
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
