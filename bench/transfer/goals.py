@@ -2,6 +2,7 @@
 
 from common import raw
 from common.goal import Decide, Goal, Rows, Verdict, at_most, ratio, ratio_at_most
+from rows.simulated import MEASURED, PROGRAM
 
 PER_CPU = "mb_per_cpu_s"
 WALL = "wall_s"
@@ -98,6 +99,13 @@ def faster_than_clients(rows: Rows) -> Verdict:
     return f"{quotient:.2f} x {name}{note}", quotient >= 1.15 and not missing
 
 
+def like_measured(rows: Rows) -> Verdict:
+    """The simulator beside real processes, both over the bound of their own runs; the worst of them."""
+    found = [rows["simulated"].median(PROGRAM, f"{peers} like measured ones", "over_limit")
+             / rows[f"swarm_{peers}"].median("haul", SWARM, "over_limit") for peers in MEASURED]
+    return ", ".join(f"{quotient:.3f}" for quotient in found), all(abs(quotient - 1) <= 0.03 for quotient in found)
+
+
 GOALS = [
     *one_to_one("tmpfs"),
     *one_to_one("disk"),
@@ -135,4 +143,9 @@ GOALS = [
           ("swarm_mixed", "all of it", 9, "all of this at once"))),
     Goal("swarm_index_dies", "one file from one seed to 8 peers, the index is killed half-way: the last peer",
          "1.3 x the shortest possible time", at_most("swarm_index_dies", [("haul", "index dies", "over_limit")], 1.3, "x")),
+    Goal("simulated", "4, 8 and 16 peers simulated like the measured ones: the last peer", "within 3% of the measured", like_measured),
+    Goal("simulated_many", "1 GiB to 10,000 simulated peers, 1% of them lost: the median peer", "1.05 x the shortest possible time",
+         at_most("simulated_many", [(PROGRAM, "1% break", "median_over_limit")], 1.05, "x")),
+    Goal("simulated_many", "the same: the last peer", "1.10 x the shortest possible time",
+         at_most("simulated_many", [(PROGRAM, "1% break", "over_limit")], 1.10, "x")),
 ]

@@ -6,6 +6,7 @@ from typing import Any
 import goals
 import plots
 from common import page, raw
+from rows.simulated import COUNTS, PROGRAM, SETTINGS
 
 Rows = dict[str, dict[str, Any]]
 LIMITS = ("read", "aes_128_gcm", "iperf3", "b3sum", "write", "memcpy", "chain")
@@ -23,6 +24,9 @@ SWARM_COLUMNS = {"wall_s": "last, seconds", "median_s": "median, seconds", "over
                  "seed_payload_over_size": "seed's payload by size", "seed_wire_over_size": "seed's wire by size",
                  "peer_wire_least": "least of a peer's", "peer_wire_most": "most", "sent_again_share": "segments sent again",
                  "idle_share": "machine idle"}
+SIMULATED_COLUMNS = {"wall_s": "last, seconds", "median_s": "median, seconds", "over_limit": "last by the shortest possible",
+                     "median_over_limit": "median by it", "seed_payload_over_size": "seed's payload by size",
+                     "wasted_over_size": "thrown away by size"}
 PROGRAMS = ("haul", "nginx", "nginx_tls", "rsync", "sendme", "rqbit", "b3sum", "aria2", "qbittorrent", "floor", "iperf3")
 TABLES = {
     "one_to_one": ("One large file, one to one", ("tmpfs", "disk"), COLUMNS),
@@ -40,7 +44,7 @@ def write(docs: str, rows: Rows, notes_path: str, chart: page.Chart) -> None:
     parts = [head(rows), page.goal_table(rows, goals.GOALS), page.missed(rows, goals.GOALS, page.read_notes(notes_path)),
              curves(docs, rows, chart)]
     parts += [table(rows, name) for name in TABLES if name in rows]
-    parts += [providers_picture(docs, rows), swarm_table(rows), swarm_picture(docs, rows)]
+    parts += [providers_picture(docs, rows), swarm_table(rows), swarm_picture(docs, rows), simulated_table(rows)]
     parts += [limits(rows), page.remarks(rows), method(), priority(rows), page.machine_text(rows)]
     page.write(os.path.join(docs, "transfer.md"), parts)
 
@@ -132,11 +136,11 @@ def swarm_picture(docs: str, rows: Rows) -> str:
                 points["bound"].append((settings["peers"], row.median(program, goals.SWARM, "limit_s")))
     if not points["last peer"]:
         return ""
-    for name, file in (("within half a second", "simulated-spread.txt"), ("in one instant", "simulated.txt")):
-        simulated = simulated_swarms(os.path.join(docs, "transfer", file))
+    simulated = raw.Row(rows.get("simulated"))
+    for name in ("within half a second", "in one instant"):
         # The simulator's links carry nothing but payload: its times are set against the bound of the measured ones.
-        scale = points["bound"][0][1] / simulated[0][1] if simulated else 1.0
-        spots = [(peers, last * scale) for peers, _, last in simulated]
+        found = [(peers, simulated.median(PROGRAM, f"{peers} {name}", "over_limit")) for peers in COUNTS]
+        spots = [(peers, over * points["bound"][0][1]) for peers, over in found if over]
         lines += [plots.Line(f"haul, simulated, all begin {name}", spots)] if spots else []
     lines += [plots.Line("haul, last peer, measured", points["last peer"]), *rivals]
     ends = [peers for line in lines for peers, _ in line.points]
@@ -149,13 +153,21 @@ def swarm_picture(docs: str, rows: Rows) -> str:
     return "![Time against the number of peers](transfer/swarm.svg)"
 
 
-def simulated_swarms(path: str) -> list[tuple[int, float, float]]:
-    """(peers, bound, last) of each line that haul-sim's `swarm` printed."""
-    if not os.path.exists(path):
-        return []
-    with open(path, encoding="utf-8") as file:
-        fields = [line.split() for line in file]
-    return [(int(one[0]), float(one[1]), float(one[3])) for one in fields if one and one[0].isdigit()]
+def simulated_table(rows: Rows) -> str:
+    """Swarms in virtual time."""
+    lines = []
+    for name in ("simulated", "simulated_many"):
+        parameters = rows[name]["parameters"] if name in rows else {}
+        row = raw.Row(rows.get(name))
+        for case in dict.fromkeys(run["case"] for run in row.runs(PROGRAM)):
+            shown = case if name == "simulated" else f"{parameters['peers']} {case}, {parameters['bytes']}"
+            figures = " | ".join(raw.number(row.median(PROGRAM, case, figure)) for figure in SIMULATED_COLUMNS)
+            lines.append(f"| {shown} | {figures} |")
+    if not lines:
+        return ""
+    return "\n".join([
+        "## Simulated swarms", "", f"{SETTINGS}. The planner is the index's own.", "",
+        f"| peers | {' | '.join(SIMULATED_COLUMNS.values())} |", f"| --- |{' --: |' * len(SIMULATED_COLUMNS)}", *lines])
 
 
 def limits(rows: Rows) -> str:

@@ -22,7 +22,7 @@ sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import report
 from common import install, machine, page, raw, runner
 from rivals import aria2, floor, nginx, programs, rsync
-from rows import churn, one_to_one, providers, shaped, share, small_files, sources, swarm
+from rows import churn, one_to_one, providers, shaped, share, simulated, small_files, sources, swarm
 
 ROWS = {
     "one_to_one": one_to_one.one_to_one,
@@ -40,6 +40,8 @@ ROWS = {
     "swarm_bbr": swarm.swarm_bbr,
     **churn.ROWS,
     **swarm.RIVALS,
+    "simulated": simulated.simulated,
+    "simulated_many": simulated.many,
 }
 # Shown while a row runs.
 SHOWN = ("wall_s", "cpu_s", "mb_per_s", "mb_per_cpu_s", "files_per_s", "mbit_per_s", "over_limit", "banned",
