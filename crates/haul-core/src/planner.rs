@@ -369,6 +369,12 @@ impl Planner {
 
     /// Takes a piece out of a sink's plan: it lacks it again.
     fn unassign(&mut self, sink: Slot, piece: u32) {
+        if let Some(source) = self.peers[sink as usize].source_of(piece)
+            && self.awaits_all_of(sink, piece)
+        {
+            let source = self.peers[source as usize].id;
+            self.peers[sink as usize].dues.cancel(&source, self.piece_bytes);
+        }
         self.detach(sink, piece);
         self.peers[sink as usize].taken.remove(piece);
         let spread = &mut self.spread[piece as usize];

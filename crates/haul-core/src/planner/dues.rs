@@ -32,6 +32,13 @@ impl Dues {
         }
     }
 
+    /// A delivery of which nothing has come is not planned any more: so much less is to come.
+    pub(super) fn cancel(&mut self, source: &PeerId, bytes: u64) {
+        if let Some(due) = self.find(source) {
+            due.bytes = due.bytes.saturating_sub(bytes);
+        }
+    }
+
     /// A delivery is planned of another source now. What is under way already may still come.
     pub(super) fn take_back(&mut self, now: Moment, source: &PeerId) {
         if let Some(due) = self.find(source) {

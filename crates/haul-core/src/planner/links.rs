@@ -122,6 +122,11 @@ impl Planner {
         true
     }
 
+    /// Makes two peers neighbours, if need be in place of others that nothing is planned with; whether they are afterwards.
+    pub(super) fn reach(&mut self, one: Slot, other: Slot) -> bool {
+        self.link(one, other) || self.make_link_room(one) && self.make_link_room(other) && self.link(one, other)
+    }
+
     /// Makes room for another neighbour by giving one up that nothing is planned with; whether there is room.
     pub(super) fn make_link_room(&mut self, slot: Slot) -> bool {
         if !self.has_link_room(slot) {

@@ -54,13 +54,18 @@ impl Planner {
 
     /// Takes fresh pieces back from those that wait for many more of them than others do: a complete peer serves its
     /// connections alike, so that whoever was there before the others would keep the pieces of its stripes from everybody
-    /// for as long.
+    /// for as long. Only trees whose root can take such pieces count: nobody takes over what others cannot.
     fn deal_anew(&mut self) {
+        let able = (0..STRIPES).filter_map(|stripe| self.root_of(stripe)).filter(|root| self.may_be_root(*root));
+        let roots: Vec<Slot> = able.collect();
+        if roots.is_empty() {
+            return;
+        }
         let waiting = self.wait_for_fresh();
         let all = waiting.len();
         for of_one in waiting.chunk_by(|one, other| one.0 == other.0) {
-            let trees = (0..STRIPES).filter(|stripe| self.root_of(*stripe) == Some(of_one[0].0)).count();
-            self.take_back(of_one, SPARE_PIECES + 2 * all * trees.max(1) / STRIPES);
+            let trees = roots.iter().filter(|root| **root == of_one[0].0).count();
+            self.take_back(of_one, SPARE_PIECES + 2 * all * trees.max(1) / roots.len());
         }
     }
 
@@ -101,7 +106,7 @@ impl Planner {
     }
 
     /// Whether a sink is to fetch a piece and has nothing of it yet.
-    fn awaits_all_of(&self, sink: Slot, piece: u32) -> bool {
+    pub(super) fn awaits_all_of(&self, sink: Slot, piece: u32) -> bool {
         let want = self.peers[sink as usize].wants.iter().find(|want| want.piece == piece);
         want.is_some_and(|want| want.left == self.piece_bytes)
     }
@@ -148,11 +153,7 @@ impl Planner {
             if self.peers[root as usize].taken.contains(piece) {
                 continue;
             }
-            let reach = |planner: &mut Self, giver: Slot| {
-                planner.link(giver, root)
-                    || planner.make_link_room(giver) && planner.make_link_room(root) && planner.link(giver, root)
-            };
-            let giver = complete.iter().copied().find(|giver| self.may_take(root, *giver) && reach(self, *giver));
+            let giver = complete.iter().copied().find(|giver| self.may_take(root, *giver) && self.reach(*giver, root));
             let Some(giver) = giver else { continue };
             self.assign(now, root, piece, giver);
             self.send_down(now, piece, stripe, root);

@@ -67,7 +67,7 @@ impl Planner {
     }
 
     /// A source failed a sink: what was planned comes from elsewhere.
-    fn note_failure(&mut self, sink: Slot, source: Slot) {
+    pub(super) fn note_failure(&mut self, sink: Slot, source: Slot) {
         let (id, giver) = (self.peers[sink as usize].id, &self.peers[source as usize]);
         self.failures.note(self.now, giver.id, id, giver.gave);
         let giver = giver.id;

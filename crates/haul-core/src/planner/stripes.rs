@@ -224,14 +224,24 @@ impl Planner {
         }
     }
 
-    /// Gives every tree a root: who is at home there and has most room, wherever it stood. One that was chosen while there
-    /// was nobody better goes below the better one.
+    /// Whether a sink can take pieces that only complete peers hold, for others too: it stays, and can reach one of these.
+    pub(super) fn may_be_root(&self, slot: Slot) -> bool {
+        let peer = &self.peers[slot as usize];
+        let reaches = |complete: &Slot| {
+            let complete = &self.peers[*complete as usize];
+            complete.may_give() && !peer.avoided.contains(&complete.id)
+        };
+        !peer.leaving && peer.may_give() && (peer.avoided.is_empty() || self.complete.iter().any(reaches))
+    }
+
+    /// Gives every tree a root: who can take fresh pieces, is at home there and has most room, wherever it stood. One that
+    /// was chosen while there was nobody better goes below the better one.
     fn choose_roots(&mut self) {
         for stripe in 0..STRIPES {
             let merit = |planner: &Self, slot: Slot| {
                 let peer = &planner.peers[slot as usize];
                 let home = peer.homes >> stripe & 1;
-                (!peer.leaving && peer.may_give(), home, peer.room / peer.homes.count_ones().max(1))
+                (planner.may_be_root(slot), home, peer.room / peer.homes.count_ones().max(1))
             };
             let sinks = self.live.iter().copied().filter(|slot| self.peers[*slot as usize].is_sink());
             let Some(best) = sinks.max_by_key(|slot| (merit(self, *slot), core::cmp::Reverse(*slot))) else { continue };
@@ -246,7 +256,9 @@ impl Planner {
             self.cut(best, stripe);
             self.stripes[stripe].root = Some(best);
             self.peers[best as usize].above[stripe] = ROOT;
+            let best_id = self.peers[best as usize].id;
             if let Some(root) = before
+                && !self.peers[root as usize].avoided.contains(&best_id)
                 && self.link(best, root)
             {
                 self.hang(root, best, stripe);

@@ -29,6 +29,62 @@ fn a_seed_gives_each_piece_once_and_to_different_sinks_first() {
     world.finish();
 }
 
+/// A swarm of a seed and so many sinks of which only one reaches the seed: one that stands in this number of roots.
+fn where_one_reaches_the_seed(sinks: u32, roots: usize) -> (World, u32) {
+    let mut world = World::new(64 * MIB, 7);
+    world.join(0, true);
+    for sink in 1..=sinks {
+        world.join(sink, false);
+    }
+    world.run();
+    let is_root = |world: &World, sink: &u32| {
+        let slot = world.planner.slots[&id(*sink)];
+        (0..STRIPES).filter(|stripe| world.planner.root_of(*stripe) == Some(slot)).count()
+    };
+    let reaches = (1..=sinks).find(|sink| is_root(&world, sink) == roots).unwrap();
+    let seed = world.planner.slots[&id(0)];
+    world.planner.peers[seed as usize].gave = Some(world.now);
+    for sink in (1..=sinks).filter(|sink| *sink != reaches) {
+        world.planner.note_failure(world.planner.slots[&id(sink)], seed);
+    }
+    (world, reaches)
+}
+
+#[test]
+fn what_only_one_can_take_is_dealt_to_it_once() {
+    for (sinks, roots) in [(3, 2), (3, 3), (9, 0)] {
+        let (mut world, reaches) = where_one_reaches_the_seed(sinks, roots);
+        let run = |world: &mut World| {
+            world.planner.handle_have(world.now, id(reaches), &Runs::default(), &[]);
+            world.run();
+            world.check();
+        };
+        (0..5).for_each(|_| run(&mut world));
+        let (given, assigned) = (world.given_by(0), world.planner.assigned());
+        assert!(given.len() >= 10 && given.iter().all(|(sink, _)| *sink == reaches), "{given:?} of {sinks}");
+        (0..10).for_each(|_| run(&mut world));
+        assert_eq!((world.given_by(0), world.planner.assigned()), (given, assigned), "and again and again");
+        world.finish();
+    }
+}
+
+#[test]
+fn what_is_cancelled_is_not_due() {
+    let mut world = World::new(64 * MIB, 1);
+    world.join(0, true);
+    world.join(1, false);
+    world.join(2, false);
+    world.run();
+    let (sink, mine) = (world.planner.slots[&id(1)], |(sink, _): &(u32, u32)| *sink == 1);
+    let pieces: Vec<u32> = world.given_by(0).into_iter().filter(mine).map(|(_, piece)| piece).collect();
+    for _ in 0..10 {
+        pieces.iter().for_each(|piece| world.planner.cancel(sink, *piece));
+        pieces.iter().for_each(|piece| world.planner.assign(world.now, sink, *piece, 0));
+    }
+    let due = world.planner.peers[sink as usize].dues.receive(&id(0), u64::MAX);
+    assert_eq!(due, pieces.len() as u64 * world.planner.piece_bytes);
+}
+
 #[test]
 fn loads_follow_rates() {
     let rates = [4_000_000, 2_000_000, 1_000_000, 1_000_000, 4_000_000, 2_000_000];
