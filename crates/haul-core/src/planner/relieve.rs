@@ -15,6 +15,8 @@ use crate::time::Moment;
 const LATE: Duration = Duration::from_secs(1);
 /// So many late deliveries are too many for one uplink. With 3, some moved in swarms in which everybody keeps up.
 const BEHIND: u32 = 4;
+/// A sink that got nothing from anybody for this long is itself what waits, and no uplink is blamed for it.
+const MOVES: Duration = Duration::from_secs(2);
 /// An uplink that keeps up takes one delivery over in this time, or in the time of a piece if that is longer.
 const PAUSE_US: u64 = 300_000;
 /// Others tried at random when no neighbour of a sink can help.
@@ -27,9 +29,9 @@ impl Planner {
         let mut behind: Vec<Slot> = Vec::new();
         for at in 0..self.live.len() {
             let slot = self.live[at];
-            let peer = &mut self.peers[slot as usize];
-            peer.late = peer.ready_gives(before) as u32;
-            if peer.late >= BEHIND {
+            let late = self.late_gives(now, before, slot).count() as u32;
+            self.peers[slot as usize].late = late;
+            if late >= BEHIND {
                 behind.push(slot);
             }
         }
@@ -39,13 +41,16 @@ impl Planner {
         }
     }
 
-    fn relieve_one(&mut self, now: Moment, before: Moment, slot: Slot) {
+    /// What an uplink could have given before that moment, to sinks that do get something.
+    fn late_gives(&self, now: Moment, before: Moment, slot: Slot) -> impl Iterator<Item = &Give> {
         let peer = &self.peers[slot as usize];
-        let late = |give: &&Give| give.since < before && peer.have.contains(give.piece);
-        let mut gives: Vec<(bool, Moment, Give)> = peer
-            .gives
-            .iter()
-            .filter(late)
+        let moves = move |sink: Slot| self.peers[sink as usize].got.is_some_and(|at| now.since(at) < MOVES);
+        peer.gives.iter().filter(move |give| give.since < before && peer.have.contains(give.piece) && moves(give.sink))
+    }
+
+    fn relieve_one(&mut self, now: Moment, before: Moment, slot: Slot) {
+        let mut gives: Vec<(bool, Moment, Give)> = self
+            .late_gives(now, before, slot)
             .map(|give| {
                 let forwards = self.peers[give.sink as usize].gives.iter().any(|other| other.piece == give.piece);
                 (!forwards, give.since, *give)

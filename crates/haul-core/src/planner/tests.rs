@@ -86,6 +86,39 @@ fn what_is_cancelled_is_not_due() {
 }
 
 #[test]
+fn who_reports_nothing_makes_nobody_late() {
+    let mut world = World::new(16 * MIB, 1);
+    let most = {
+        let mut most = PieceSet::full(world.pieces());
+        assert!(most.remove(0));
+        most
+    };
+    world.join(0, true);
+    world.join_having(1, &most);
+    for sink in [2, 3] {
+        world.join(sink, false);
+    }
+    world.planner.handle_timeout(world.now);
+    let wants = |world: &World, sink: u32, source: u32| {
+        let wants = &world.planner.peers[sink as usize].wants;
+        wants.iter().filter(|want| want.source == source).map(|want| want.piece).collect::<Vec<u32>>()
+    };
+    for sink in [2, 3] {
+        for piece in world.planner.peers[sink as usize].wants.iter().map(|want| want.piece).collect::<Vec<u32>>() {
+            world.planner.unassign(sink, piece);
+        }
+        assert!(world.planner.link(sink, 1) && world.planner.link(sink, 0));
+        (1..=8).for_each(|piece| world.planner.assign(world.now, sink, piece, 1));
+    }
+    let later = world.now.after(Duration::from_millis(1_500));
+    world.planner.peers[3].got = Some(later);
+    world.planner.relieve(later);
+    assert_eq!(world.planner.peers[1].late, 8, "of the one that gets something, and nobody else may help");
+    assert_eq!(wants(&world, 2, 1), [1, 2, 3, 4, 5, 6, 7, 8]);
+    world.check();
+}
+
+#[test]
 fn loads_follow_rates() {
     let rates = [4_000_000, 2_000_000, 1_000_000, 1_000_000, 4_000_000, 2_000_000];
     let mut world = World::new(128 * MIB, 3);
