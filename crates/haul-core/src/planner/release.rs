@@ -95,7 +95,8 @@ impl Planner {
             let stripe = (0..STRIPES).find(|stripe| self.root_of(*stripe) == Some(first)).unwrap_or(turn);
             let Some(root) = self.root_of(stripe) else { continue };
             if !self.peers[root as usize].taken.contains(piece) {
-                if !self.may_take(root, first) || !self.link(root, first) {
+                // Who waits may have been struck out since.
+                if !self.has_relay_room(first) || !self.may_take(root, first) || !self.link(root, first) {
                     continue;
                 }
                 self.assign(now, root, piece, first);

@@ -119,6 +119,26 @@ fn who_reports_nothing_makes_nobody_late() {
 }
 
 #[test]
+fn new_trees_are_fed_by_nobody_who_was_struck_out() {
+    let mut world = World::new(29 * MIB / 4, 0);
+    world.join(0, true);
+    let joins = [442_344_622, 19_821_119, 582_072, 411_306_625, 3_188_630_114];
+    joins.into_iter().for_each(|who| world.step(0, who, 0));
+    world.run();
+    world.step(0, 80_092_467, 0);
+    world.run();
+    world.run();
+    // Somebody is struck out and somebody goes while fresh pieces are under way.
+    for (kind, first, second) in
+        [(5, 1_947_838_657, 897_339_421), (5, 3_002_551_961, 1_478_226_945), (4, 4_219_391_715, 0)]
+    {
+        world.step(kind, first, second);
+        world.check();
+    }
+    world.finish();
+}
+
+#[test]
 fn loads_follow_rates() {
     let rates = [4_000_000, 2_000_000, 1_000_000, 1_000_000, 4_000_000, 2_000_000];
     let mut world = World::new(128 * MIB, 3);
