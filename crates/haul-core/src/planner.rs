@@ -152,7 +152,10 @@ pub struct Planner {
     now: Moment,
     last_run: Option<Moment>,
     last_sweep: Moment,
+    /// When trees were last laid out, or when it all began.
     last_tidy: Moment,
+    /// For how many sinks; 0 if never since it began.
+    sinks_laid_out: usize,
     /// Sinks that came or went since the last layout, and when the last of them did.
     came_or_went: usize,
     last_came_or_went: Moment,
@@ -196,6 +199,7 @@ impl Planner {
             last_run: None,
             last_sweep: Moment(0),
             last_tidy: Moment(0),
+            sinks_laid_out: 0,
             came_or_went: 0,
             last_came_or_went: Moment(0),
             usually_astray: None,
@@ -288,7 +292,7 @@ impl Planner {
         }
         self.count_again(slot);
         self.link_newcomer(slot);
-        self.note_turnover(now);
+        self.note_turnover(now, slot);
         true
     }
 
@@ -296,14 +300,17 @@ impl Planner {
     pub fn handle_depart(&mut self, now: Moment, peer: PeerId) {
         self.tick(now);
         let Some(slot) = self.slots.remove(&peer) else { return };
+        self.note_turnover(now, slot);
         self.remove(slot);
-        self.note_turnover(now);
     }
 
-    fn note_turnover(&mut self, now: Moment) {
-        self.came_or_went += 1;
-        self.last_came_or_went = now;
+    /// A peer has come or goes.
+    fn note_turnover(&mut self, now: Moment, slot: Slot) {
         self.changed = true;
+        if self.peers[slot as usize].is_sink() {
+            self.came_or_went += 1;
+            self.last_came_or_went = now;
+        }
     }
 
     /// A peer will go soon: what it alone holds is copied first, and nothing more is brought to it.
@@ -325,7 +332,7 @@ impl Planner {
             return;
         }
         if self.last_run.is_none() {
-            self.last_sweep = now;
+            (self.last_sweep, self.last_tidy) = (now, now);
             // Those who are here already stand in trees that are laid out for all of them.
             self.came_or_went = 0;
         } else if now >= self.last_sweep.after(SWEEP) {

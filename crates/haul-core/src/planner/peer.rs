@@ -129,6 +129,11 @@ impl Peer {
         self.wants.iter().find(|want| want.piece == piece).map(|want| want.source)
     }
 
+    /// Whom it is to give this piece.
+    pub(super) fn sinks_of(&self, piece: u32) -> Vec<Slot> {
+        self.gives.iter().filter(|give| give.piece == piece).map(|give| give.sink).collect()
+    }
+
     /// Pieces that it was to give before that moment, and could have: it holds them.
     pub(super) fn ready_gives(&self, before: Moment) -> usize {
         self.gives.iter().filter(|give| give.since < before && self.have.contains(give.piece)).count()

@@ -76,12 +76,15 @@ impl Planner {
             let begun = of_one.iter().filter(|(sink, piece)| !self.awaits_all_of(*sink, *piece)).count();
             self.take_back(of_one, begun.max(1));
         }
-        let waiting = self.wait_for_fresh();
-        for (_, piece) in &waiting {
-            for at in 0..self.live.len() {
-                let slot = self.live[at];
-                if waiting.binary_search(&(slot, *piece)).is_err() && self.awaits_all_of(slot, *piece) {
-                    self.cancel(slot, *piece);
+        for (first, piece) in self.wait_for_fresh() {
+            let mut begun = alloc::vec![first];
+            while let Some(above) = begun.pop() {
+                for sink in self.peers[above as usize].sinks_of(piece) {
+                    if self.awaits_all_of(sink, piece) {
+                        self.cancel(sink, piece);
+                    } else {
+                        begun.push(sink);
+                    }
                 }
             }
         }

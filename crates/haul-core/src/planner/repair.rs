@@ -33,8 +33,7 @@ impl Planner {
         let mut below = alloc::vec![sink];
         while let Some(slot) = below.pop() {
             self.unassign(slot, piece);
-            let gives = self.peers[slot as usize].gives.iter();
-            below.extend(gives.filter(|give| give.piece == piece).map(|give| give.sink));
+            below.extend(self.peers[slot as usize].sinks_of(piece));
         }
     }
 

@@ -92,8 +92,10 @@ impl Planner {
         self.settle_empty_stripes();
     }
 
-    /// Lays out all trees anew if many stand below peers that are not at home in their stripe, or below nobody: so it
-    /// comes when a swarm grows one by one. Deliveries that are planned stay as they are.
+    /// Lays out all trees anew if many stand below peers that are not at home in their stripe, or below nobody, or if many
+    /// sinks have come or gone: so it comes when a swarm grows one by one. What was begun stays as it is; fresh pieces of
+    /// which nothing has come go down the new trees. One that comes and goes all the time must not cost everybody that
+    /// in each run: there are pauses, but when the swarm has doubled.
     pub(super) fn tidy(&mut self, now: Moment) {
         let mut astray = 0;
         for slot in &self.live {
@@ -105,12 +107,14 @@ impl Planner {
         let usual = *self.usually_astray.get_or_insert(astray);
         let moved = self.came_or_went * TURNOVER >= self.sinks();
         let many = astray.saturating_sub(usual) * ASTRAY > self.sinks() * STRIPES;
-        let settled = now.since(self.last_came_or_went) >= SETTLED;
         let long_ago = now.since(self.last_tidy) >= TIDY_PAUSE;
+        let grown = self.sinks() >= 2 * self.sinks_laid_out;
+        let settled = (long_ago || grown) && now.since(self.last_came_or_went) >= SETTLED;
         if !(moved && (settled || long_ago) || many && long_ago) {
             return;
         }
         self.last_tidy = now;
+        self.sinks_laid_out = self.sinks();
         self.came_or_went = 0;
         self.usually_astray = None;
         for stripe in &mut self.stripes {

@@ -139,6 +139,35 @@ fn new_trees_are_fed_by_nobody_who_was_struck_out() {
 }
 
 #[test]
+fn one_that_comes_and_goes_does_not_move_the_trees_each_time() {
+    let mut world = World::new(64 * MIB, 1);
+    world.join(0, true);
+    for sink in 1..=8 {
+        world.join(sink, false);
+    }
+    world.run();
+    let layouts = |world: &mut World, complete: bool| {
+        let (mut layouts, mut last) = (0, world.planner.last_tidy);
+        for step in 0..80 {
+            match step % 8 {
+                0 => world.join(9, complete),
+                4 => world.leave(9),
+                _ => world.planner.handle_have(world.now, id(1), &Runs::default(), &[]),
+            }
+            world.run();
+            world.check();
+            layouts += usize::from(last != world.planner.last_tidy);
+            last = world.planner.last_tidy;
+        }
+        layouts
+    };
+    let eight_seconds = layouts(&mut world, false);
+    assert!((2..=5).contains(&eight_seconds), "{eight_seconds}");
+    layouts(&mut world, true);
+    assert_eq!(layouts(&mut world, true), 0, "who lacks nothing stands in no tree");
+}
+
+#[test]
 fn loads_follow_rates() {
     let rates = [4_000_000, 2_000_000, 1_000_000, 1_000_000, 4_000_000, 2_000_000];
     let mut world = World::new(128 * MIB, 3);

@@ -74,6 +74,13 @@ impl World {
         self.truth.insert(peer, have.clone());
     }
 
+    pub(super) fn leave(&mut self, peer: u32) {
+        self.truth.remove(&peer);
+        self.plans.remove(&peer);
+        self.struck.remove(&peer);
+        self.planner.handle_depart(self.now, id(peer));
+    }
+
     /// Peers 1, 2, … send no more than this, in bytes per second.
     pub(super) fn limit_rates(&mut self, rates: &[u64]) {
         self.rates = rates.iter().enumerate().map(|(at, rate)| (at as u32 + 1, *rate)).collect();
@@ -184,10 +191,7 @@ impl World {
             // The first seed stays, so that there is an end.
             4 => {
                 if let Some(peer) = somebody(self, first).filter(|peer| *peer != 0) {
-                    self.truth.remove(&peer);
-                    self.plans.remove(&peer);
-                    self.struck.remove(&peer);
-                    self.planner.handle_depart(self.now, id(peer));
+                    self.leave(peer);
                 }
             }
             5 => {
