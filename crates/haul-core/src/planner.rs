@@ -61,6 +61,8 @@ const RELAY_HORIZON_US: u64 = 8_000_000;
 const DOWN_HORIZON_US: u64 = 8_000_000;
 /// How often rates are measured, plans renewed and late deliveries looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Who has said that it leaves is taken at its word for so long. It asks four times a second until it goes.
+const LEAVING_LAPSE: Duration = Duration::from_secs(2);
 /// A plan that is this old is told again, changed or not. With a sweep more it is half a lease old.
 const RENEWAL: Duration = Duration::from_millis(1_500);
 /// The interval grows with the swarm, so that thousands of peers are told of several pieces in one message: half a
@@ -313,16 +315,19 @@ impl Planner {
         }
     }
 
-    /// A peer will go soon: what it alone holds is copied first, and nothing more is brought to it.
+    /// A peer will go soon: what it alone holds is copied first, and nothing more is brought to it but what it forwards.
+    /// It is to say so again and again: after [`LEAVING_LAPSE`] it counts as one that stays.
     pub fn handle_leaving(&mut self, now: Moment, peer: PeerId) {
         self.tick(now);
         let Some(&slot) = self.slots.get(&peer) else { return };
+        self.peers[slot as usize].leaving_until = now.after(LEAVING_LAPSE);
         if !self.peers[slot as usize].leaving {
             self.discount(slot);
             self.peers[slot as usize].leaving = true;
             self.uproot(slot);
             self.changed = true;
         }
+        self.spare_leaver(slot);
     }
 
     /// Time has passed. Plans if something changed and the last run is long enough ago.

@@ -37,6 +37,8 @@ pub(super) struct Peer {
     pub(super) struck: bool,
     /// Will go soon: still a source, but what it holds does not count as a copy.
     pub(super) leaving: bool,
+    /// Unless it says so again.
+    pub(super) leaving_until: Moment,
     /// Holds everything, and its uplink is for pieces that only complete peers hold.
     pub(super) spared: bool,
     pub(super) site: u32,
@@ -84,6 +86,7 @@ impl Peer {
             live: true,
             struck: false,
             leaving: false,
+            leaving_until: Moment(0),
             spared: false,
             site: hints.site,
             taken: have.clone(),

@@ -1,6 +1,8 @@
 //! Deliveries whose source was lost: they move to another source at once, or go with everything that hangs below them.
 
-use super::{Planner, Slot};
+use alloc::vec::Vec;
+
+use super::{Planner, Slot, Want};
 use crate::limits::SWARM_NEIGHBOURS;
 use crate::time::Moment;
 
@@ -12,6 +14,18 @@ impl Planner {
     pub(super) fn release_sinks_of(&mut self, source: Slot) {
         while let Some(give) = self.peers[source as usize].gives.last().copied() {
             self.repair(give.sink, give.piece);
+        }
+    }
+
+    /// Takes out of a leaver's plan what it has nothing of and nobody gets through it: links are for those who stay.
+    pub(super) fn spare_leaver(&mut self, slot: Slot) {
+        let peer = &self.peers[slot as usize];
+        let is_for_itself =
+            |want: &&Want| want.left == self.piece_bytes && peer.gives.iter().all(|give| give.piece != want.piece);
+        let pieces: Vec<u32> = peer.wants.iter().filter(is_for_itself).map(|want| want.piece).collect();
+        self.changed |= !pieces.is_empty();
+        for piece in pieces {
+            self.unassign(slot, piece);
         }
     }
 

@@ -191,6 +191,7 @@ impl Planner {
         let probe = self.falls_behind();
         for at in 0..self.live.len() {
             let slot = self.live[at];
+            self.keep_who_stayed(now, slot);
             self.measure(now, slot, probe);
             self.forget_old_dues(slot);
             let overdue: alloc::vec::Vec<u32> = self.peers[slot as usize]
@@ -202,6 +203,15 @@ impl Planner {
             for piece in overdue {
                 self.hurry(now, slot, piece);
             }
+        }
+    }
+
+    /// Who said that it leaves, and has not for a while, stays after all.
+    fn keep_who_stayed(&mut self, now: Moment, slot: Slot) {
+        let peer = &mut self.peers[slot as usize];
+        if peer.leaving && now >= peer.leaving_until {
+            peer.leaving = false;
+            self.count_again(slot);
         }
     }
 

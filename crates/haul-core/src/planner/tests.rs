@@ -168,6 +168,52 @@ fn one_that_comes_and_goes_does_not_move_the_trees_each_time() {
 }
 
 #[test]
+fn a_leaver_is_brought_only_what_it_forwards() {
+    let mut world = World::new(64 * MIB, 1);
+    world.join(0, true);
+    for sink in 1..=4 {
+        world.join(sink, false);
+    }
+    world.run();
+    let of_leaver = |world: &World| -> (Vec<u32>, Vec<u32>) {
+        let peer = &world.planner.peers[world.planner.slots[&id(1)] as usize];
+        let mut forwards: Vec<u32> = peer.gives.iter().map(|give| give.piece).collect();
+        forwards.sort_unstable();
+        forwards.dedup();
+        let mut wants: Vec<u32> = peer.wants.iter().map(|want| want.piece).collect();
+        wants.sort_unstable();
+        (wants, forwards)
+    };
+    let (wants, forwards) = of_leaver(&world);
+    assert!(!forwards.is_empty() && wants.len() > forwards.len());
+    world.planner.handle_leaving(world.now, id(1));
+    assert_eq!(of_leaver(&world), (forwards.clone(), forwards));
+    world.check();
+}
+
+#[test]
+fn who_stops_saying_that_it_leaves_stays() {
+    let mut world = World::new(16 * MIB, 1);
+    let all = PieceSet::full(world.pieces());
+    world.join_having(0, &all);
+    world.join(1, false);
+    world.join(2, false);
+    for _ in 0..10 {
+        world.now = world.now.after(Duration::from_millis(1_000));
+        world.planner.handle_leaving(world.now, id(0));
+        world.planner.handle_leaving(world.now, id(1));
+        world.run();
+        assert_eq!((world.planner.copies(0), world.planner.needed(&id(0))), (0, u64::from(world.pieces())));
+    }
+    for _ in 0..40 {
+        world.run();
+        world.check();
+    }
+    assert_eq!((world.planner.copies(0), world.planner.needed(&id(0))), (1, 0));
+    world.finish();
+}
+
+#[test]
 fn loads_follow_rates() {
     let rates = [4_000_000, 2_000_000, 1_000_000, 1_000_000, 4_000_000, 2_000_000];
     let mut world = World::new(128 * MIB, 3);
@@ -438,7 +484,7 @@ proptest! {
     fn everything_is_planned_and_nothing_impossible(
         seed in any::<u64>(),
         pieces in 1u64..90,
-        steps in proptest::collection::vec((0u8..12, any::<u32>(), any::<u32>()), 1..60),
+        steps in proptest::collection::vec((0u8..13, any::<u32>(), any::<u32>()), 1..60),
     ) {
         let mut world = World::new(pieces * MIB / 4, seed);
         world.join(0, true);

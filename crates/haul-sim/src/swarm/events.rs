@@ -20,6 +20,8 @@ pub(super) enum Event {
     Break(NodeId),
     /// A peer that said that it leaves is gone.
     Leave(NodeId),
+    /// It says again that it leaves.
+    Leaving(NodeId),
     /// Everybody notices that it did.
     Notice(NodeId),
     /// A source sees a request for a piece.

@@ -17,6 +17,8 @@ const NAMED: usize = 16;
 const END: Micros = 3600 * 1_000_000;
 /// From a peer's saying that it leaves to its going.
 const LEAVE_US: Micros = 3_000_000;
+/// It says so again and again, as a real peer does.
+const LEAVING_AGAIN_US: Micros = 250_000;
 
 pub(super) struct World<'a> {
     pub(super) scenario: &'a Scenario,
@@ -102,6 +104,7 @@ impl<'a> World<'a> {
             Event::Join(node) => self.on_join(node),
             Event::Break(node) => self.on_break(node),
             Event::Leave(node) => self.leave(node),
+            Event::Leaving(node) => self.say_leaving(node),
             Event::Notice(node) => self.on_notice(node),
             Event::Asked { flow, piece } => self.on_asked(flow, piece),
             Event::Cancelled { flow, piece } => self.on_cancelled(flow, piece),
@@ -189,8 +192,15 @@ impl<'a> World<'a> {
         let (count, pieces) = (self.nodes[node as usize].pieces.count(), self.nodes[node as usize].pieces.pieces());
         let leaves = self.scenario.peers[node as usize].leaves_at.is_some_and(|part| count * 100 >= pieces * part);
         if leaves && !std::mem::replace(&mut self.nodes[node as usize].leaving, true) {
-            self.tell_index(Message::Leaving { peer: node });
             self.events.at(self.now + LEAVE_US, Event::Leave(node));
+            self.say_leaving(node);
+        }
+    }
+
+    fn say_leaving(&mut self, node: NodeId) {
+        if self.nodes[node as usize].here {
+            self.tell_index(Message::Leaving { peer: node });
+            self.events.at(self.now + LEAVING_AGAIN_US, Event::Leaving(node));
         }
     }
 

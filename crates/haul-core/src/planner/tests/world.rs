@@ -206,6 +206,11 @@ impl World {
                 }
             }
             6 | 7 => self.run(),
+            12 => {
+                if let Some(peer) = somebody(self, first) {
+                    self.planner.handle_leaving(self.now, id(peer));
+                }
+            }
             _ => {
                 for _ in 0..first % 16 {
                     let possible = self.possible();
