@@ -29,7 +29,7 @@ impl Planner {
             if source != sink
                 && self.may_serve(source, sink)
                 && let Some(piece) = self.any_between(sink, source)
-                && self.link(sink, source)
+                && self.reach(sink, source)
             {
                 self.assign(now, sink, piece, source);
                 return true;

@@ -263,6 +263,24 @@ fn chance_brings_everything_too() {
 }
 
 #[test]
+fn chance_reaches_those_that_come_when_all_links_of_the_others_are_in_use() {
+    let mut world = World::with(Planner::with_dealing(geometry(8 * MIB), 5, Dealing::Random));
+    world.join(0, true);
+    for sink in 1..=32 {
+        world.join(sink, false);
+    }
+    for one in 0..=32 {
+        for other in 0..one {
+            assert!(world.planner.link(one, other));
+        }
+    }
+    for sink in 33..=34 {
+        world.join(sink, false);
+    }
+    world.finish();
+}
+
+#[test]
 fn what_only_a_leaver_holds_is_copied_first() {
     let mut world = World::new(32 * MIB, 1);
     let all = PieceSet::full(world.pieces());
