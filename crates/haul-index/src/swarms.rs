@@ -91,6 +91,17 @@ pub struct Report {
     pub failed: Vec<PeerId>,
 }
 
+/// What a peer that goes soon leaves behind, and what it cost to find out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    /// Pieces that are lost to others if it goes now.
+    pub needed: u64,
+    /// Swarms in which it was looked for.
+    pub swarms: usize,
+    /// Pieces of those in which it was found.
+    pub looked_at: u64,
+}
+
 impl Swarms {
     /// No swarms yet; with plans that are made this way, or without.
     pub fn new(dealing: Option<Dealing>) -> Self {
@@ -183,18 +194,19 @@ impl Swarms {
         }
     }
 
-    /// A peer goes soon, whatever it downloads or shares: how many pieces are lost to others if it goes now, and how many
-    /// were looked at.
-    pub fn leaving(&self, now: Moment, peer: &PeerId) -> (u64, u64) {
+    /// A peer goes soon, whatever it downloads or shares.
+    pub fn leaving(&self, now: Moment, peer: &PeerId) -> Leaving {
         let mut inner = lock(&self.inner);
-        let active: Vec<Content> = inner.active.iter().copied().collect();
-        let mut sums = (0, 0);
-        for content in active {
+        let takes_part = |content: &&Content| inner.swarms.get(content).is_some_and(|swarm| swarm.takes_part(peer));
+        let concerned: Vec<Content> = inner.active.iter().filter(takes_part).copied().collect();
+        let mut leaving = Leaving { swarms: inner.active.len(), ..Leaving::default() };
+        for content in concerned {
             let (needed, looked_at) =
                 inner.with_swarm(content, |swarm, _| swarm.leaving(now, peer)).unwrap_or_default();
-            sums = (sums.0 + needed, sums.1 + looked_at);
+            leaving.needed += needed;
+            leaving.looked_at += looked_at;
         }
-        sums
+        leaving
     }
 
     /// A member departs from one swarm.

@@ -94,9 +94,10 @@ pub(super) async fn answer<S: IndexStore>(session: &Session<S>, request: IndexRe
         }
         IndexRequest::Leaving => {
             session.ask()?;
-            let (pieces, cells) = swarming.swarms.leaving(clock::boot_now(), &swarming.peer);
-            session.pay(HAVE_COST + (cells / u64::from(PIECES_PER_UNIT)) as usize);
-            Ok(IndexAnswer::Needed { pieces })
+            let left = swarming.swarms.leaving(clock::boot_now(), &swarming.peer);
+            // One unit for each swarm that it was looked for in.
+            session.pay(HAVE_COST + left.swarms + (left.looked_at / u64::from(PIECES_PER_UNIT)) as usize);
+            Ok(IndexAnswer::Needed { pieces: left.needed })
         }
         _ => Err(Refusal::NotAllowed),
     }

@@ -147,6 +147,11 @@ impl Planning {
         self.with_planner(|planner| planner.handle_depart(now, peer));
     }
 
+    /// Whether a peer shares the blob and is no member.
+    pub(super) fn is_owner(&self, peer: &PeerId) -> bool {
+        self.owners.contains(peer)
+    }
+
     /// A peer goes soon; how many pieces are lost if it goes now. None without plans: there is nobody who would copy them.
     pub(super) fn leaving(&mut self, now: Moment, peer: &PeerId) -> Option<u64> {
         self.with_planner(|planner| {

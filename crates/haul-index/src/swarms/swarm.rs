@@ -175,7 +175,12 @@ impl Swarm {
         }
     }
 
-    /// As [`super::Swarms::leaving`].
+    /// Whether a peer is a member, or planned for because it shares the blob.
+    pub(super) fn takes_part(&self, peer: &PeerId) -> bool {
+        self.members.contains_key(peer) || self.plannings.values().any(|planning| planning.is_owner(peer))
+    }
+
+    /// A peer goes soon: how many pieces are lost to others if it goes now, and how many were looked at.
     pub(super) fn leaving(&mut self, now: Moment, peer: &PeerId) -> (u64, u64) {
         let plannings = self.plannings.values_mut();
         let needed: u64 = plannings.filter_map(|planning| planning.leaving(now, peer)).sum();

@@ -79,14 +79,29 @@ fn who_leaves_learns_what_only_it_has() {
     let (owner, first, second) = (joiner(1, &[], &[]), joiner(2, &[], &[]), joiner(3, &[], &[]));
     swarms.join(NOW, owner.clone(), blob(), SIZE, &runs(0, 64)).unwrap();
     swarms.join(NOW, first.clone(), blob(), SIZE, &Runs::default()).unwrap();
-    assert_eq!(swarms.leaving(NOW, &owner.peer).0, 0, "one alone is not planned for");
+    assert_eq!(swarms.leaving(NOW, &owner.peer).needed, 0, "one alone is not planned for");
     swarms.join(NOW, second.clone(), blob(), SIZE, &runs(0, 4)).unwrap();
-    assert_eq!(swarms.leaving(NOW, &second.peer).0, 0, "the owner has it, too");
-    assert_eq!(swarms.leaving(NOW, &owner.peer).0, 64, "both may be gone then");
+    assert_eq!(swarms.leaving(NOW, &second.peer).needed, 0, "the owner has it, too");
+    assert_eq!(swarms.leaving(NOW, &owner.peer).needed, 64, "both may be gone then");
     swarms.join(NOW, second.clone(), blob(), SIZE, &runs(0, 4)).unwrap();
-    assert_eq!(swarms.leaving(NOW, &owner.peer).0, 60, "a new Join takes it back");
+    assert_eq!(swarms.leaving(NOW, &owner.peer).needed, 60, "a new Join takes it back");
     swarms.have(NOW, first.session, &first.peer, &blob(), &holds(4, 60)).unwrap();
-    assert_eq!(swarms.leaving(NOW, &owner.peer).0, 0);
+    assert_eq!(swarms.leaving(NOW, &owner.peer).needed, 0);
+}
+
+#[test]
+fn who_leaves_is_looked_for_everywhere_and_changes_only_its_own_swarms() {
+    let swarms = Swarms::default();
+    for n in 0..20 {
+        for sink in [1, 2] {
+            swarms.join(NOW, joiner(sink, &[], &[]), BlobId::new([n; 32]), SIZE, &Runs::default()).unwrap();
+        }
+    }
+    let stranger = peer(9);
+    let of_stranger = |swarms: &Swarms| swarms.leaving(NOW, &stranger);
+    assert_eq!(of_stranger(&swarms), Leaving { needed: 0, swarms: 20, looked_at: 0 });
+    swarms.set_owners(NOW, content(), &[], &BTreeSet::from([stranger]));
+    assert_eq!(of_stranger(&swarms), Leaving { needed: 64, swarms: 20, looked_at: 64 });
 }
 
 #[test]
