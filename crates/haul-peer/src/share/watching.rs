@@ -57,17 +57,21 @@ impl Watching {
         Self { watcher: watcher.and_then(|watcher| watcher.inspect_err(told).ok()), held: BTreeMap::new() }
     }
 
-    /// Watches the folders of a share that has been walked. True if some were not watched before: what changed in them
-    /// between the walk and now has to be found by another walk.
-    pub(crate) fn begin(&mut self, folder: &Folder) -> bool {
+    /// Whether folders of a share came or went since the last call. Asked before a walk begins: what the walk may miss
+    /// is for the next one.
+    pub(crate) fn take_unsettled(&self, id: ShareId) -> bool {
+        self.watcher.as_ref().is_some_and(|watcher| watcher.lock().unsettled.remove(&id))
+    }
+
+    /// Watches the folders of a share that has been walked, and was unsettled or not before the walk. True if some were
+    /// not watched before: what changed in them between the walk and now has to be found by another walk.
+    pub(crate) fn begin(&mut self, folder: &Folder, was_unsettled: bool) -> bool {
         let id = folder.record.id;
         let Some(watcher) = &self.watcher else { return false };
         if folder.lock().away.is_some() {
             self.end(id);
             return false;
         }
-        // Taken before the folders are looked at: what events unsettle from here on is for the next walk.
-        let was_unsettled = watcher.lock().unsettled.remove(&id);
         if self.held.contains_key(&id) && !was_unsettled {
             return false;
         }
@@ -257,4 +261,35 @@ fn hear(meaning: &mut Meaning, event: &inotify::Event<'_>, changed: &mut BTreeSe
         meaning.shares.remove(&event.wd());
     }
     changed.extend(ids);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::share::{NewShare, ShareSettings, scan};
+
+    #[test]
+    fn a_folder_made_while_a_walk_misses_it_is_watched_after_the_next() {
+        let home = tempfile::tempdir().unwrap();
+        let shares = Shares::open(ShareSettings::new(home.path().join("state"), home.path().join("cache"))).unwrap();
+        let data = home.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let id = shares.add(NewShare::new(&data)).unwrap().id;
+        let folder = shares.folder(id).unwrap();
+        let mut watching = Watching::new(&shares);
+        let mut walk = |meanwhile: &dyn Fn(&Watching)| {
+            let was_unsettled = watching.take_unsettled(id);
+            scan::scan(&folder, &shares.cache, &shares.settings, &shares.agenda);
+            meanwhile(&watching);
+            watching.begin(&folder, was_unsettled)
+        };
+        assert!(walk(&|_| {}), "the root is watched");
+        walk(&|watching| {
+            std::fs::create_dir(data.join("missed")).unwrap();
+            // As the event tells; it may come as well, now or later.
+            watching.watcher.as_ref().unwrap().lock().unsettled.insert(id);
+        });
+        assert!(walk(&|_| {}), "the folder is watched");
+    }
 }

@@ -87,13 +87,14 @@ fn walk_all(shares: &Arc<Shares>) {
             continue;
         };
         let began = Instant::now();
+        let was_unsettled = watching.take_unsettled(id);
         scan::scan(&folder, &shares.cache, &shares.settings, agenda);
         agenda.walked(id, began.elapsed());
         agenda.wake();
         if agenda.stopped() {
             return;
         }
-        if watching.begin(&folder) {
+        if watching.begin(&folder, was_unsettled) {
             // What changed between the walk and the first watch has to be found by a walk.
             agenda.changed(id);
         }
