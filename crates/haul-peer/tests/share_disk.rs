@@ -291,6 +291,24 @@ fn risky_roots_ask_first() {
 }
 
 #[test]
+fn private_folders_are_left_out_by_whatever_way_they_are_named() {
+    let bench = Bench::new();
+    let alias = bench.home.path().join("alias");
+    symlink(&bench.data, &alias).unwrap();
+    bench.write("plain", "plain");
+    bench.write("there/key", "key");
+    let mut settings = bench.settings();
+    settings.private_dirs = vec![alias.join("there"), alias.join("made/later")];
+    let shares = Shares::open(settings).unwrap();
+    let name = shares.add(NewShare::new(&bench.data)).unwrap().name;
+    shares.scan_now(&name).unwrap();
+    assert_eq!(names(&all(&shares, &name)), ["plain"]);
+    bench.write("made/later/key", "key");
+    shares.scan_now(&name).unwrap();
+    assert_eq!(names(&all(&shares, &name)), ["made", "plain"]);
+}
+
+#[test]
 fn one_file_names_and_removal() {
     let bench = Bench::new();
     let file = bench.write("one.txt", "one");

@@ -56,6 +56,40 @@ pub(crate) struct Met {
     pub(crate) device: u64,
 }
 
+/// Folders that no share holds unless it begins there. They are told by what they are: a way to them through links or
+/// mounts has other names. Those that are made during the walk are told by their place.
+struct Private {
+    ids: Vec<(u64, u64)>,
+    places: Vec<PathBuf>,
+}
+
+impl Private {
+    fn new(folders: &[PathBuf]) -> Self {
+        let id = |folder: &PathBuf| rustix::fs::stat(folder).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        Self {
+            ids: folders.iter().filter_map(id).collect(),
+            places: folders.iter().map(|path| place_of(path)).collect(),
+        }
+    }
+
+    fn holds(&self, open: &Open, name: &[u8], stat: &Stat) -> bool {
+        self.ids.contains(&(stat.st_dev, stat.st_ino))
+            || self.places.iter().any(|place| {
+                place.file_name().is_some_and(|own| own.as_bytes() == name)
+                    && place.parent() == Some(open.absolute.as_path())
+            })
+    }
+}
+
+/// A path without links, as far as it leads to something.
+fn place_of(path: &Path) -> PathBuf {
+    match (std::fs::canonicalize(path), path.parent(), path.file_name()) {
+        (Ok(place), ..) => place,
+        (Err(_), Some(parent), Some(name)) => place_of(parent).join(name),
+        _ => path.to_path_buf(),
+    }
+}
+
 /// What to walk.
 #[derive(Clone, Debug)]
 pub(crate) struct WalkPlan<'a> {
@@ -73,6 +107,7 @@ pub(crate) fn walk(plan: &WalkPlan<'_>, stop: &AtomicBool, found: &SyncSender<Ve
         Err(error) => return drop(found.send(vec![Found::RootFailed(in_words(error))])),
     };
     let excludes = exclude_rules(plan.root, plan.excludes).unwrap_or_else(|_| Gitignore::empty());
+    let private = Private::new(plan.private);
     let ahead = Ahead::new(Folder { path: Arc::from([]), rules: None });
     let walker = || {
         let is_root = rustix::process::geteuid().is_root();
@@ -80,6 +115,7 @@ pub(crate) fn walk(plan: &WalkPlan<'_>, stop: &AtomicBool, found: &SyncSender<Ve
             plan,
             root: &root,
             excludes: &excludes,
+            private: &private,
             ahead: &ahead,
             found,
             batch: Batch::default(),
@@ -151,6 +187,7 @@ struct Walker<'a> {
     plan: &'a WalkPlan<'a>,
     root: &'a Root,
     excludes: &'a Gitignore,
+    private: &'a Private,
     ahead: &'a Ahead,
     found: &'a SyncSender<Vec<Found>>,
     batch: Batch,
@@ -217,7 +254,8 @@ impl Walker<'_> {
                 continue;
             }
             match self.meet(&open, &name) {
-                Ok((kind, device)) => {
+                Ok(None) => {}
+                Ok(Some((kind, device))) => {
                     if matches!(kind, Kind::Directory { .. }) {
                         below.push(Folder { path: join(&open.directory, &name).into(), rules: open.rules.clone() });
                     }
@@ -271,7 +309,7 @@ impl Walker<'_> {
         if is_part_name(name) {
             return false;
         }
-        if open.rules.is_none() && self.excludes.is_empty() && self.plan.private.is_empty() {
+        if open.rules.is_none() && self.excludes.is_empty() {
             return true;
         }
         let kind = match kind {
@@ -279,17 +317,14 @@ impl Walker<'_> {
             known => known,
         };
         let is_folder = kind == FileType::Directory;
-        if !is_folder && open.rules.is_none() && self.excludes.is_empty() {
-            return true;
-        }
         let path = open.absolute.join(std::ffi::OsStr::from_bytes(name));
         let hidden = open.rules.as_ref().is_some_and(|rules| rules.hide(&path, is_folder))
             || self.excludes.matched(&path, is_folder).is_ignore();
-        !(hidden || is_folder && self.plan.private.contains(&path))
+        !hidden
     }
 
-    /// The entry with the device that it is on, or why it is not shared.
-    fn meet(&self, open: &Open, name: &[u8]) -> Result<(Kind, u64), String> {
+    /// The entry with the device that it is on, or why it is not shared. None for what is private.
+    fn meet(&self, open: &Open, name: &[u8]) -> Result<Option<(Kind, u64)>, String> {
         if SECRET_NAMES.contains(&name) {
             return Err("holds secrets; share it by itself if you mean to".into());
         }
@@ -302,13 +337,14 @@ impl Walker<'_> {
         let mtime_ns = nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File(self.file(open, name, &stat)?),
+            FileType::Directory if self.private.holds(open, name, &stat) => return Ok(None),
             FileType::Directory => Kind::Directory { mtime_ns },
             FileType::Symlink => Kind::Symlink { mtime_ns, target: target(open, name)? },
             FileType::Fifo => return Err("a FIFO".into()),
             FileType::Socket => return Err("a socket".into()),
             _ => return Err("a device".into()),
         };
-        Ok((kind, stat.st_dev))
+        Ok(Some((kind, stat.st_dev)))
     }
 
     fn file(&self, open: &Open, name: &[u8], stat: &Stat) -> Result<FileItem, String> {
