@@ -291,6 +291,30 @@ fn risky_roots_ask_first() {
 }
 
 #[test]
+fn a_folder_whose_ignore_file_cannot_be_read_is_left_out() {
+    let bench = Bench::new();
+    let outside = bench.home.path().join("outside");
+    fs::write(&outside, "").unwrap();
+    for folder in ["fifo", "folder", "large", "link", "plain"] {
+        bench.write(format!("{folder}/hidden"), "hidden");
+    }
+    let own = |folder: &str| bench.data.join(folder).join(".haulignore");
+    rustix::fs::mknodat(rustix::fs::CWD, own("fifo"), rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    fs::create_dir(own("folder")).unwrap();
+    fs::write(own("large"), "hidden\n".repeat(200_000)).unwrap();
+    symlink(&outside, own("link")).unwrap();
+    fs::write(own("plain"), "\u{feff}hidden\n").unwrap();
+    let (shares, name) = bench.shared();
+    shares.scan_now(&name).unwrap();
+    let expected = ["fifo", "folder", "large", "link", "plain", "plain/.haulignore"];
+    assert_eq!(names(&all(&shares, &name)), expected);
+    let mut skipped: Vec<String> = shares.skipped(&name).into_iter().map(|skipped| skipped.reason).collect();
+    skipped.sort();
+    let reasons = ["it is a link", "it is larger than 1024 KiB", "it is no regular file", "it is no regular file"];
+    assert_eq!(skipped, reasons.map(|reason| format!(".haulignore cannot be read: {reason}")));
+}
+
+#[test]
 fn private_folders_are_left_out_by_whatever_way_they_are_named() {
     let bench = Bench::new();
     let alias = bench.home.path().join("alias");

@@ -242,12 +242,16 @@ impl Walker<'_> {
     }
 
     fn look_into(&mut self, folder: Folder, below: &mut Vec<Folder>) -> Result<(), Enough> {
-        let (open, names) = match self.open(&folder) {
+        let opened = self.open(&folder).and_then(|(open, names)| Ok((with_own_rules(open, &names)?, names)));
+        let ((open, unread), names) = match opened {
             Ok(opened) => opened,
             Err(reason) if folder.path.is_empty() => return self.tell(Found::RootFailed(reason)),
             Err(reason) => return self.tell(skip(&folder.path, reason)),
         };
-        let open = self.with_own_rules(open, &names)?;
+        if let Some(error) = unread {
+            let path = join(&open.directory, IGNORE_FILE.as_bytes());
+            self.tell(skip(&path, format!("a line cannot be read: {error}")))?;
+        }
         let mut met = Vec::new();
         for (name, kind) in names {
             if !self.is_wanted(&open, &name, kind) {
@@ -289,19 +293,6 @@ impl Walker<'_> {
         let depth = folder.path.split(|byte| *byte == b'/').filter(|component| !component.is_empty()).count();
         let (directory, rules) = (folder.path.clone(), folder.rules.clone());
         Ok((Open { folder: opened, directory, depth, absolute, rules }, names))
-    }
-
-    /// Takes the folder's own ignore file into account.
-    fn with_own_rules(&mut self, mut open: Open, names: &[Named]) -> Result<Open, Enough> {
-        if names.iter().any(|(name, _)| name.as_ref() == IGNORE_FILE.as_bytes()) {
-            let (rules, error) = Rules::read(&open.absolute, open.rules.take());
-            open.rules = Some(Arc::new(rules));
-            if let Some(error) = error {
-                let path = join(&open.directory, IGNORE_FILE.as_bytes());
-                self.tell(skip(&path, format!("a line cannot be read: {error}")))?;
-            }
-        }
-        Ok(open)
     }
 
     /// Whether the walk looks at it at all. Secrets pass here as entries to be told as skipped.
@@ -358,6 +349,16 @@ impl Walker<'_> {
             || rustix::fs::accessat(&open.folder, name, rustix::fs::Access::READ_OK, AtFlags::EACCESS).is_ok();
         if readable { Ok(file) } else { Err("not readable for this user".into()) }
     }
+}
+
+/// Takes the folder's own ignore file into account; also why some of its lines do not count.
+fn with_own_rules(mut open: Open, names: &[Named]) -> Result<(Open, Option<ignore::Error>), String> {
+    if !names.iter().any(|(name, _)| name.as_ref() == IGNORE_FILE.as_bytes()) {
+        return Ok((open, None));
+    }
+    let (rules, unread) = Rules::read(&open.folder, &open.absolute, open.rules.take())?;
+    open.rules = Some(Arc::new(rules));
+    Ok((open, unread))
 }
 
 fn stat(open: &Open, name: &[u8]) -> rustix::io::Result<Stat> {
