@@ -622,6 +622,31 @@ async fn running_it_walks_watches_and_hashes() {
     running.await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn small_files_that_appear_while_giants_are_hashed_do_not_wait_for_them() {
+    let bench = Bench::new();
+    // Hours of hashing.
+    for giant in ["giant", "other giant"] {
+        fs::File::create(bench.data.join(giant)).unwrap().set_len(1 << 42).unwrap();
+    }
+    let (shares, _) = bench.shared();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let running = tokio::spawn(shares.clone().run(shutdown.clone()));
+    // Each comes once all threads had nothing left but the giants.
+    for small in ["first", "second", "third"] {
+        bench.write(small, small);
+        let mut changes = shares.changes();
+        let hashed = async {
+            while shares.locate(&id(small.as_bytes())).is_none() {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), hashed).await.unwrap();
+    }
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
 #[test]
 fn a_finished_download_is_for_those_whom_the_index_named_until_its_network_is_left() {
     let bench = Bench::new();

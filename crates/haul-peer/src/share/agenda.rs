@@ -22,8 +22,12 @@ const DEBOUNCE: Duration = Duration::from_millis(500);
 pub(super) const DEBOUNCE_WALKS: u32 = 10;
 /// Files that a hashing thread takes at once: enough that handing them over costs little beside hashing them …
 const TAKE_FILES: usize = 64;
-/// … or so many bytes of them, and the last file more.
+/// … or so many bytes of them; a larger file goes alone, for those before it would wait until it is hashed.
 const TAKE_BYTES: u64 = 1024 * 1024;
+/// A larger file is a giant: hashing it takes a second on the fastest disks and processors, and may take hours. One at
+/// a time has a thread of its own, and is helped with by those who have nothing else to do, so that files which appear
+/// meanwhile need not wait. Smaller files have a thread each: with helpers only, all would wait at the end of each.
+const GIANT_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// A file to hash.
 #[derive(Clone, Debug)]
@@ -34,6 +38,12 @@ pub(crate) struct Job {
     pub(crate) size: u64,
     /// The walk has asked the hash cache for exactly this file, and it knew nothing.
     pub(super) unknown: bool,
+}
+
+impl Job {
+    pub(super) fn is_giant(&self) -> bool {
+        self.size > GIANT_BYTES
+    }
 }
 
 /// What there is to do, for all threads.
@@ -52,6 +62,12 @@ struct List {
     /// Asked for by somebody who waits.
     urgent: VecDeque<(ShareId, Key)>,
     queue: VecDeque<Job>,
+    /// Giants that wait until no other is being hashed.
+    giants: VecDeque<Job>,
+    /// A giant is being hashed.
+    giant_out: bool,
+    /// There was nothing more to hash: unless something is told, it is no use to look before then.
+    idle_until: Option<Instant>,
     /// Large files that are being hashed, for those who have no job of their own.
     shared: Vec<Arc<Segments>>,
     /// Jobs that were handed out and whose outcome is not kept yet.
@@ -94,9 +110,10 @@ impl Agenda {
         self.wake.notify_all();
     }
 
+    /// There may be more to hash.
     pub(crate) fn wake(&self) {
-        // Taken and released so that nobody is between looking and waiting.
-        drop(self.list.lock().expect("no panic while held"));
+        // Taken, so that nobody is between looking and waiting.
+        self.list.lock().expect("no panic while held").idle_until = None;
         self.wake.notify_all();
     }
 
@@ -104,8 +121,17 @@ impl Agenda {
     pub(super) fn kept(&self, jobs: usize) {
         let mut list = self.list.lock().expect("no panic while held");
         list.out = list.out.saturating_sub(jobs);
+        list.idle_until = None;
         drop(list);
         self.wake.notify_all();
+    }
+
+    /// These jobs are hashed, or never will be.
+    pub(super) fn hashed(&self, had_giant: bool) {
+        if had_giant {
+            self.list.lock().expect("no panic while held").giant_out = false;
+            self.wake.notify_all();
+        }
     }
 
     /// Whether these many outcomes are all that can be waited for.
@@ -183,28 +209,55 @@ pub(super) enum Task {
 impl List {
     /// Jobs, or how long to wait at most before the next look.
     fn take_jobs(&mut self, shares: &Shares) -> Result<Vec<Job>, Duration> {
-        while let Some((share, key)) = self.urgent.pop_front() {
-            if let Some(folder) = shares.folder(share)
-                && folder.lock().in_flight.insert(key.clone())
-            {
-                self.out += 1;
-                return Ok(vec![Job { folder, key, size: 0, unknown: false }]);
+        let now = Instant::now();
+        let mut jobs: Vec<Job> = self.take_urgent(shares).into_iter().collect();
+        if jobs.is_empty() {
+            if self.queue.is_empty() && self.idle_until.is_none_or(|until| until <= now) {
+                self.refill(shares, now);
+                let found_nothing = self.queue.is_empty() && self.cursors.is_empty();
+                self.idle_until = found_nothing.then(|| now + RETRY);
             }
+            jobs = self.take_queued();
         }
-        if self.queue.is_empty() {
-            self.refill(shares);
+        if jobs.is_empty() && !self.giant_out {
+            jobs.extend(self.giants.pop_front());
         }
-        // The last ones are shared by all threads.
-        let most = (self.queue.len() / 8).clamp(1, TAKE_FILES);
-        let before = self.queue.iter().scan(0, |sum, job| Some(std::mem::replace(sum, *sum + job.size)));
-        let count = before.take(most).take_while(|before| *before < TAKE_BYTES).count();
-        let jobs: Vec<Job> = self.queue.drain(..count).collect();
         self.out += jobs.len();
-        if jobs.is_empty() { Err(RETRY) } else { Ok(jobs) }
+        self.giant_out |= jobs.iter().any(Job::is_giant);
+        if jobs.is_empty() {
+            return Err(self.idle_until.map_or(RETRY, |until| until.saturating_duration_since(now)));
+        }
+        Ok(jobs)
     }
 
-    fn refill(&mut self, shares: &Shares) {
-        let now = Instant::now();
+    /// What somebody waits for; a giant only comes before the other giants.
+    fn take_urgent(&mut self, shares: &Shares) -> Option<Job> {
+        while let Some((share, key)) = self.urgent.pop_front() {
+            let queued = [&mut self.queue, &mut self.giants].into_iter().find_map(|queue| {
+                let at = queue.iter().position(|job| job.key == key && job.folder.record.id == share)?;
+                queue.remove(at)
+            });
+            match queued.or_else(|| urgent_job(shares, share, key)) {
+                Some(job) if job.is_giant() && self.giant_out => self.giants.push_front(job),
+                Some(job) => return Some(job),
+                None => {}
+            }
+        }
+        None
+    }
+
+    fn take_queued(&mut self) -> Vec<Job> {
+        // The last ones are shared by all threads.
+        let most = (self.queue.len() / 8).clamp(1, TAKE_FILES);
+        let sums = self.queue.iter().scan(0_u64, |sum, job| {
+            *sum = sum.saturating_add(job.size);
+            Some(*sum)
+        });
+        let count = sums.take(most).take_while(|sum| *sum <= TAKE_BYTES).count().max(1);
+        self.queue.drain(..count.min(self.queue.len())).collect()
+    }
+
+    fn refill(&mut self, shares: &Shares, now: Instant) {
         for folder in shares.folders() {
             let mut state = folder.lock();
             if state.away.is_some() || state.removed || state.manifest.totals().to_hash == 0 {
@@ -223,11 +276,23 @@ impl List {
             for (key, file) in keys {
                 if !state.deferred.contains_key(&key) && state.in_flight.insert(key.clone()) {
                     let unknown = file.blob.is_none() && file.trust == Trust::Firm;
-                    self.queue.push_back(Job { folder: folder.clone(), key, size: file.stamp.size, unknown });
+                    let job = Job { folder: folder.clone(), key, size: file.stamp.size, unknown };
+                    if job.is_giant() { &mut self.giants } else { &mut self.queue }.push_back(job);
                 }
             }
         }
     }
+}
+
+/// None if there is no such file, or it is out already.
+fn urgent_job(shares: &Shares, share: ShareId, key: Key) -> Option<Job> {
+    let folder = shares.folder(share)?;
+    let size = {
+        let mut state = folder.lock();
+        let size = state.manifest.get_key(&key)?.file()?.stamp.size;
+        state.in_flight.insert(key.clone()).then_some(size)?
+    };
+    Some(Job { folder, key, size, unknown: false })
 }
 
 /// Says stop when it goes.
@@ -237,5 +302,65 @@ impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.stop.store(true, Ordering::Relaxed);
         self.0.wake();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use haul_core::wire::Label;
+
+    use super::*;
+    use crate::share::{NewShare, ShareSettings};
+
+    /// Sparse files of these names and sizes in a share that was walked.
+    fn walked(files: &[(&str, u64)]) -> (tempfile::TempDir, Arc<Shares>, Label) {
+        let home = tempfile::tempdir().unwrap();
+        let shares = Shares::open(ShareSettings::new(home.path().join("state"), home.path().join("cache"))).unwrap();
+        let data = home.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let name = shares.add(NewShare::new(&data)).unwrap().name;
+        make(&home, files);
+        shares.scan_now(&name).unwrap();
+        (home, shares, name)
+    }
+
+    fn make(home: &tempfile::TempDir, files: &[(&str, u64)]) {
+        for (name, size) in files {
+            std::fs::File::create(home.path().join("data").join(name)).unwrap().set_len(*size).unwrap();
+        }
+    }
+
+    /// Names of the files that a thread is given next.
+    fn taken(shares: &Shares) -> Vec<String> {
+        let jobs = shares.agenda.jobs_now(shares).unwrap_or_default();
+        jobs.iter().map(|job| String::from_utf8_lossy(&job.key.name).into_owned()).collect()
+    }
+
+    #[test]
+    fn one_giant_at_a_time_is_out_and_the_small_come_first() {
+        let (home, shares, name) = walked(&[("a", GIANT_BYTES + 1), ("b", GIANT_BYTES + 2), ("c", 1)]);
+        assert_eq!(taken(&shares), ["c"]);
+        assert_eq!(taken(&shares), ["a"]);
+        assert!(taken(&shares).is_empty());
+        make(&home, &[("d", 1)]);
+        shares.scan_now(&name).unwrap();
+        shares.hash_first(&name, &haul_core::path::SharePath::new("b").unwrap());
+        assert_eq!(taken(&shares), ["d"]);
+        shares.agenda.hashed(true);
+        assert_eq!(taken(&shares), ["b"]);
+    }
+
+    #[test]
+    fn a_large_file_goes_alone_and_who_is_waited_for_leaves_the_queue() {
+        let small: Vec<String> = (10..40).map(|n| format!("f{n}")).collect();
+        let mut files: Vec<(&str, u64)> = small.iter().map(|name| (name.as_str(), 1)).collect();
+        files.insert(2, ("f11-large", TAKE_BYTES));
+        let (_home, shares, name) = walked(&files);
+        assert_eq!(taken(&shares), ["f10", "f11"]);
+        shares.hash_first(&name, &haul_core::path::SharePath::new("f30").unwrap());
+        assert_eq!(taken(&shares), ["f30"]);
+        assert_eq!(taken(&shares), ["f11-large"]);
+        assert_eq!(taken(&shares), ["f12", "f13", "f14"]);
     }
 }

@@ -160,11 +160,11 @@ impl Segments {
         self.next.load(Ordering::Relaxed) < self.count()
     }
 
-    /// Helps until nothing is left to begin.
+    /// Helps with one segment. After it there may be something else to do, which comes first.
     pub(crate) fn help(&self, stop: &AtomicBool) {
         self.lock().helpers += 1;
         let _leaving = Leaving(self);
-        if let Err(error) = self.work(stop, &|_| {}) {
+        if let Err(error) = self.next_segment(&mut Vec::new(), stop, &|_| {}) {
             self.lock().failed.get_or_insert(error);
         }
     }
@@ -179,19 +179,29 @@ impl Segments {
 
     fn work(&self, stop: &AtomicBool, progress: &(dyn Fn(u64) + Sync)) -> Result<(), HashError> {
         let mut buffer = Vec::new();
-        loop {
-            let segment = self.next.fetch_add(1, Ordering::Relaxed);
-            if segment >= self.count() {
-                return Ok(());
-            }
-            let start = segment * SEGMENT_BYTES;
-            let range = start..(start + SEGMENT_BYTES).min(self.size);
-            let values = segment_values(&self.file, range, &mut buffer, stop, progress).inspect_err(|_| {
-                // The others stop at their next segment.
-                self.next.store(self.count(), Ordering::Relaxed);
-            })?;
-            self.lock().done.push((segment, values));
+        while self.next_segment(&mut buffer, stop, progress)? {}
+        Ok(())
+    }
+
+    /// Hashes a segment that nobody has begun. False if there is none.
+    fn next_segment(
+        &self,
+        buffer: &mut Vec<u8>,
+        stop: &AtomicBool,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<bool, HashError> {
+        let segment = self.next.fetch_add(1, Ordering::Relaxed);
+        if segment >= self.count() {
+            return Ok(false);
         }
+        let start = segment * SEGMENT_BYTES;
+        let range = start..(start + SEGMENT_BYTES).min(self.size);
+        let values = segment_values(&self.file, range, buffer, stop, progress).inspect_err(|_| {
+            // The others stop at their next segment.
+            self.next.store(self.count(), Ordering::Relaxed);
+        })?;
+        self.lock().done.push((segment, values));
+        Ok(true)
     }
 
     /// Waits for the helpers, and puts the values in order.
@@ -314,6 +324,30 @@ mod tests {
         let file = written(&pattern(SEGMENT_BYTES as usize + 1));
         let run = HashRun { stop: &AtomicBool::new(false), helpers: &Truncates(&file), progress: &|_| {} };
         assert!(matches!(hash_file(&file, stamp_of(&file).unwrap(), run), Err(HashError::Changed)));
+    }
+
+    #[test]
+    fn a_helper_does_one_segment_at_a_time() {
+        /// One look for something else to do after each segment.
+        struct Counts(AtomicUsize);
+
+        impl Helpers for Counts {
+            fn ask(&self, segments: &Arc<Segments>) {
+                while segments.has_more() {
+                    segments.help(&AtomicBool::new(false));
+                    self.0.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+
+            fn thank(&self, _: &Arc<Segments>) {}
+        }
+
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 * SEGMENT_BYTES + 1).unwrap();
+        let helpers = Counts(AtomicUsize::new(0));
+        let run = HashRun { stop: &AtomicBool::new(false), helpers: &helpers, progress: &|_| {} };
+        hash_file(&file, stamp_of(&file).unwrap(), run).unwrap();
+        assert_eq!(helpers.0.into_inner(), 3);
     }
 
     #[test]

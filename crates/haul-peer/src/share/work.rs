@@ -115,13 +115,16 @@ struct Series<'a> {
 }
 
 fn hash_jobs(shares: &Shares, jobs: Vec<Job>) -> Vec<Outcome> {
+    let had_giant = jobs.iter().any(Job::is_giant);
     let mut series = Series { shares, roots: Roots::default(), known: shares.cache.view(), file_system: None };
     let hash = |job: Job| {
         let path = scan::absolute(&job.folder.record.root, &job.key);
         let result = hash_found(&mut series, &job, &path);
         Outcome { job, path, result }
     };
-    jobs.into_iter().map(hash).collect()
+    let outcomes = jobs.into_iter().map(hash).collect();
+    shares.agenda.hashed(had_giant);
+    outcomes
 }
 
 fn hash_found(series: &mut Series<'_>, job: &Job, path: &[u8]) -> Result<Found, Failure> {
