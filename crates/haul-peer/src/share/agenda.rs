@@ -50,7 +50,10 @@ impl Job {
 #[derive(Debug, Default)]
 pub(crate) struct Agenda {
     list: Mutex<List>,
-    wake: Condvar,
+    /// The walking thread waits here …
+    walks: Condvar,
+    /// … and the hashing threads here.
+    hashes: Condvar,
     pub(crate) stop: AtomicBool,
 }
 
@@ -82,7 +85,7 @@ impl Agenda {
         let due = list.walks.entry(share).or_insert(when);
         *due = when.min(*due);
         drop(list);
-        self.wake.notify_all();
+        self.walks.notify_all();
     }
 
     /// Something below the share's root changed.
@@ -107,14 +110,14 @@ impl Agenda {
             list.urgent.push_back((share, key));
         }
         drop(list);
-        self.wake.notify_all();
+        self.hashes.notify_all();
     }
 
     /// There may be more to hash.
     pub(crate) fn wake(&self) {
         // Taken, so that nobody is between looking and waiting.
         self.list.lock().expect("no panic while held").idle_until = None;
-        self.wake.notify_all();
+        self.hashes.notify_all();
     }
 
     /// The outcomes of so many jobs are kept.
@@ -123,14 +126,14 @@ impl Agenda {
         list.out = list.out.saturating_sub(jobs);
         list.idle_until = None;
         drop(list);
-        self.wake.notify_all();
+        self.hashes.notify_all();
     }
 
     /// These jobs are hashed, or never will be.
     pub(super) fn hashed(&self, had_giant: bool) {
         if had_giant {
             self.list.lock().expect("no panic while held").giant_out = false;
-            self.wake.notify_all();
+            self.hashes.notify_all();
         }
     }
 
@@ -158,8 +161,8 @@ impl Agenda {
                     list.walks.remove(&share);
                     return Some(share);
                 }
-                Some((_, due)) => self.wake.wait_timeout(list, due - now).expect("no panic while held").0,
-                None => self.wake.wait(list).expect("no panic while held"),
+                Some((_, due)) => self.walks.wait_timeout(list, due - now).expect("no panic while held").0,
+                None => self.walks.wait(list).expect("no panic while held"),
             };
         }
     }
@@ -177,7 +180,7 @@ impl Agenda {
                     if let Some(segments) = list.shared.iter().find(|segments| segments.has_more()) {
                         return Some(Task::Help(segments.clone()));
                     }
-                    list = self.wake.wait_timeout(list, wait).expect("no panic while held").0;
+                    list = self.hashes.wait_timeout(list, wait).expect("no panic while held").0;
                 }
             }
         }
@@ -192,7 +195,7 @@ impl Agenda {
 impl Helpers for Agenda {
     fn ask(&self, segments: &Arc<Segments>) {
         self.list.lock().expect("no panic while held").shared.push(segments.clone());
-        self.wake.notify_all();
+        self.hashes.notify_all();
     }
 
     fn thank(&self, segments: &Arc<Segments>) {
@@ -302,6 +305,7 @@ impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.stop.store(true, Ordering::Relaxed);
         self.0.wake();
+        self.0.walks.notify_all();
     }
 }
 
