@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::manifest::{Key, Manifest};
 use super::state::{self, ShareRow, StateDb, StoredShare};
-use super::{ShareState, ShareStatus, Skipped};
+use super::{FileStamp, ShareState, ShareStatus, Skipped};
 
 /// Names kept for the list of skipped ones.
 const SKIPPED_KEPT: usize = 1_000;
@@ -70,6 +70,17 @@ pub(crate) struct FolderState {
     pub(crate) in_flight: HashSet<Key>,
     /// Not to be hashed before then.
     pub(crate) deferred: HashMap<Key, Instant>,
+    /// Left out until then, or until they change.
+    pub(crate) unreadable: HashMap<Key, Unreadable>,
+}
+
+/// A file that could not be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) stamp: FileStamp,
+    pub(crate) until: Instant,
+    /// In words.
+    pub(crate) reason: String,
 }
 
 /// How far an index is.

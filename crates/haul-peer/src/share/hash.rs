@@ -82,7 +82,7 @@ pub(crate) fn hash_file(file: &File, stamp: FileStamp, run: HashRun<'_>) -> Resu
         (BlobId::new(*blake3::hash(&bytes).as_bytes()), Outline::default())
     } else {
         let mut builder = OutlineBuilder::new();
-        for value in leaf_values(file, geometry, run)? {
+        for value in leaf_values(file, stamp, geometry, run)? {
             builder.push_value(value);
         }
         builder.finish()
@@ -118,14 +118,19 @@ pub(crate) fn spot_check(file: &File, size: u64, blob: &BlobId, outline: &Outlin
 }
 
 /// Values of all leaves; of a large file with the help of whoever has nothing else to do.
-fn leaf_values(file: &File, geometry: BlobGeometry, run: HashRun<'_>) -> Result<Vec<ChainingValue>, HashError> {
+fn leaf_values(
+    file: &File,
+    stamp: FileStamp,
+    geometry: BlobGeometry,
+    run: HashRun<'_>,
+) -> Result<Vec<ChainingValue>, HashError> {
     if geometry.size() <= SEGMENT_BYTES {
         let mut buffer = Vec::new();
         return segment_values(file, 0..geometry.size(), &mut buffer, run.stop, run.progress);
     }
     let segments = Arc::new(Segments {
         file: file.try_clone()?,
-        size: geometry.size(),
+        stamp,
         next: AtomicU64::new(0),
         parts: Mutex::default(),
         helper_left: Condvar::new(),
@@ -140,7 +145,7 @@ fn leaf_values(file: &File, geometry: BlobGeometry, run: HashRun<'_>) -> Result<
 #[derive(Debug)]
 pub(crate) struct Segments {
     file: File,
-    size: u64,
+    stamp: FileStamp,
     next: AtomicU64,
     parts: Mutex<Parts>,
     helper_left: Condvar,
@@ -170,7 +175,7 @@ impl Segments {
     }
 
     fn count(&self) -> u64 {
-        self.size.div_ceil(SEGMENT_BYTES)
+        self.stamp.size.div_ceil(SEGMENT_BYTES)
     }
 
     fn lock(&self) -> MutexGuard<'_, Parts> {
@@ -195,13 +200,19 @@ impl Segments {
             return Ok(false);
         }
         let start = segment * SEGMENT_BYTES;
-        let range = start..(start + SEGMENT_BYTES).min(self.size);
-        let values = segment_values(&self.file, range, buffer, stop, progress).inspect_err(|_| {
+        let range = start..(start + SEGMENT_BYTES).min(self.stamp.size);
+        let hashed = self.check_unchanged().and_then(|()| segment_values(&self.file, range, buffer, stop, progress));
+        let values = hashed.inspect_err(|_| {
             // The others stop at their next segment.
             self.next.store(self.count(), Ordering::Relaxed);
         })?;
         self.lock().done.push((segment, values));
         Ok(true)
+    }
+
+    /// What grows is not read to its end in vain.
+    fn check_unchanged(&self) -> Result<(), HashError> {
+        if stamp_of(&self.file)? == self.stamp { Ok(()) } else { Err(HashError::Changed) }
     }
 
     /// Waits for the helpers, and puts the values in order.
@@ -386,6 +397,21 @@ mod tests {
             let run = HashRun { stop: &AtomicBool::new(false), helpers: &ALONE, progress: &meddle };
             assert!(matches!(hash_file(&file, stamp_of(&file).unwrap(), run), Err(HashError::Changed)), "{what}");
         }
+    }
+
+    #[test]
+    fn a_large_file_that_grows_is_not_read_to_its_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(3 * SEGMENT_BYTES).unwrap();
+        let read = AtomicU64::new(0);
+        let grow = |bytes| {
+            if read.fetch_add(bytes, Ordering::Relaxed) == 0 {
+                file.set_len(4 * SEGMENT_BYTES).unwrap();
+            }
+        };
+        let run = HashRun { stop: &AtomicBool::new(false), helpers: &ALONE, progress: &grow };
+        assert!(matches!(hash_file(&file, stamp_of(&file).unwrap(), run), Err(HashError::Changed)));
+        assert_eq!(read.into_inner(), SEGMENT_BYTES);
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Shares {
         let path = std::fs::canonicalize(path).map_err(|_| OpenError::Gone)?;
         let (Some(root), Some(name)) = (path.parent(), path.file_name()) else { return Err(OpenError::Gone) };
         let name = SharePath::new(name.as_bytes()).map_err(|_| OpenError::Gone)?;
-        let (_, stat) = Root::open(root).map_err(|_| OpenError::Gone)?.open_regular(&name)?;
+        let (_, stat) = Root::open(root).map_err(open::open_error)?.open_regular(&name)?;
         let stamp = stamp_from(&stat);
         let file_system = open::file_system_id(&path).unwrap_or(stat.st_dev);
         let row = cache::Remember {

@@ -122,7 +122,13 @@ fn by_components(folder: BorrowedFd<'_>, path: &SharePath, flags: OFlags, mode: 
     rustix::fs::openat(from, name, flags, mode)
 }
 
-fn open_error(error: Errno) -> OpenError {
+/// Whether an error says something about this process or machine at the moment, and nothing about the file.
+pub(crate) fn is_passing(error: &std::io::Error) -> bool {
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::AGAIN, Errno::INTR];
+    Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
+}
+
+pub(crate) fn open_error(error: Errno) -> OpenError {
     match error {
         // LOOP: a link stands there. XDEV: the way leads out. NXIO: a socket, or a device without a driver.
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::NODEV => OpenError::Gone,

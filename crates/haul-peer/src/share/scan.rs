@@ -32,11 +32,13 @@ pub(crate) fn scan(folder: &Folder, cache: &HashCache, settings: &ShareSettings,
         Ok(file_system) => file_system,
         Err(reason) => return folder.set_away(reason),
     };
+    let began = Instant::now();
     let (walk, before) = {
         let mut state = folder.lock();
         state.scanning = true;
         state.walk = state.walk.wrapping_add(1);
         state.clear_skipped();
+        state.unreadable.retain(|_, unreadable| unreadable.until > began);
         (state.walk, state.manifest.totals().entries)
     };
     folder.notify();
@@ -170,12 +172,20 @@ impl Scan<'_> {
     ) {
         self.seen += met.len() as u64;
         let mut state = editor.state();
-        let mut changed = Vec::new();
+        let state = &mut *state;
+        let (mut changed, mut left_out) = (Vec::new(), Vec::new());
         let mut known = state.manifest.directory_mut(&directory);
         for Met { name, kind, device } in met {
+            let key = || Key { directory: directory.clone(), name: name.clone() };
+            if !state.unreadable.is_empty()
+                && let Kind::File(file) = &kind
+                && let Some(unreadable) = state.unreadable.get(&key()).filter(|known| known.stamp == file.stamp)
+            {
+                left_out.push(skipped(&key(), unreadable.reason.clone()));
+                continue;
+            }
             let old = known.as_mut().and_then(|names| names.get_mut(&name));
             let settled = settle(old.as_deref(), kind);
-            let key = || Key { directory: directory.clone(), name: name.clone() };
             match (settled, old) {
                 (Settled::Unchanged, Some(item)) => item.seen_by = self.walk,
                 (Settled::Unchanged, None) => {}
@@ -186,6 +196,7 @@ impl Scan<'_> {
         for (key, kind) in changed {
             state.manifest.put(&key, kind, self.walk);
         }
+        left_out.into_iter().for_each(|skipped| state.skip(skipped));
     }
 
     /// Files whose stamp is new: the cache may know them, perhaps under another name.

@@ -11,9 +11,10 @@ use haul_core::path::SharePath;
 
 use super::agenda::{DEBOUNCE_WALKS, Job, RETRY, Task};
 use super::cache::{self, HashCache, Known, Remember, View};
+use super::folder::Unreadable;
 use super::hash::{HashError, HashRun, Hashed, hash_file, spot_check};
 use super::manifest::{FileItem, Kind, Trust};
-use super::open::{Roots, stamp_of};
+use super::open::{self, Roots, stamp_of};
 use super::{OpenError, Shares, scan};
 
 /// Batches of results that wait to be kept.
@@ -22,6 +23,11 @@ const RESULTS: usize = 64;
 const KEEP_FILES: usize = 8_000;
 /// Results wait no longer than this to be kept.
 const KEEP_INTERVAL: Duration = Duration::from_millis(300);
+/// A file that changed while it was hashed rests this many times as long as that took.
+const REST_HASHES: u32 = 10;
+/// A file that could not be read is left out of the share this long, so that a bad place on a disk neither is read nor
+/// comes and goes with each walk.
+const UNREADABLE_REST: Duration = Duration::from_mins(10);
 /// How often to look whether a share that is away has come back.
 const RETURN_CHECK: Duration = Duration::from_secs(15);
 
@@ -42,10 +48,18 @@ struct Found {
 }
 
 enum Failure {
+    /// Not where it was: a walk has to look.
     Gone,
     Unreadable(String),
-    Later,
+    /// After a rest.
+    Later(Duration),
     Stopped,
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if open::is_passing(&error) { Self::Later(RETRY) } else { Self::Unreadable(error.to_string()) }
+    }
 }
 
 /// Runs all threads until the agenda says stop.
@@ -132,16 +146,16 @@ fn hash_found(series: &mut Series<'_>, job: &Job, path: &[u8]) -> Result<Found, 
     let share_path = SharePath::new(job.key.path()).map_err(|_| Failure::Gone)?;
     let root = series.roots.at(&job.folder.record.root).map_err(|_| Failure::Gone)?;
     let (file, stat) = root.open_regular(&share_path).map_err(|error| match error {
-        OpenError::Io(error) => Failure::Unreadable(error.to_string()),
+        OpenError::Io(error) => error.into(),
         OpenError::Gone | OpenError::Changed => Failure::Gone,
     })?;
     let file_system = match series.file_system {
         Some((device, id)) if device == stat.st_dev => id,
-        _ => super::open::file_system_of(&file).map_err(|error| Failure::Unreadable(error.to_string()))?,
+        _ => open::file_system_of(&file).map_err(std::io::Error::from)?,
     };
     series.file_system = Some((stat.st_dev, file_system));
     let began_ns = (shares.clock)();
-    let stamp = super::open::stamp_from(&stat);
+    let stamp = open::stamp_from(&stat);
     let executable = stat.st_mode & 0o100 != 0;
     let settled = cache::is_settled(&stamp, began_ns);
     let ask = series.known.as_ref().filter(|_| !job.unknown);
@@ -153,12 +167,14 @@ fn hash_found(series: &mut Series<'_>, job: &Job, path: &[u8]) -> Result<Found, 
         let hashed = Hashed { stamp, blob, outline };
         return Ok(Found { hashed, executable, file_system, settled, outline_kept: true });
     }
+    let began = Instant::now();
     let run = HashRun { stop: &shares.agenda.stop, helpers: &shares.agenda, progress: &|_| {} };
     match hash_file(&file, stamp, run) {
         Ok(hashed) => Ok(Found { hashed, executable, file_system, settled, outline_kept: false }),
-        Err(HashError::Changed) => Err(Failure::Later),
+        // A file that grows all the time must not keep a thread busy all the time.
+        Err(HashError::Changed) => Err(Failure::Later(RETRY.max(began.elapsed() * REST_HASHES))),
         Err(HashError::Stopped) => Err(Failure::Stopped),
-        Err(HashError::Io(error)) => Err(Failure::Unreadable(error.to_string())),
+        Err(HashError::Io(error)) => Err(error.into()),
     }
 }
 
@@ -205,6 +221,7 @@ fn keep(shares: &Shares, batch: Vec<Outcome>) {
     for outcomes in by_share.into_values() {
         let Some(folder) = outcomes.first().map(|outcome| outcome.job.folder.clone()) else { continue };
         let editor = folder.edit();
+        let mut is_gone = false;
         {
             let mut state = editor.state();
             for Outcome { job, result, .. } in outcomes {
@@ -221,17 +238,26 @@ fn keep(shares: &Shares, batch: Vec<Outcome>) {
                         let file = FileItem { stamp, executable: found.executable, blob, trust };
                         state.manifest.put(&job.key, Kind::File(file), seen_by);
                     }
-                    Err(Failure::Later) => drop(state.deferred.insert(job.key, Instant::now() + RETRY)),
+                    Err(Failure::Later(rest)) => drop(state.deferred.insert(job.key, Instant::now() + rest)),
                     Err(Failure::Stopped) => {}
-                    Err(Failure::Gone) => drop(state.manifest.remove(&job.key)),
+                    Err(Failure::Gone) => {
+                        is_gone = true;
+                        state.deferred.insert(job.key, Instant::now() + RETRY);
+                    }
                     Err(Failure::Unreadable(reason)) => {
-                        state.skip(scan::skipped(&job.key, reason));
+                        state.skip(scan::skipped(&job.key, reason.clone()));
                         state.manifest.remove(&job.key);
+                        let unreadable =
+                            Unreadable { stamp: known.stamp, until: Instant::now() + UNREADABLE_REST, reason };
+                        state.unreadable.insert(job.key, unreadable);
                     }
                 }
             }
         }
         editor.commit();
+        if is_gone {
+            shares.agenda.changed(folder.record.id);
+        }
     }
 }
 
@@ -272,5 +298,46 @@ pub(crate) fn hash_all_now(shares: &Shares) {
         let outcomes = batch.len();
         keep(shares, batch);
         shares.agenda.kept(outcomes);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::share::{NewShare, ShareSettings};
+
+    #[test]
+    fn only_walks_take_files_out_and_an_unreadable_one_stays_out_until_it_changes() {
+        let home = tempfile::tempdir().unwrap();
+        let shares = Shares::open(ShareSettings::new(home.path().join("state"), home.path().join("cache"))).unwrap();
+        let data = home.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("file"), "file").unwrap();
+        let name = shares.add(NewShare::new(&data)).unwrap().name;
+        let files_after = |failure: Failure| {
+            let job = shares.agenda.jobs_now(&shares).unwrap().pop().unwrap();
+            keep(&shares, vec![Outcome { job, path: Vec::new(), result: Err(failure) }]);
+            shares.agenda.kept(1);
+            shares.status(&name).unwrap().files
+        };
+        let now = || shares.folders().iter().for_each(|folder| folder.lock().deferred.clear());
+        shares.scan_now(&name).unwrap();
+        assert_eq!(files_after(Failure::Gone), 1);
+        assert!(shares.agenda.jobs_now(&shares).is_none(), "it rests");
+        now();
+        shares.agenda.wake();
+        assert_eq!(files_after(std::io::Error::from(Errno::MFILE).into()), 1);
+        now();
+        shares.agenda.wake();
+        assert_eq!(files_after(std::io::Error::from(Errno::IO).into()), 0);
+        let walked = shares.scan_now(&name).unwrap();
+        assert_eq!((walked.files, walked.skipped), (0, 1));
+        assert_eq!(shares.skipped(&name).first().unwrap().reason, std::io::Error::from(Errno::IO).to_string());
+        std::fs::write(data.join("file"), "other file").unwrap();
+        let walked = shares.scan_now(&name).unwrap();
+        assert_eq!((walked.files, walked.skipped), (1, 0));
     }
 }
