@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use haul_core::ids::BlobId;
 use haul_core::manifest::{Change, EntryKind, Page};
+use haul_core::outline::Outline;
 use haul_core::path::SharePath;
 use haul_core::wire::Label;
 use haul_peer::share::{AddError, Download, ListError, NewShare, OpenError, Risk, ShareSettings, ShareState, Shares};
@@ -383,6 +384,23 @@ fn a_changed_file_is_not_served_and_hashed_again() {
     assert!(matches!(shares.open_file(&located), Err(OpenError::Gone)));
     shares.scan_now(&name).unwrap();
     assert!(shares.locate(&id(&pattern(3 * LEAF, 2))).is_none());
+}
+
+#[test]
+fn a_hash_that_was_wrong_does_not_come_back_from_the_cache() {
+    let bench = Bench::new();
+    let bytes = pattern(LEAF, 1);
+    let file = bench.write("f", &bytes);
+    let wrong = id(b"what the file held, as somebody has said");
+    let (shares, name) = bench.shared();
+    let download = Download { blob: wrong, outline: Outline::default(), groups: None, seat: None };
+    shares.offer_download(&file, download).unwrap();
+    shares.scan_now(&name).unwrap();
+    assert_eq!(shares.locate_path(&name, &path("f")), Some((Some(wrong), LEAF as u64)), "known from the cache");
+    shares.report_changed(&shares.locate_for(&wrong, &[]).unwrap());
+    shares.scan_now(&name).unwrap();
+    shares.hash_now();
+    assert_eq!(shares.locate_path(&name, &path("f")), Some((Some(id(&bytes)), LEAF as u64)));
 }
 
 /// Puts other bytes in a file and turns its modification time back, as a careful forger would.

@@ -28,7 +28,7 @@ const FILES: TableDefinition<'_, &FileKey, &FileRow> = TableDefinition::new("fil
 const PATHS: TableDefinition<'_, &PathKey, &FileKey> = TableDefinition::new("paths");
 const OUTLINES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("outlines");
 
-/// Writes this close before hashing may be followed by others with the same times.
+/// Writes this close to the start of hashing may be followed by others with the same times.
 pub(crate) const SETTLED_NS: i64 = 2_000_000_000;
 
 /// What the cache knows of a file.
@@ -54,9 +54,13 @@ pub(crate) struct Remember<'a> {
     pub(crate) settled: bool,
 }
 
-/// Whether the last write to a file is old enough, at the time hashing started, for its stamp to vouch for it.
+/// Whether the stamp of a file, as it was when hashing started, vouches for it: a later write would change it. Times are
+/// not near then, before or after. The change time cannot be set by programs; it counts where it is so coarse that later
+/// writes, whose modification time may be set back, leave it as it is.
 pub(crate) fn is_settled(stamp: &FileStamp, hashing_began_ns: i64) -> bool {
-    stamp.mtime_ns <= hashing_began_ns.saturating_sub(SETTLED_NS)
+    let near = |time: i64| time.saturating_sub(hashing_began_ns).unsigned_abs() < SETTLED_NS.unsigned_abs();
+    let coarse = stamp.ctime_ns % 1_000_000_000 == 0;
+    !near(stamp.mtime_ns) && !(coarse && near(stamp.ctime_ns))
 }
 
 /// The database.
@@ -116,6 +120,16 @@ impl HashCache {
     /// Keeps what was hashed, in one durable write.
     pub(crate) fn remember(&self, files: &[Remember<'_>]) -> Result<(), StateError> {
         guarded(|| self.try_remember(files))
+    }
+
+    /// Forgets what a file with this stamp hashes to.
+    pub(crate) fn forget(&self, file_system: u64, stamp: &FileStamp) -> Result<(), StateError> {
+        guarded(|| {
+            let write = self.database.begin_write()?;
+            write.open_table(FILES)?.remove(&file_key(file_system, stamp))?;
+            write.commit()?;
+            Ok(())
+        })
     }
 
     fn try_remember(&self, files: &[Remember<'_>]) -> Result<(), StateError> {
@@ -210,6 +224,19 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+
+    #[test]
+    fn times_near_the_start_of_hashing_vouch_for_nothing() {
+        const SECOND: i64 = 1_000_000_000;
+        let now = 1_700_000_000 * SECOND;
+        let settled = |mtime_ns, ctime_ns| is_settled(&FileStamp { mtime_ns, ctime_ns, ..FileStamp::default() }, now);
+        assert!(settled(now - 2 * SECOND, now - 1));
+        assert!(!settled(now - 2 * SECOND + 1, now - 1) && !settled(now, now) && !settled(now + SECOND, now));
+        assert!(settled(now + 3600 * SECOND, now - 1), "in the future, not hashed anew for ever");
+        assert!(!settled(0, now), "a change time of whole seconds");
+        assert!(settled(0, now - 3 * SECOND));
+        assert!(settled(i64::MAX, i64::MIN) && settled(i64::MIN, i64::MAX));
+    }
 
     #[test]
     fn a_cache_with_damaged_pages_is_started_anew() {

@@ -13,7 +13,7 @@ use haul_core::wire::Label;
 
 use super::folder::Folder;
 use super::manifest::{FileItem, Key, Kind, Trust};
-use super::open::{Roots, stamp_from, stamp_of};
+use super::open::{Roots, file_system_of, open_error, stamp_from, stamp_of};
 use super::{OpenError, Shares};
 use crate::partial::visible;
 
@@ -60,7 +60,7 @@ impl LocalFile {
 
     /// Opens it as one of a series, if it is still what was hashed.
     pub(crate) fn open(&self, roots: &mut Roots) -> Result<File, OpenError> {
-        let root = roots.at(&self.root).map_err(|_| OpenError::Gone)?;
+        let root = roots.at(&self.root).map_err(open_error)?;
         let (opened, stat) = root.open_regular(&self.path)?;
         if stamp_from(&stat) == self.stamp { Ok(opened) } else { Err(OpenError::Changed) }
     }
@@ -164,6 +164,7 @@ impl Shares {
 
     /// The file is not what was hashed: withdraws its blob and hashes it again.
     pub fn report_changed(&self, file: &LocalFile) {
+        self.forget_hash(file);
         if file.share.is_none() {
             self.offers.write().expect("no panic while held").remove(&file.blob);
             return;
@@ -185,6 +186,15 @@ impl Shares {
         editor.commit();
         self.agenda.hash_first(folder.record.id, key);
         self.agenda.walk_at(folder.record.id, Instant::now() + Duration::from_secs(1));
+    }
+
+    /// A file that still has its stamp would be taken for what it is not whenever the cache is asked.
+    fn forget_hash(&self, file: &LocalFile) {
+        let Ok(open) = self.open_file(file) else { return };
+        let Ok(file_system) = file_system_of(&open) else { return };
+        if let Err(error) = self.cache.forget(file_system, &file.stamp) {
+            tracing::warn!(%error, "the hash cache cannot be written; a wrong hash may come back");
+        }
     }
 
     fn hash_again(&self, file: &LocalFile, trust: Trust) {
