@@ -72,20 +72,23 @@ pub(crate) struct HashCache {
 }
 
 impl HashCache {
-    /// Opens the file. A damaged one is replaced: it only costs time.
+    /// Opens the file. A damaged one is replaced: it only costs time. Other failures say nothing about what it holds.
     pub(crate) fn open(file: &Path) -> Result<Self, StateError> {
         let was_there = file.exists();
-        match guarded(|| Self::open_once(file)) {
-            Ok(database) => Ok(Self { database, is_new: !was_there }),
-            Err(error) => {
-                tracing::warn!(%error, "the hash cache cannot be read and is started anew");
-                std::fs::remove_file(file).map_err(|error| StateError(error.to_string()))?;
-                Ok(Self { database: Self::open_once(file)?, is_new: true })
-            }
-        }
+        // redb panics on some pages that hold garbage.
+        let damage = match std::panic::catch_unwind(|| Self::open_once(file)) {
+            Ok(Ok(database)) => return Ok(Self { database, is_new: !was_there }),
+            Ok(Err(error)) if is_damage(&error) => error.to_string(),
+            Ok(Err(error)) => return Err(StateError(error.to_string())),
+            Err(_) => "its pages are damaged".into(),
+        };
+        tracing::warn!(%damage, "the hash cache cannot be read and is started anew");
+        std::fs::remove_file(file).map_err(|error| StateError(error.to_string()))?;
+        let database = Self::open_once(file).map_err(|error| StateError(error.to_string()))?;
+        Ok(Self { database, is_new: true })
     }
 
-    fn open_once(file: &Path) -> Result<Database, StateError> {
+    fn open_once(file: &Path) -> Result<Database, redb::Error> {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(file)?;
         let write = database.begin_write()?;
         write.open_table(FILES)?;
@@ -149,7 +152,11 @@ impl HashCache {
             places.sort_unstable();
             let mut paths = write.open_table(PATHS)?;
             for (place, key) in &places {
-                paths.insert(place, key)?;
+                let old = paths.insert(place, key)?.map(|old| *old.value());
+                // Another stamp of the same inode: it was written in place, and nothing has the old stamp any more.
+                if let Some(old) = old.filter(|old| old != key && old.first_chunk::<16>() == key.first_chunk()) {
+                    rows.remove(&old)?;
+                }
             }
             let mut outlines = write.open_table(OUTLINES)?;
             for file in files.iter().filter(|file| file.stamp.size > LEAF_BYTES) {
@@ -160,6 +167,21 @@ impl HashCache {
         }
         write.commit()?;
         Ok(())
+    }
+}
+
+/// Whether the file holds what cannot be used, now or later.
+fn is_damage(error: &redb::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error {
+        redb::Error::Io(error) => matches!(error.kind(), InvalidData | UnexpectedEof),
+        redb::Error::Corrupted(_)
+        | redb::Error::RepairAborted
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableIsMultimap(_)
+        | redb::Error::TypeDefinitionChanged { .. } => true,
+        _ => false,
     }
 }
 
@@ -236,6 +258,36 @@ mod tests {
         assert!(!settled(0, now), "a change time of whole seconds");
         assert!(settled(0, now - 3 * SECOND));
         assert!(settled(i64::MAX, i64::MIN) && settled(i64::MIN, i64::MAX));
+    }
+
+    #[test]
+    fn only_a_damaged_cache_is_started_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hashes.redb");
+        let cache = HashCache::open(&file).unwrap();
+        assert!(HashCache::open(&file).is_err(), "open already");
+        drop(cache);
+        assert!(!HashCache::open(&file).unwrap().is_new);
+        std::fs::write(&file, [b'x'; 5_000]).unwrap();
+        assert!(HashCache::open(&file).unwrap().is_new);
+    }
+
+    #[test]
+    fn a_file_written_in_place_leaves_no_row_of_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = HashCache::open(&folder.path().join("hashes.redb")).unwrap();
+        let stamp = |inode, mtime_ns| FileStamp { inode, size: 1, mtime_ns, ctime_ns: mtime_ns };
+        let remember = |stamp| {
+            let blob = BlobId::empty();
+            let row = Remember { file_system: 1, stamp, path: b"/f", blob, outline: None, settled: true };
+            cache.remember(&[row]).unwrap();
+        };
+        let is_known = |stamp| cache.view().unwrap().look_up(1, &stamp, b"/elsewhere").is_some();
+        remember(stamp(7, 1));
+        remember(stamp(7, 2));
+        assert!(!is_known(stamp(7, 1)) && is_known(stamp(7, 2)));
+        remember(stamp(8, 3));
+        assert!(is_known(stamp(7, 2)), "it may have another name now");
     }
 
     #[test]
