@@ -17,6 +17,9 @@ use super::{FileStamp, OpenError};
 /// `openat2` gives up with EAGAIN when a rename anywhere races with it; this often it is worth another try.
 const RACE_RETRIES: usize = 16;
 
+/// Opens a folder on the way to something, and never a link.
+const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// How a path is resolved below a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolver {
@@ -52,15 +55,27 @@ pub struct Root {
 }
 
 impl Root {
-    /// Opens the folder. Links in its own path are followed: the owner chose it.
+    /// Opens the folder. Its path is the one that links led to when the owner chose it: a link that stands there now
+    /// was put there since, and is not followed.
     pub fn open(folder: &Path) -> rustix::io::Result<Self> {
         Self::open_with(folder, Resolver::probed())
     }
 
     /// Opens the folder to resolve paths in this way.
     pub fn open_with(folder: &Path, resolver: Resolver) -> rustix::io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+        let folder = match resolver {
+            Resolver::Openat2 => {
+                let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+                rustix::fs::openat2(CWD, folder, STEP, Mode::empty(), resolve)?
+            }
+            Resolver::Components => {
+                let mut at = rustix::fs::open(".", STEP, Mode::empty())?;
+                for component in folder.components() {
+                    at = rustix::fs::openat(&at, component.as_os_str(), STEP, Mode::empty())?;
+                }
+                at
+            }
+        };
         Ok(Self { folder, resolver })
     }
 
@@ -111,11 +126,10 @@ impl Roots {
 
 fn by_components(folder: BorrowedFd<'_>, path: &SharePath, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
     let (directory, name) = path.split();
-    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut at: Option<OwnedFd> = None;
     for component in directory.split(|byte| *byte == b'/').filter(|component| !component.is_empty()) {
         let from = at.as_ref().map_or(folder, AsFd::as_fd);
-        at = Some(rustix::fs::openat(from, component, step, Mode::empty())?);
+        at = Some(rustix::fs::openat(from, component, STEP, Mode::empty())?);
     }
     let from = at.as_ref().map_or(folder, AsFd::as_fd);
     let name: &[u8] = if name.is_empty() { b"." } else { name };

@@ -51,6 +51,22 @@ fn only_regular_files_below_the_root_open() {
 }
 
 #[test]
+fn a_root_behind_a_link_does_not_open() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = std::fs::canonicalize(home.path()).unwrap();
+    std::fs::create_dir_all(folder.join("real/root")).unwrap();
+    symlink("real", folder.join("link")).unwrap();
+    symlink("root", folder.join("real/last")).unwrap();
+    for resolver in BOTH {
+        Root::open_with(&folder.join("real/root"), resolver).unwrap();
+        for linked in ["link/root", "real/last"] {
+            let opened = Root::open_with(&folder.join(linked), resolver);
+            assert!(matches!(opened, Err(Errno::LOOP | Errno::NOTDIR)), "{resolver:?} {linked}: {opened:?}");
+        }
+    }
+}
+
+#[test]
 fn links_swapped_in_while_opening_never_lead_outside() {
     const ROUNDS: usize = 20_000;
     for resolver in BOTH {
