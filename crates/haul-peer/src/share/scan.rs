@@ -113,8 +113,11 @@ impl Scan<'_> {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         std::thread::scope(|scope| {
             let stop = &self.agenda.stop;
-            scope.spawn(move || walk::walk(&plan, stop, &sender));
-            self.receive(&receiver);
+            let walk = move || walk::walk(&plan, stop, &sender);
+            match std::thread::Builder::new().spawn_scoped(scope, walk) {
+                Ok(_) => self.receive(&receiver),
+                Err(error) => self.root_failed = Some(format!("no thread can be had to walk it: {error}")),
+            }
         });
     }
 

@@ -21,6 +21,8 @@ use haul_core::limits;
 use haul_core::path::{SharePath, check_name, check_path};
 use ignore::gitignore::Gitignore;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::io::Errno;
+use rustix::process::Uid;
 
 use super::Skipped;
 use super::manifest::{FileItem, Kind, Trust, join};
@@ -104,13 +106,13 @@ pub(crate) fn walk(plan: &WalkPlan<'_>, stop: &AtomicBool, found: &SyncSender<Ve
     let root = match Root::open(plan.root) {
         Ok(root) => root,
         // The receiver may have stopped; then nobody wants to know.
-        Err(error) => return drop(found.send(vec![Found::RootFailed(in_words(error))])),
+        Err(error) => return drop(found.send(vec![Found::RootFailed(root_in_words(error))])),
     };
     let excludes = exclude_rules(plan.root, plan.excludes).unwrap_or_else(|_| Gitignore::empty());
     let private = Private::new(plan.private);
     let ahead = Ahead::new(Folder { path: Arc::from([]), rules: None });
     let walker = || {
-        let is_root = rustix::process::geteuid().is_root();
+        let user = rustix::process::geteuid();
         let mut walker = Walker {
             plan,
             root: &root,
@@ -120,13 +122,16 @@ pub(crate) fn walk(plan: &WalkPlan<'_>, stop: &AtomicBool, found: &SyncSender<Ve
             found,
             batch: Batch::default(),
             buffer: Vec::new(),
-            is_root,
+            user,
         };
         walker.run(stop);
     };
     std::thread::scope(|scope| {
         for _ in 1..plan.threads.max(1) {
-            scope.spawn(walker);
+            // Where no more threads can be had at the moment, fewer walk.
+            if std::thread::Builder::new().spawn_scoped(scope, walker).is_err() {
+                break;
+            }
         }
         walker();
     });
@@ -193,7 +198,7 @@ struct Walker<'a> {
     batch: Batch,
     /// For the kernel to write directory entries to; stays empty.
     buffer: Vec<u8>,
-    is_root: bool,
+    user: Uid,
 }
 
 /// A folder that is being looked into.
@@ -343,9 +348,11 @@ impl Walker<'_> {
         if file.stamp.size > limits::BLOB_BYTES {
             return Err("larger than 8 TiB".into());
         }
-        // Files that everybody may read need no question, and most are.
-        let readable = self.is_root
+        // Files that everybody may read need no question, nor do our own that we may read; most are either.
+        let is_own = stat.st_uid == self.user.as_raw();
+        let readable = self.user.is_root()
             || stat.st_mode & 0o444 == 0o444
+            || is_own && stat.st_mode & 0o400 != 0
             || rustix::fs::accessat(&open.folder, name, rustix::fs::Access::READ_OK, AtFlags::EACCESS).is_ok();
         if readable { Ok(file) } else { Err("not readable for this user".into()) }
     }
@@ -381,6 +388,13 @@ fn skip(path: &[u8], reason: impl Into<String>) -> Found {
     Found::Skip(Skipped { path: path.to_vec(), reason: reason.into() })
 }
 
-fn in_words(error: rustix::io::Errno) -> String {
+fn root_in_words(error: Errno) -> String {
+    match error {
+        Errno::LOOP | Errno::NOTDIR => "its path leads through a link now; share the folder again where it is".into(),
+        error => in_words(error),
+    }
+}
+
+fn in_words(error: Errno) -> String {
     std::io::Error::from(error).to_string()
 }
