@@ -26,7 +26,7 @@ use rustix::process::Uid;
 
 use super::Skipped;
 use super::manifest::{FileItem, Kind, Trust, join};
-use super::open::{Root, nanoseconds, stamp_from};
+use super::open::{Root, is_passing, nanoseconds, stamp_from};
 use crate::files::is_part_name;
 use rules::Rules;
 pub(crate) use rules::{IGNORE_FILE, exclude_rules};
@@ -46,7 +46,7 @@ pub(crate) enum Found {
     Entries { directory: Arc<[u8]>, met: Vec<Met> },
     /// Not shared.
     Skip(Skipped),
-    /// The root itself cannot be read.
+    /// The root itself cannot be read, or nothing can be opened for now.
     RootFailed(String),
 }
 
@@ -215,6 +215,25 @@ struct Open {
 /// A name in a folder, and what it names if the file system tells that at once.
 type Named = (Arc<[u8]>, FileType);
 
+/// Why a folder is not looked into.
+struct Unread {
+    reason: String,
+    /// Nothing is wrong with the folder.
+    is_passing: bool,
+}
+
+impl From<String> for Unread {
+    fn from(reason: String) -> Self {
+        Self { reason, is_passing: false }
+    }
+}
+
+impl From<Errno> for Unread {
+    fn from(error: Errno) -> Self {
+        Self { reason: in_words(error), is_passing: is_passing(&error.into()) }
+    }
+}
+
 /// Nobody wants to know more.
 struct Enough;
 
@@ -250,8 +269,11 @@ impl Walker<'_> {
         let opened = self.open(&folder).and_then(|(open, names)| Ok((with_own_rules(open, &names)?, names)));
         let ((open, unread), names) = match opened {
             Ok(opened) => opened,
-            Err(reason) if folder.path.is_empty() => return self.tell(Found::RootFailed(reason)),
-            Err(reason) => return self.tell(skip(&folder.path, reason)),
+            // What cannot be opened for now is still shared: such a walk takes nothing out.
+            Err(unread) if unread.is_passing || folder.path.is_empty() => {
+                return self.tell(Found::RootFailed(unread.reason));
+            }
+            Err(unread) => return self.tell(skip(&folder.path, unread.reason)),
         };
         if let Some(error) = unread {
             let path = join(&open.directory, IGNORE_FILE.as_bytes());
@@ -280,15 +302,15 @@ impl Walker<'_> {
     }
 
     /// The open folder and the names in it, with their kinds if the file system tells them.
-    fn open(&mut self, folder: &Folder) -> Result<(Open, Vec<Named>), String> {
+    fn open(&mut self, folder: &Folder) -> Result<(Open, Vec<Named>), Unread> {
         let path = SharePath::new(folder.path.to_vec()).map_err(|error| error.to_string())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
-        let opened = self.root.open_below(&path, flags, Mode::empty()).map_err(in_words)?;
+        let opened = self.root.open_below(&path, flags, Mode::empty())?;
         let mut names = Vec::new();
         self.buffer.reserve(LISTING_BYTES);
         let mut listing = RawDir::new(&opened, self.buffer.spare_capacity_mut());
         while let Some(entry) = listing.next() {
-            let entry = entry.map_err(in_words)?;
+            let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
                 names.push((Arc::from(name), entry.file_type()));
@@ -359,7 +381,7 @@ impl Walker<'_> {
 }
 
 /// Takes the folder's own ignore file into account; also why some of its lines do not count.
-fn with_own_rules(mut open: Open, names: &[Named]) -> Result<(Open, Option<ignore::Error>), String> {
+fn with_own_rules(mut open: Open, names: &[Named]) -> Result<(Open, Option<ignore::Error>), Unread> {
     if !names.iter().any(|(name, _)| name.as_ref() == IGNORE_FILE.as_bytes()) {
         return Ok((open, None));
     }
@@ -397,4 +419,15 @@ fn root_in_words(error: Errno) -> String {
 
 fn in_words(error: Errno) -> String {
     std::io::Error::from(error).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_says_nothing_about_a_folder() {
+        assert!(Unread::from(Errno::MFILE).is_passing && Unread::from(Errno::NOMEM).is_passing);
+        assert!(!Unread::from(Errno::ACCESS).is_passing && !Unread::from(Errno::IO).is_passing);
+    }
 }

@@ -10,6 +10,8 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Unread;
+
 /// The only ignore file that counts.
 pub(crate) const IGNORE_FILE: &str = ".haulignore";
 /// Bytes of an ignore file: far more than anybody writes by hand, and every walking thread may hold one in memory.
@@ -37,8 +39,10 @@ impl Rules {
         folder: &OwnedFd,
         absolute: &Path,
         above: Option<Arc<Rules>>,
-    ) -> Result<(Self, Option<ignore::Error>), String> {
-        let text = read_ignore_file(folder).map_err(|reason| format!("{IGNORE_FILE} cannot be read: {reason}"))?;
+    ) -> Result<(Self, Option<ignore::Error>), Unread> {
+        let whole =
+            |unread: Unread| Unread { reason: format!("{IGNORE_FILE} cannot be read: {}", unread.reason), ..unread };
+        let text = read_ignore_file(folder).map_err(whole)?;
         let mut builder = GitignoreBuilder::new(absolute);
         let from = absolute.join(IGNORE_FILE);
         let mut unread = None;
@@ -47,7 +51,7 @@ impl Rules {
                 unread.get_or_insert(error);
             }
         }
-        let own = builder.build().map_err(|error| format!("{IGNORE_FILE} cannot be read: {error}"))?;
+        let own = builder.build().map_err(|error| whole(error.to_string().into()))?;
         Ok((Self { own, above }, unread))
     }
 
@@ -66,21 +70,21 @@ impl Rules {
 }
 
 /// Nothing where the file has gone since the folder was listed.
-fn read_ignore_file(folder: &OwnedFd) -> Result<String, String> {
+fn read_ignore_file(folder: &OwnedFd) -> Result<String, Unread> {
     // It may be anybody's: a link would read what is elsewhere, a FIFO would never end.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(folder, IGNORE_FILE, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(String::new()),
-        Err(Errno::LOOP) => return Err("it is a link".into()),
-        opened => File::from(opened.map_err(super::in_words)?),
+        Err(Errno::LOOP) => return Err("it is a link".to_owned().into()),
+        opened => File::from(opened?),
     };
     if !file.metadata().map_err(|error| error.to_string())?.is_file() {
-        return Err("it is no regular file".into());
+        return Err("it is no regular file".to_owned().into());
     }
     let mut bytes = Vec::new();
     file.take(IGNORE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > IGNORE_BYTES {
-        return Err(format!("it is larger than {} KiB", IGNORE_BYTES / 1024));
+        return Err(format!("it is larger than {} KiB", IGNORE_BYTES / 1024).into());
     }
-    String::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".into())
+    String::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".to_owned().into())
 }
