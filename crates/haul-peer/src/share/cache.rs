@@ -60,7 +60,7 @@ pub(crate) struct Remember<'a> {
 pub(crate) fn is_settled(stamp: &FileStamp, hashing_began_ns: i64) -> bool {
     let near = |time: i64| time.saturating_sub(hashing_began_ns).unsigned_abs() < SETTLED_NS.unsigned_abs();
     let coarse = stamp.ctime_ns % 1_000_000_000 == 0;
-    !near(stamp.mtime_ns) && !(coarse && near(stamp.ctime_ns))
+    !(near(stamp.mtime_ns) || coarse && near(stamp.ctime_ns))
 }
 
 /// The database.

@@ -199,7 +199,9 @@ impl Scan<'_> {
         for (key, kind) in changed {
             state.manifest.put(&key, kind, self.walk);
         }
-        left_out.into_iter().for_each(|skipped| state.skip(skipped));
+        for skipped in left_out {
+            state.skip(skipped);
+        }
     }
 
     /// Files whose stamp is new: the cache may know them, perhaps under another name.

@@ -323,15 +323,17 @@ mod tests {
             shares.agenda.kept(1);
             shares.status(&name).unwrap().files
         };
-        let now = || shares.folders().iter().for_each(|folder| folder.lock().deferred.clear());
+        let folder = shares.folders().pop().unwrap();
+        let rested = || {
+            folder.lock().deferred.clear();
+            shares.agenda.wake();
+        };
         shares.scan_now(&name).unwrap();
         assert_eq!(files_after(Failure::Gone), 1);
         assert!(shares.agenda.jobs_now(&shares).is_none(), "it rests");
-        now();
-        shares.agenda.wake();
+        rested();
         assert_eq!(files_after(std::io::Error::from(Errno::MFILE).into()), 1);
-        now();
-        shares.agenda.wake();
+        rested();
         assert_eq!(files_after(std::io::Error::from(Errno::IO).into()), 0);
         let walked = shares.scan_now(&name).unwrap();
         assert_eq!((walked.files, walked.skipped), (0, 1));
