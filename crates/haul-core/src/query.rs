@@ -22,6 +22,7 @@ pub use kind::FileType;
 pub use near::{NearWord, near_distance, near_part, near_tolerance};
 pub use parse::parse;
 pub use rank::{MatchClass, match_class};
+pub use value::size as parse_size;
 
 /// A parsed query: every term must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -32,7 +32,7 @@ pub(super) fn range<N: Copy + PartialOrd>(
 
 /// Bytes: digits, perhaps a decimal fraction, and k, M, G, T (powers of 1,000), Ki, Mi, Gi, Ti (of 1,024), each
 /// perhaps with a `B` behind. Upper and lower case mean the same.
-pub(crate) fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(end)?;
     let unit = unit.to_ascii_lowercase();

@@ -15,6 +15,7 @@ mod results;
 mod servers;
 mod session;
 mod tables;
+mod transfer;
 
 use std::path::PathBuf;
 
@@ -41,6 +42,8 @@ pub(crate) struct BenchArgs {
 pub(crate) enum BenchCommand {
     /// The student report's benchmark: searches, registrations and lookups by several peers at the same time
     Report(report::ReportArgs),
+    /// Sharing and transfers on this machine, by real peers, beside what its disk and network can do
+    Transfer(transfer::TransferArgs),
     /// Many peers register their files at a running index (--index TICKET)
     Register(load::RegisterArgs),
     /// Look blobs up at an index, many at a time
@@ -87,15 +90,18 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Result<Exit, Fai
     let (index, output) = (context.global.index.as_deref(), &context.output);
     let done = match &args.command {
         BenchCommand::Plot(args) => return plot_results(args),
+        BenchCommand::Transfer(args) => return transfer::run(args, output).await,
         BenchCommand::Report(args) => report::run(args, index, output).await,
         BenchCommand::Curves(args) => curves::run(args),
         BenchCommand::Serve(args) => servers::serve(args).await,
         load => run_load(load.clone(), index.map(str::to_owned), output.clone()).await,
     };
-    done.map(|()| Exit::DONE).map_err(|error| {
-        let failure = Failure::new(ErrorCode::Incomplete, "the benchmark stopped at its first failure");
-        error.chain().fold(failure, Failure::because)
-    })
+    done.map(|()| Exit::DONE).map_err(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> Failure {
+    let failure = Failure::new(ErrorCode::Incomplete, "the benchmark stopped at its first failure");
+    error.chain().fold(failure, Failure::because)
 }
 
 /// Runs a load as a task of its own: it then shares its thread with the connections that it drives, and on one core
@@ -113,9 +119,11 @@ async fn run_load(load: BenchCommand, index: Option<String>, output: Output) -> 
             BenchCommand::Count(args) => load::count(args, index, output).await,
             BenchCommand::Verify(args) => load::verify(args, index, output).await,
             BenchCommand::Names(args) => load::names(args),
-            BenchCommand::Report(_) | BenchCommand::Plot(_) | BenchCommand::Curves(_) | BenchCommand::Serve(_) => {
-                Ok(())
-            }
+            BenchCommand::Report(_)
+            | BenchCommand::Transfer(_)
+            | BenchCommand::Plot(_)
+            | BenchCommand::Curves(_)
+            | BenchCommand::Serve(_) => Ok(()),
         }
     };
     tokio::spawn(task).await.map_err(anyhow::Error::from)?

@@ -1,6 +1,7 @@
 //! End-to-end tests: real processes, real sockets, real files.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, missing_docs)]
 
+mod benching;
 mod clock;
 mod damage;
 mod disk;

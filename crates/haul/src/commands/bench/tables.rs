@@ -115,7 +115,8 @@ pub(crate) fn goals_table(goals: &[Goal]) -> String {
     text
 }
 
-fn number(value: Option<f64>) -> String {
+/// With as many decimals as tell something; `-` for none.
+pub(crate) fn number(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
         Some(value) if value < 10.0 => format!("{value:.2}"),
