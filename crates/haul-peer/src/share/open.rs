@@ -69,11 +69,12 @@ impl Root {
                 rustix::fs::openat2(CWD, folder, STEP, Mode::empty(), resolve)?
             }
             Resolver::Components => {
-                let mut at = rustix::fs::open(".", STEP, Mode::empty())?;
+                let mut at: Option<OwnedFd> = None;
                 for component in folder.components() {
-                    at = rustix::fs::openat(&at, component.as_os_str(), STEP, Mode::empty())?;
+                    let from = at.as_ref().map_or(CWD, AsFd::as_fd);
+                    at = Some(rustix::fs::openat(from, component.as_os_str(), STEP, Mode::empty())?);
                 }
-                at
+                at.ok_or(Errno::NOENT)?
             }
         };
         Ok(Self { folder, resolver })
