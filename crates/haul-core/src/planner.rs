@@ -5,7 +5,7 @@
 //! plans to the sinks. Sinks pull. A plan may name a source that does not hold a piece yet, because it is to get it
 //! too: the source forwards every leaf as soon as it has verified it, so trees of peers receive and forward at once.
 //!
-//! Pieces that nobody but complete peers hold are dealt to eight stripes, and each goes once down the standing tree of
+//! Pieces that nobody but complete peers hold are dealt to stripes, and each goes once down the standing tree of
 //! its stripe (`release`, `stripes`). A peer is inside one of these trees, or several if it is fast, and a leaf of the
 //! others, as in `SplitStream` (Castro et al., SOSP 2003), so that every uplink carries its part evenly and nothing queues.
 //! Whatever is lacking after that, by late joiners, losses and slow links, sinks pull from their neighbours, rarest piece
@@ -46,7 +46,7 @@ use crate::time::Moment;
 use failures::Failures;
 use peer::{Give, Peer, Want};
 pub use pieces::{PieceRange, PieceSet, Runs, piece_bytes};
-use stripes::{STRIPES, Stripe};
+use stripes::{Stripe, stripes_for};
 
 /// A peer's number inside this planner.
 type Slot = u32;
@@ -211,7 +211,7 @@ impl Planner {
             assigned: 0,
             queue: Vec::new(),
             scans: 0,
-            stripes: alloc::vec![Stripe::default(); STRIPES],
+            stripes: alloc::vec![Stripe::default(); stripes_for(0)],
             next_stripe: 0,
             open: Vec::new(),
         }

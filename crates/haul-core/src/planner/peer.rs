@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::dues::Dues;
 use super::meter::Meter;
 use super::pieces::PieceSet;
-use super::stripes::{NOBODY, STRIPES};
+use super::stripes::{MOST_STRIPES, NOBODY};
 use super::{Hints, Slot};
 use crate::ids::PeerId;
 use crate::time::Moment;
@@ -51,7 +51,7 @@ pub(super) struct Peer {
     /// What was planned for it and not reported yet.
     pub(super) dues: Dues,
     /// Whom it takes each stripe from: a peer, `ROOT` or `NOBODY`.
-    pub(super) above: [Slot; STRIPES],
+    pub(super) above: [Slot; MOST_STRIPES],
     /// Who takes which stripe from it.
     pub(super) below: Vec<(u8, Slot)>,
     /// How many may.
@@ -94,7 +94,7 @@ impl Peer {
             wants: Vec::new(),
             gives: Vec::new(),
             dues: Dues::default(),
-            above: [NOBODY; STRIPES],
+            above: [NOBODY; MOST_STRIPES],
             below: Vec::new(),
             room: 0,
             homes: 0,
@@ -120,6 +120,11 @@ impl Peer {
     /// Whether what it holds counts as a copy that stays.
     pub(super) fn counts(&self) -> bool {
         self.live && !self.struck && !self.leaving
+    }
+
+    /// Whom it takes the pieces of each of so many stripes from.
+    pub(super) fn above_in(&self, stripes: usize) -> &[Slot] {
+        self.above.get(..stripes).unwrap_or(&self.above)
     }
 
     /// Whether it still lacks something.

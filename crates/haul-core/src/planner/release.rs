@@ -5,18 +5,14 @@
 
 use alloc::vec::Vec;
 
-use super::stripes::STRIPES;
 use super::{DOWN_HORIZON_US, HORIZON_US, Planner, RELAY_HORIZON_US, Slot};
 use crate::time::Moment;
 
-/// Pieces planned on an uplink whatever its rate: one for each stripe, and some more while reports are under way.
-const LEAST_PIECES: u64 = STRIPES as u64 + 2;
-/// Pieces planned on a downlink whatever its rate: several, for one source may be slow.
-const LEAST_PIECES_DOWN: u64 = STRIPES as u64 + 2;
+/// Pieces planned on a link whatever its rate: one for each stripe, and some more while reports are under way; on a downlink
+/// several, for one source may be slow.
+const MORE_THAN_STRIPES: u64 = 2;
 /// So many complete peers are always few.
 const FEW_COMPLETE: usize = 4;
-/// Fresh pieces that nobody can take now before the rest is left for the next run.
-const STUCK: usize = STRIPES;
 /// Fresh pieces that one may always wait for: so many are asked for at once.
 const SPARE_PIECES: usize = 2;
 /// How far up a sink looks whose peer above cannot give it a piece.
@@ -45,7 +41,8 @@ impl Planner {
             };
             if !self.release_piece(now, piece, &roots) {
                 stuck += 1;
-                if stuck == STUCK {
+                // Nobody can take any now.
+                if stuck == self.stripes.len() {
                     return;
                 }
             }
@@ -56,7 +53,8 @@ impl Planner {
     /// connections alike, so that whoever was there before the others would keep the pieces of its stripes from everybody
     /// for as long. Only trees whose root can take such pieces count: nobody takes over what others cannot.
     fn deal_anew(&mut self) {
-        let able = (0..STRIPES).filter_map(|stripe| self.root_of(stripe)).filter(|root| self.may_be_root(*root));
+        let able =
+            (0..self.stripes.len()).filter_map(|stripe| self.root_of(stripe)).filter(|root| self.may_be_root(*root));
         let roots: Vec<Slot> = able.collect();
         if roots.is_empty() {
             return;
@@ -95,7 +93,7 @@ impl Planner {
     fn send_on(&mut self, now: Moment) {
         for (first, piece) in self.wait_for_fresh() {
             let turn = self.next_stripe;
-            let stripe = (0..STRIPES).find(|stripe| self.root_of(*stripe) == Some(first)).unwrap_or(turn);
+            let stripe = (0..self.stripes.len()).find(|stripe| self.root_of(*stripe) == Some(first)).unwrap_or(turn);
             let Some(root) = self.root_of(stripe) else { continue };
             if !self.peers[root as usize].taken.contains(piece) {
                 // Who waits may have been struck out since.
@@ -105,7 +103,7 @@ impl Planner {
                 self.assign(now, root, piece, first);
             }
             self.send_down(now, piece, stripe, root);
-            self.next_stripe = (stripe + 1) % STRIPES;
+            self.next_stripe = (stripe + 1) % self.stripes.len();
         }
     }
 
@@ -161,7 +159,7 @@ impl Planner {
             let Some(giver) = giver else { continue };
             self.assign(now, root, piece, giver);
             self.send_down(now, piece, stripe, root);
-            self.next_stripe = (stripe + 1) % STRIPES;
+            self.next_stripe = (stripe + 1) % self.stripes.len();
             return true;
         }
         false
@@ -171,13 +169,14 @@ impl Planner {
     /// fewest pieces of complete peers, for each stripe that it is the root of; among equals in turn. A complete peer
     /// serves its connections alike, so a root that has fallen behind would never catch up, and everybody would wait for
     /// it in the end.
-    fn stripes_in_turn(&self) -> [usize; STRIPES] {
-        let mut order: [usize; STRIPES] = core::array::from_fn(|at| (self.next_stripe + at) % STRIPES);
+    fn stripes_in_turn(&self) -> Vec<usize> {
+        let all = self.stripes.len();
+        let mut order: Vec<usize> = (0..all).map(|at| (self.next_stripe + at) % all).collect();
         let waiting = |stripe: &usize| {
             let Some(root) = self.root_of(*stripe) else { return usize::MAX };
             let wants = self.peers[root as usize].wants.iter();
             let from_complete = wants.filter(|want| self.peers[want.source as usize].have.is_full()).count();
-            let trees = (0..STRIPES).filter(|other| self.root_of(*other) == Some(root)).count();
+            let trees = (0..self.stripes.len()).filter(|other| self.root_of(*other) == Some(root)).count();
             from_complete / trees.max(1)
         };
         order.sort_by_cached_key(waiting);
@@ -234,22 +233,26 @@ impl Planner {
         (!complete.is_empty()).then_some(complete)
     }
 
+    fn least_pieces(&self) -> u64 {
+        self.stripes.len() as u64 + MORE_THAN_STRIPES
+    }
+
     /// Whether more may be planned on a peer's uplink.
     pub(super) fn has_up_room(&self, slot: Slot) -> bool {
         let up = &self.peers[slot as usize].up;
-        up.finish_us() <= HORIZON_US.max(LEAST_PIECES * up.piece_us())
+        up.finish_us() <= HORIZON_US.max(self.least_pieces() * up.piece_us())
     }
 
     /// Whether a peer's uplink can carry its part of a tree.
     pub(super) fn has_relay_room(&self, slot: Slot) -> bool {
         let peer = &self.peers[slot as usize];
-        peer.may_give() && peer.up.finish_us() <= RELAY_HORIZON_US.max(2 * LEAST_PIECES * peer.up.piece_us())
+        peer.may_give() && peer.up.finish_us() <= RELAY_HORIZON_US.max(2 * self.least_pieces() * peer.up.piece_us())
     }
 
     /// Whether more may be planned on a peer's downlink.
     pub(super) fn has_down_room(&self, slot: Slot) -> bool {
         let down = &self.peers[slot as usize].down;
-        down.finish_us() <= DOWN_HORIZON_US.max(LEAST_PIECES_DOWN * down.piece_us())
+        down.finish_us() <= DOWN_HORIZON_US.max(self.least_pieces() * down.piece_us())
     }
 
     /// Whether a sink may be given more, and by this source.

@@ -39,7 +39,7 @@ fn where_one_reaches_the_seed(sinks: u32, roots: usize) -> (World, u32) {
     world.run();
     let is_root = |world: &World, sink: &u32| {
         let slot = world.planner.slots[&id(*sink)];
-        (0..STRIPES).filter(|stripe| world.planner.root_of(*stripe) == Some(slot)).count()
+        (0..world.planner.stripes.len()).filter(|stripe| world.planner.root_of(*stripe) == Some(slot)).count()
     };
     let reaches = (1..=sinks).find(|sink| is_root(&world, sink) == roots).unwrap();
     let seed = world.planner.slots[&id(0)];
@@ -278,6 +278,28 @@ fn chance_reaches_those_that_come_when_all_links_of_the_others_are_in_use() {
         world.join(sink, false);
     }
     world.finish();
+}
+
+#[test]
+fn equal_peers_of_a_small_swarm_have_equally_many_below_them() {
+    for sinks in 2..=16 {
+        let mut world = World::new(64 * MIB, 1);
+        world.join(0, true);
+        for sink in 1..=sinks {
+            world.join(sink, false);
+            world.run();
+        }
+        // All are there when the trees are laid out anew.
+        for _ in 0..40 {
+            world.now = world.now.after(Duration::from_millis(100));
+            world.run();
+        }
+        let planner = &world.planner;
+        let each = (sinks as usize - 1) * planner.stripes.len() / sinks as usize;
+        for peer in planner.live.iter().map(|slot| &planner.peers[*slot as usize]).filter(|peer| peer.is_sink()) {
+            assert_eq!(peer.below.len(), each, "{sinks} sinks");
+        }
+    }
 }
 
 #[test]

@@ -33,6 +33,9 @@ struct Arguments {
     /// Uplinks in Mbit/s.
     #[arg(long, default_value_t = 50)]
     up: u64,
+    /// Uplinks of the downloaders in turn, in Mbit/s, if they are not all alike.
+    #[arg(long, value_delimiter = ',')]
+    ups: Vec<u64>,
     /// Downlinks in Mbit/s.
     #[arg(long, default_value_t = 100)]
     down: u64,
@@ -127,6 +130,9 @@ fn scenario(arguments: &Arguments, peers: usize) -> Scenario {
     let mut scenario = Scenario::equal(arguments.bytes, peers, rate(arguments.up), rate(arguments.down));
     if arguments.moving {
         scenario.peers = moving(peers, arguments.bytes, arguments.seed);
+    }
+    for (peer, up) in scenario.peers.iter_mut().skip(1).zip(arguments.ups.iter().cycle()) {
+        peer.up = rate(*up);
     }
     for (at, peer) in scenario.peers.iter_mut().enumerate().skip(1).filter(|_| arguments.spread > 0) {
         peer.joins = Duration::from_millis(arguments.spread * (at as u64 - 1) / peers as u64);

@@ -273,7 +273,7 @@ impl World {
         for (stripe, child) in &peer.below {
             assert_eq!(planner.peers[*child as usize].above[*stripe as usize], slot);
         }
-        for stripe in 0..STRIPES {
+        for stripe in 0..self.planner.stripes.len() {
             let mut at = slot;
             let mut steps = 0;
             while let Some(above) = planner.above(at, stripe) {
