@@ -95,12 +95,17 @@ impl PartFile {
         let Some(Ok(mut progress)) = progress else {
             return Ok(Resumed { local: self.leaves_with_data(length)?, ..nothing });
         };
+        let mut cut = false;
         for leaf in length / LEAF_BYTES..leaves {
             // Whatever cut the file: what is not there does not count.
             if self.geometry.leaf_range(leaf).end > length {
-                progress.written.remove(leaf);
                 progress.durable.remove(leaf);
+                cut |= progress.written.remove(leaf);
             }
+        }
+        if cut {
+            // The first leaf that is written may give the file its length back, and holes would count as leaves.
+            self.forget_progress()?;
         }
         *self.durable.lock().unwrap_or_else(PoisonError::into_inner) = progress.durable.clone();
         if clock::same_boot(&progress.boot_id) {
@@ -164,9 +169,14 @@ impl PartFile {
     /// Empties the part file, to be filled by a copy. What is known of its leaves is forgotten before, and durably: a copy
     /// that breaks off, even by a power cut, must not leave leaves that count as verified.
     pub(crate) fn start_over(&self) -> Result<(), FileError> {
-        let removed = self.progress.remove().map_err(|errno| self.target.error("remove the progress of", errno));
-        removed.and_then(|()| self.target.sync_folder())?;
+        self.forget_progress()?;
         self.file.set_len(0).map_err(|error| self.io("empty the part file of", error))
+    }
+
+    /// Whatever happens next, nothing counts that is not verified from disk.
+    fn forget_progress(&self) -> Result<(), FileError> {
+        let removed = self.progress.remove().map_err(|errno| self.target.error("remove the progress of", errno));
+        removed.and_then(|()| self.target.sync_folder())
     }
 
     /// Writes verified leaves that follow each other at the place of the first.
