@@ -296,9 +296,49 @@ async fn who_gets_a_finished_download_is_what_the_index_says_by_now() {
     assert_eq!(bitfield(&friend, blob).await, PeerAnswer::NotHeld, "the index keeps no place for it");
 }
 
+/// Changes a leaf that this peer holds, of at least 90, and asks for it: which one.
+async fn damage(world: &World, peer: &Peer, blob: BlobId, bytes: &[u8]) -> u64 {
+    use std::os::unix::fs::FileExt;
+    let member = peer.connect(world).await;
+    let held = loop {
+        if let PeerAnswer::Bitfield { leaves: Some(leaves), .. } = bitfield(&member, blob).await {
+            let held = LeafSet::from_bytes(SIZE as u64 / LEAF_BYTES + 1, &leaves).unwrap();
+            if held.count() >= 90 {
+                break held;
+            }
+        }
+        tokio::task::yield_now().await;
+    };
+    let leaf = (0..held.leaves()).rev().find(|leaf| held.contains(*leaf)).unwrap();
+    let part = std::fs::OpenOptions::new().write(true).open(peer.folder.path().join(".got.haul-part")).unwrap();
+    part.write_all_at(&[bytes[(leaf * LEAF_BYTES) as usize] ^ 1], leaf * LEAF_BYTES).unwrap();
+    let ranges = List::new(vec![LeafRange { first: leaf, count: 1 }]);
+    let mut stream = member.open_stream(&PeerRequest::Pieces { blob, ranges, wait: false }).await.unwrap();
+    assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)), "it must not be passed on");
+    leaf
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_that_was_met_is_not_forgotten_when_the_download_stops() {
+    let world = World::new();
+    let bytes = content(SIZE);
+    let (blob, _) = blob_of(&bytes);
+    let origin = Scripted::new(&bytes, Fault::Stalls(100));
+    let origin_card = world.add("origin", origin.handler());
+    let peer = Peer::new(&world, "peer");
+    let mut fetch = peer.fetch(&world, blob, SIZE as u64, &[(&origin_card, &origin.handler())]);
+    fetch.joined(&[]);
+    fetch.has(90 * LEAF_BYTES).await;
+    let leaf = damage(&world, &peer, blob, &bytes).await;
+    fetch.cancel.cancel();
+    assert!(fetch.task.await.unwrap().is_err());
+    let progress = std::fs::read(peer.folder.path().join(".got.haul-progress")).unwrap();
+    let progress = Progress::from_bytes(&progress).unwrap();
+    assert!(progress.written.count() > 80 && !progress.written.contains(leaf) && !progress.durable.contains(leaf));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_disk_has_changed_is_not_passed_on_but_fetched_again() {
-    use std::os::unix::fs::FileExt;
     let world = World::new();
     let bytes = content(SIZE);
     let (blob, _) = blob_of(&bytes);
@@ -312,23 +352,7 @@ async fn what_the_disk_has_changed_is_not_passed_on_but_fetched_again() {
     let mut fetch = peer.fetch(&world, blob, SIZE as u64, &sources);
     fetch.joined(&[]);
     fetch.has(90 * LEAF_BYTES).await;
-    let member = peer.connect(&world).await;
-    let held = loop {
-        if let PeerAnswer::Bitfield { leaves: Some(leaves), .. } = bitfield(&member, blob).await {
-            let held = LeafSet::from_bytes(SIZE as u64 / LEAF_BYTES + 1, &leaves).unwrap();
-            if held.count() >= 90 {
-                break held;
-            }
-        }
-        tokio::task::yield_now().await;
-    };
-    let leaf = (0..held.leaves()).rev().find(|leaf| held.contains(*leaf)).unwrap();
-    let part = std::fs::OpenOptions::new().write(true).open(peer.folder.path().join(".got.haul-part")).unwrap();
-    part.write_all_at(&[bytes[(leaf * LEAF_BYTES) as usize] ^ 1], leaf * LEAF_BYTES).unwrap();
-
-    let ranges = List::new(vec![LeafRange { first: leaf, count: 1 }]);
-    let mut stream = member.open_stream(&PeerRequest::Pieces { blob, ranges, wait: false }).await.unwrap();
-    assert!(matches!(stream.next().await.unwrap(), StreamItem::End(_)), "it must not be passed on");
+    let leaf = damage(&world, &peer, blob, &bytes).await;
     // Whoever is killed now must not count it as verified: no more bytes arrive, but the checkpoint is written anew.
     let counted = || {
         let bytes = std::fs::read(peer.folder.path().join(".got.haul-progress")).ok()?;

@@ -438,13 +438,15 @@ async fn large(
         let (at, timeline) = (place.clone(), wanted.search.timeline.clone());
         let shares = wanted.downloader.shares.clone().filter(|_| offer);
         let finish = move || -> Result<Option<(PartFile, Resumed)>, FileError> {
-            whole.make_durable(traits)?;
+            let made = whole.make_durable(traits);
             let damaged = take_damaged(passed.as_ref(), &timeline);
             if !damaged.is_empty() {
                 let resumed = all_but(geometry, &damaged);
-                whole.checkpoint(&resumed.verified, true)?;
-                return Ok(Some((whole, resumed)));
+                whole.forget(&damaged);
+                whole.checkpoint(&resumed.verified, made.is_ok())?;
+                return made.map(|()| Some((whole, resumed)));
             }
+            made?;
             whole.name(force)?;
             serve_on(shares.as_deref(), &at, blob, checker.outline(), passed);
             Ok(None)

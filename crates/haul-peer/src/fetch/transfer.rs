@@ -224,6 +224,10 @@ impl<'a> Transfer<'a> {
         self.requests.clear();
         self.tasks.shutdown().await;
         self.join_workers().await;
+        if !self.finished {
+            // Damage that others have met counts, however this ends.
+            self.repair();
+        }
         if let (Output::File(part), false) = (&self.output, self.finished) {
             let (part, verified) = (Arc::clone(part), self.machine.verified().clone());
             // A download that stops keeps what it has; if even that cannot be written, the first error says more.

@@ -38,6 +38,8 @@ pub struct PartFile {
     geometry: BlobGeometry,
     /// Leaves known to be on stable storage.
     durable: Mutex<LeafSet>,
+    /// Leaves that are not what was written, until a checkpoint leaves them out.
+    forgotten: Mutex<Vec<u64>>,
     /// A sync has failed: what the kernel shows of the others may be on no disk, whatever later syncs say.
     doubtful: AtomicBool,
 }
@@ -62,6 +64,7 @@ impl PartFile {
             progress: target.beside(&names.progress),
             new_progress: target.beside(&names.new_progress),
             durable: Mutex::new(LeafSet::new(geometry.leaves())),
+            forgotten: Mutex::default(),
             doubtful: AtomicBool::new(false),
             target,
             part,
@@ -202,18 +205,19 @@ impl PartFile {
         read_at(&self.file, leaf * LEAF_BYTES, self.geometry.leaf_bytes(leaf))
     }
 
-    /// These leaves are not what was written, durable or not.
+    /// These leaves are not what was written, durable or not: the next checkpoint leaves them out. Waits for no disk.
     pub(crate) fn forget(&self, leaves: &[u64]) {
-        let mut safe = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        for leaf in leaves {
-            safe.remove(*leaf);
-        }
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).extend(leaves);
     }
 
     /// Writes down which leaves count. `durable` brings their bytes to stable storage before. After a sync that failed
     /// there is no durable checkpoint any more, and whoever goes on verifies from disk what was not durable before.
     pub fn checkpoint(&self, written: &LeafSet, durable: bool) -> Result<(), FileError> {
         let mut safe = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = std::mem::take(&mut *self.forgotten.lock().unwrap_or_else(PoisonError::into_inner));
+        for leaf in &forgotten {
+            safe.remove(*leaf);
+        }
         let mut failure = None;
         if durable {
             match self.sync(File::sync_data) {
@@ -230,8 +234,9 @@ impl PartFile {
             written: written.clone(),
         };
         let stored = self.store_progress(&progress, durable);
-        if doubtful && stored.is_err() {
-            let _ = self.progress.remove();
+        if stored.is_err() && (doubtful || !forgotten.is_empty()) {
+            // What stands there counts leaves that must not count.
+            let _ = self.forget_progress();
         }
         failure.map_or(stored, Err)
     }

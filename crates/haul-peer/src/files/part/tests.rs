@@ -236,3 +236,45 @@ fn after_a_sync_that_failed_nothing_counts_that_was_not_durable_before() {
     let (_, resumed) = open(&path, 4).unwrap();
     assert_eq!(resumed.verified, set(4, &[0]));
 }
+
+#[test]
+fn a_leaf_that_was_damaged_counts_no_more_even_if_that_cannot_be_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    for storing_fails in [false, true] {
+        let (part, _) = open(&path, 4).unwrap();
+        for leaf in 0..4 {
+            part.write_leaves(leaf, [vec![1; part.geometry.leaf_bytes(leaf)].as_slice()]).unwrap();
+        }
+        part.checkpoint(&set(4, &[0, 1, 2, 3]), true).unwrap();
+        part.forget(&[1]);
+        if storing_fails {
+            std::fs::create_dir(folder.path().join(".file.haul-progress~")).unwrap();
+        }
+        assert_eq!(part.checkpoint(&set(4, &[0, 2, 3]), false).is_err(), storing_fails);
+        drop(part);
+        let resumed = open(&path, 4).unwrap().1;
+        let (verified, local) = if storing_fails { (&[][..], &[0, 1, 2, 3][..]) } else { (&[0, 2, 3][..], &[][..]) };
+        assert_eq!((resumed.verified, resumed.local), (set(4, verified), set(4, local)));
+        if !storing_fails {
+            forget_boot(folder.path());
+            assert_eq!(open(&path, 4).unwrap().1.verified, set(4, &[0, 2, 3]), "it was durable");
+        }
+    }
+}
+
+#[test]
+fn damage_is_taken_down_while_a_checkpoint_waits_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (part, _) = open(&folder.path().join("file"), 4).unwrap();
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let part = &part;
+        let _checkpoint = part.durable.lock().unwrap();
+        scope.spawn(move || {
+            part.forget(&[1]);
+            done.send(())
+        });
+        wait.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+    });
+}
