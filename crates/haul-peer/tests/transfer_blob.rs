@@ -336,6 +336,44 @@ async fn a_reader_gets_the_bytes_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_gets_nothing_twice_if_the_size_was_a_lie() {
+    let bytes = content(40 * LEAF);
+    let world = World::new();
+    *world.size.lock().unwrap() = Some(bytes.len() as u64 - 1);
+    let honest = Scripted::new(&bytes, Fault::None);
+    world.add("honest", honest.handler());
+    // All of its leaves but the last one are right, and that one it sends last.
+    let liar = Arc::new(Scripted {
+        bytes: honest.bytes.slice(..bytes.len() - 1),
+        blob: honest.blob,
+        outline: honest.outline.clone(),
+        fault: Fault::Sorts,
+        sent: 0.into(),
+        pause: Duration::from_millis(5),
+    });
+    let liar_card = world.add("liar", liar.handler());
+    let (to, mut from) = mpsc::channel(4);
+    let wanted = StreamRequest {
+        blob: honest.blob,
+        size: None,
+        range: None,
+        providers: vec![liar_card],
+        only_these: false,
+        patience: Duration::ZERO,
+    };
+    let downloader = world.downloader();
+    let download =
+        tokio::spawn(async move { downloader.stream_blob(wanted, to, no_progress(), CancellationToken::new()).await });
+    let mut got = Vec::new();
+    while let Some(part) = from.recv().await {
+        got.extend_from_slice(&part);
+    }
+    download.await.unwrap().unwrap();
+    assert!(liar.sent.load(Ordering::SeqCst) > 1, "it was asked for nothing");
+    assert!(got == bytes, "{} bytes of {}", got.len(), bytes.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_leaves_ends_the_download() {
     let bytes = content(2000 * LEAF);
     let world = World::new();

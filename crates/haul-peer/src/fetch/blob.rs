@@ -523,7 +523,7 @@ pub(super) async fn stream(
             Outcome::Complete => {
                 return Ok(wanted.done(Path::new(""), range.end - range.start, 0, tally));
             }
-            // Other sizes come up before the first byte is verified, so nothing wrong was sent.
+            // Before the size is proved the reader gets nothing, so nothing comes twice.
             Outcome::OtherSizes(sizes) => wanted.sizes.add(sizes),
         }
     }

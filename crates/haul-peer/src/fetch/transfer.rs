@@ -281,7 +281,8 @@ impl<'a> Transfer<'a> {
             self.tell(false);
             let wake = self.next_wake();
             let reader = match &self.output {
-                Output::Reader(reader) if reader.has_next() => Some(reader.sender()),
+                // Under another size the download begins once more, so nothing is handed on before the proof.
+                Output::Reader(reader) if reader.has_next() && self.machine.size_is_proven() => Some(reader.sender()),
                 _ => None,
             };
             tokio::select! {

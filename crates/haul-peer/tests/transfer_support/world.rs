@@ -230,6 +230,8 @@ pub enum Fault {
     WrongSheet,
     /// Does not have it.
     NotHeld,
+    /// Sends leaves in ascending order, whatever order was asked for.
+    Sorts,
 }
 
 /// A provider that holds one blob in memory.
@@ -304,8 +306,11 @@ impl Scripted {
         PeerAnswer::Outline { size: self.bytes.len() as u64, values: ByteString(values) }
     }
 
-    async fn pieces(&self, leaves: Vec<u64>, request: haul_net::connection::InboundRequest) {
+    async fn pieces(&self, mut leaves: Vec<u64>, request: haul_net::connection::InboundRequest) {
         let stream = request.into_stream();
+        if self.fault == Fault::Sorts {
+            leaves.sort_unstable();
+        }
         let geometry = BlobGeometry::new(self.bytes.len() as u64).unwrap();
         for leaf in leaves {
             if !self.pause.is_zero() {
