@@ -218,6 +218,7 @@ impl Download {
         if matches!(known.state, ProviderState::Lost) {
             known.revive(now);
         }
+        self.settle_prover();
         self.assign();
     }
 
@@ -264,6 +265,7 @@ impl Download {
         } else {
             self.ban(provider, Offence::Sheet);
         }
+        self.settle_prover();
         self.assign();
     }
 
@@ -486,12 +488,14 @@ impl Download {
         }
     }
 
-    /// A prover whose connection is lost takes its sheets with it, once nothing that it gave can prove the size any more.
+    /// A prover whose connection is lost, or that does not hold the last leaf any more, takes its sheets with it, once
+    /// nothing that it gave can prove the size any more.
     fn settle_prover(&mut self) {
         let Some(prover) = self.prover.filter(|_| !self.size_is_proven()) else { return };
         let last = self.geometry.leaves() - 1;
         let is_verified_now = self.claims.get(&last).is_some_and(|claim| claim.verifying);
-        let may_give = |known: &Provider| known.state != ProviderState::Lost || known.is_busy();
+        let is_there = |known: &Provider| known.state != ProviderState::Lost && known.have.contains(last);
+        let may_give = |known: &Provider| known.is_busy() || is_there(known);
         if !is_verified_now && !self.providers.get(&prover).is_some_and(may_give) {
             self.prover = None;
             self.forget_sheets();

@@ -55,9 +55,13 @@ impl Download {
         self.note_starvation();
     }
 
-    /// Until the size is proven only the prover works.
+    /// Until the size is proven only the prover works, and no longer than it may prove it.
     fn may_work(&self, id: &PeerId) -> bool {
-        self.size_is_proven() || self.prover == Some(*id)
+        let last = self.geometry.leaves() - 1;
+        let may_prove = || {
+            self.taken.contains(last) || self.providers.get(id).is_some_and(|provider| provider.have.contains(last))
+        };
+        self.size_is_proven() || self.prover == Some(*id) && may_prove()
     }
 
     fn choose_prover(&mut self) {

@@ -156,3 +156,28 @@ fn empty_plans_keep_nobody_from_a_seed_that_is_there() {
         assert!(with < without + 1_500, "{with} ms instead of {without} ms with an empty plan every {every} ms");
     }
 }
+
+/// One that downloads the blob itself, and at first holds its last leaf, then not.
+#[test]
+fn a_prover_that_takes_back_the_last_leaf_is_replaced() {
+    for sheet_first in [true, false] {
+        let geometry = BlobGeometry::new(40 * LEAF_BYTES).unwrap();
+        let mut machine = Download::new(geometry, LeafSet::new(40), &LeafSet::new(40), 9);
+        machine.handle_provider(Moment(1), peer(1), held(40, &[0..20, 20..40]));
+        let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
+        if !sheet_first {
+            machine.handle_provider(Moment(2), peer(1), held(40, &[0..20, 20..39]));
+        }
+        machine.handle_sheet(Moment(3), request, true);
+        for (request, ..) in asked(&mut machine) {
+            machine.handle_end(Moment(4), request, RequestEnd::NotHeld);
+        }
+        machine.handle_provider(Moment(5), peer(1), held(40, &[0..20, 20..39]));
+        machine.handle_timeout(Moment(2_000));
+        assert_eq!(asked(&mut machine), [], "who cannot prove the size is asked for nothing");
+        machine.handle_provider(Moment(2_001), peer(2), Have::All);
+        let actions: Vec<Action> = core::iter::from_fn(|| machine.poll_action()).collect();
+        let asks = |action: &Action| matches!(action, Action::RequestSheet { provider, .. } if *provider == peer(2));
+        assert!(actions.iter().any(asks), "{actions:?}");
+    }
+}
