@@ -435,9 +435,22 @@ impl Download {
     fn stall_moment(&self, id: &PeerId, provider: &Provider) -> Moment {
         let unknown = if self.prover == Some(*id) { STALL_PROVER } else { STALL_UNKNOWN };
         let waits = provider.requests.iter().all(|id| self.requests.get(id).is_some_and(|request| request.waits));
-        let moment = provider.stall_moment(unknown);
-        // It waits itself, and says so in time if nothing comes.
-        if waits { moment.max(provider.progress().after(LEAF_WAIT + STALL_PROVER)) } else { moment }
+        let allowed = provider.allowed_silence(unknown);
+        let moment = provider.progress().after(allowed);
+        if waits {
+            // It waits itself, and says so in time if nothing comes.
+            return moment.max(provider.progress().after(LEAF_WAIT + STALL_PROVER));
+        }
+        // The last leaf was asked for first: what comes in its place does not bring the proof.
+        let proof = self.proof_asked(id).filter(|_| !provider.is_queued());
+        proof.map_or(moment, |asked| moment.min(asked.after(allowed)))
+    }
+
+    /// When this prover was asked for the last leaf, while it has not come.
+    fn proof_asked(&self, id: &PeerId) -> Option<Moment> {
+        let claim = self.claims.get(&(self.geometry.leaves() - 1)).filter(|_| !self.size_is_proven())?;
+        let request = claim.requests.iter().filter_map(|request| self.requests.get(request));
+        request.filter(|request| request.provider == *id).map(|request| request.asked).min()
     }
 
     fn ban(&mut self, provider: PeerId, offence: Offence) {

@@ -214,12 +214,13 @@ impl Provider {
         now.since(self.progress)
     }
 
-    pub(super) fn stall_moment(&self, unknown: Duration) -> Moment {
+    /// How long it may give nothing.
+    pub(super) fn allowed_silence(&self, unknown: Duration) -> Duration {
         let allowed = (LEAF_BYTES * 1000).checked_div(self.rate).map_or(unknown, |leaf_ms| {
             let leaf = Duration::from_millis(leaf_ms);
             (8 * leaf + 2 * self.delay.unwrap_or_default()).clamp(STALL_SHORTEST, STALL_LONGEST)
         });
-        self.progress.after((allowed * (1 << self.patience)).min(STALL_MOST_PATIENT))
+        (allowed * (1 << self.patience)).min(STALL_MOST_PATIENT)
     }
 
     /// Nothing came for too long.

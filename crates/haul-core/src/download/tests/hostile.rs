@@ -157,6 +157,42 @@ fn empty_plans_keep_nobody_from_a_seed_that_is_there() {
     }
 }
 
+/// It gives all but the last leaf, one a second, while another who would prove the size at once may give nothing.
+#[test]
+fn a_prover_that_keeps_the_last_leaf_back_is_replaced_in_time() {
+    let geometry = BlobGeometry::new(1_000 * LEAF_BYTES).unwrap();
+    let mut machine = Download::new(geometry, LeafSet::new(1_000), &LeafSet::new(1_000), 9);
+    machine.handle_provider(Moment(0), peer(1), Have::All);
+    let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
+    machine.handle_sheet(Moment(1), request, true);
+    machine.handle_provider(Moment(1), peer(2), Have::All);
+    let mut open: VecDeque<(RequestId, u64)> = VecDeque::new();
+    for second in 1..3_600 {
+        let now = Moment(second * 1_000);
+        machine.handle_timeout(now);
+        while let Some(action) = machine.poll_action() {
+            match action {
+                Action::RequestSheet { provider, .. } if provider == peer(2) => {
+                    return assert!(second < 30, "only after {second} s");
+                }
+                Action::RequestSheet { request, .. } => machine.handle_sheet(now, request, true),
+                Action::RequestLeaves { request, ranges, .. } => {
+                    let leaves = ranges.iter().flat_map(|range| range.first..range.first + range.count);
+                    open.extend(leaves.filter(|leaf| *leaf != 999).map(|leaf| (request, leaf)));
+                }
+                _ => {}
+            }
+        }
+        let leaf = open.pop_front();
+        if let Some((request, leaf)) = leaf
+            && machine.handle_arrival(now, request, leaf) == Arrival::Verify
+        {
+            machine.handle_verified(now, peer(1), leaf, Verdict::Good);
+        }
+    }
+    panic!("the other one was never asked");
+}
+
 /// One that downloads the blob itself, and at first holds its last leaf, then not.
 #[test]
 fn a_prover_that_takes_back_the_last_leaf_is_replaced() {
