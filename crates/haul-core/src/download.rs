@@ -407,6 +407,13 @@ impl Download {
         self.assign();
     }
 
+    /// The driver itself could take nothing until now: whoever gave nothing meanwhile has not stalled.
+    pub fn handle_own_delay(&mut self, now: Moment) {
+        for provider in self.providers.values_mut().filter(|provider| provider.is_busy()) {
+            provider.excuse(now);
+        }
+    }
+
     /// Time has passed: stalls are noticed, back-offs end, late leaves are asked of others.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.now = now;

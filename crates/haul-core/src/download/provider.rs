@@ -223,6 +223,11 @@ impl Provider {
         (allowed * (1 << self.patience)).min(STALL_MOST_PATIENT)
     }
 
+    /// What kept it from giving anything until now was not its fault.
+    pub(super) fn excuse(&mut self, now: Moment) {
+        self.progress = self.progress.max(now);
+    }
+
     /// Nothing came for too long.
     pub(super) fn stalled(&mut self, now: Moment) -> Setback {
         self.patience = (self.patience + 1).min(5);

@@ -280,6 +280,8 @@ impl<'a> Transfer<'a> {
             self.pass_on();
             self.tell(false);
             let wake = self.next_wake();
+            // What has arrived waits for the disk, and so does whoever sends.
+            let disk_is_behind = self.batches.available_permits() == 0;
             let reader = match &self.output {
                 // Under another size the download begins once more, so nothing is handed on before the proof.
                 Output::Reader(reader) if reader.has_next() && self.machine.size_is_proven() => Some(reader.sender()),
@@ -299,6 +301,9 @@ impl<'a> Transfer<'a> {
                 () = tokio::time::sleep(wake) => {}
             }
             let now = boot_now();
+            if disk_is_behind {
+                self.machine.handle_own_delay(now);
+            }
             if self.machine.next_timeout().is_some_and(|due| due <= now) {
                 self.machine.handle_timeout(now);
             }

@@ -193,6 +193,22 @@ fn a_prover_that_keeps_the_last_leaf_back_is_replaced_in_time() {
     panic!("the other one was never asked");
 }
 
+/// The disk stands still for longer than anybody may stay silent.
+#[test]
+fn nobody_stalls_while_the_downloader_itself_can_take_nothing() {
+    let (mut machine, sheet) = proven(64, 5);
+    machine.handle_sheet(Moment(2), sheet, true);
+    assert_ne!(asked(&mut machine), []);
+    let stalls = |machine: &mut Download| {
+        core::iter::from_fn(|| machine.poll_action()).any(|action| matches!(action, Action::Setback { .. }))
+    };
+    machine.handle_own_delay(Moment(30_000));
+    machine.handle_timeout(Moment(30_000));
+    assert!(!stalls(&mut machine));
+    machine.handle_timeout(Moment(60_000));
+    assert!(stalls(&mut machine));
+}
+
 /// One that downloads the blob itself, and at first holds its last leaf, then not.
 #[test]
 fn a_prover_that_takes_back_the_last_leaf_is_replaced() {
