@@ -68,6 +68,16 @@ impl Checker {
         state.1.values(sheet).map(<[ChainingValue]>::to_vec)
     }
 
+    /// The sheets known.
+    pub(crate) fn sheets(&self) -> LeafSet {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let mut known = LeafSet::new(self.geometry.sheets());
+        for sheet in (0..self.geometry.sheets()).filter(|sheet| state.1.has_sheet(*sheet)) {
+            known.insert(sheet);
+        }
+        known
+    }
+
     pub(crate) fn outline(&self) -> Option<Outline> {
         self.state.read().unwrap_or_else(PoisonError::into_inner).1.outline()
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use haul_core::blob::LeafSet;
+use haul_core::blob::{BlobGeometry, LeafSet};
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits::{LEAF_BYTES, SWARM_BYTES};
 use haul_core::wire::index::{PeerCard, PieceRange, PlannedSource, Received, SwarmPeer};
@@ -18,7 +18,7 @@ use haul_core::wire::{Label, List};
 use haul_net::connection::{Connection, ConnectionSettings, Inbox, StreamItem};
 use haul_net::transport::memory_pair;
 use haul_peer::fetch::{Downloader, FetchDone, FetchError, FindProviders, Found, PeerPool, pool::PeerDialer};
-use haul_peer::files::Progress;
+use haul_peer::files::{PartFile, Place, Progress};
 use haul_peer::serve::Server;
 use haul_peer::share::{ShareSettings, Shares};
 use haul_peer::swarm::{Report, Seat, SwarmNews, SwarmSeat};
@@ -366,6 +366,31 @@ async fn what_the_disk_has_changed_is_not_passed_on_but_fetched_again() {
     assert!(peer.got() == bytes, "the damage is in the finished file");
     let notes = fetch.timeline.told().notes;
     assert!(notes.iter().any(|noted| noted.note == Note::Damaged { at: leaf * LEAF_BYTES }), "{notes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_complete_before_is_served_on_too() {
+    let world = World::new();
+    let bytes = content(SIZE);
+    let (blob, _) = blob_of(&bytes);
+    let peer = Peer::new(&world, "peer");
+    {
+        // Killed before its end: everything is there, and nobody is asked for the outline any more.
+        let geometry = BlobGeometry::new(SIZE as u64).unwrap();
+        let (part, resumed) =
+            PartFile::open(Place::of(&peer.folder.path().join("got")).unwrap(), blob, geometry).unwrap();
+        let mut all = resumed.verified;
+        for (leaf, bytes) in (0..).zip(bytes.chunks(LEAF_BYTES as usize)) {
+            part.write_leaves(leaf, [bytes]).unwrap();
+            all.insert(leaf);
+        }
+        part.checkpoint(&all, false).unwrap();
+    }
+    let fetch = peer.fetch(&world, blob, SIZE as u64, &[]);
+    fetch.task.await.unwrap().unwrap();
+    while peer.shares.locate(&blob).is_none() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

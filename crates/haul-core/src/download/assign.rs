@@ -58,9 +58,8 @@ impl Download {
     /// Until the size is proven only the prover works, and no longer than it may prove it.
     fn may_work(&self, id: &PeerId) -> bool {
         let last = self.geometry.leaves() - 1;
-        let may_prove = || {
-            self.taken.contains(last) || self.providers.get(id).is_some_and(|provider| provider.have.contains(last))
-        };
+        let may_prove =
+            || self.taken.contains(last) || self.providers.get(id).is_some_and(|provider| provider.have.contains(last));
         self.size_is_proven() || self.prover == Some(*id) && may_prove()
     }
 
@@ -177,13 +176,26 @@ impl Download {
         if !self.size_is_proven() && !self.sheets.contains(last) {
             return (!self.sheets_asked.contains_key(&Some(last))).then_some(Some(last));
         }
-        let first = self.first_unfinished_sheet()?;
         let wanted = |sheet: &u64| {
             let known = self.sheets.contains(*sheet) || self.sheets_asked.contains_key(&Some(*sheet));
             !known && self.may_help_with(have, self.geometry.sheet_leaves(*sheet))
         };
         let ahead = if self.spread { self.geometry.sheets() } else { SHEETS_AHEAD };
-        (first..=last.min(first + ahead)).find(wanted).map(Some)
+        let needed = self.first_unfinished_sheet().and_then(|first| (first..=last.min(first + ahead)).find(wanted));
+        needed.or_else(|| self.sheet_to_pass_on(have)).map(Some)
+    }
+
+    /// A sheet of leaves that were here before: without it nobody else can be given them.
+    fn sheet_to_pass_on(&self, have: &Have) -> Option<u64> {
+        if !self.spread || !self.size_is_proven() {
+            return None;
+        }
+        let first = self.sheets.next_missing(0)?;
+        let wanted = |sheet: &u64| {
+            let known = self.sheets.contains(*sheet) || self.sheets_asked.contains_key(&Some(*sheet));
+            !known && have.contains_some(self.geometry.sheet_leaves(*sheet))
+        };
+        (first..self.geometry.sheets()).find(wanted)
     }
 
     /// Whether something of these leaves is held there and not verified here. They begin at a multiple of 64.

@@ -655,6 +655,35 @@ fn proven(leaves: u64, seed: u64) -> (Download, RequestId) {
     (machine, sheet.unwrap())
 }
 
+/// The sheets that are asked for, with an answer to each; the first sheet has all of its leaves.
+fn sheets_of_a_resumed_download(spread: bool, have: &Have) -> Vec<Option<u64>> {
+    let leaves = 3 * SHEET_LEAVES;
+    let mut verified = LeafSet::new(leaves);
+    for leaf in (0..SHEET_LEAVES).chain([leaves - 1]) {
+        verified.insert(leaf);
+    }
+    let mut machine =
+        Download::new(BlobGeometry::new(leaves * LEAF_BYTES).unwrap(), verified, &LeafSet::new(leaves), 1);
+    machine.set_spread(Moment(0), spread);
+    machine.handle_provider(Moment(0), peer(1), have.clone());
+    let mut sheets = Vec::new();
+    while let Some(action) = machine.poll_action() {
+        if let Action::RequestSheet { request, sheet, .. } = action {
+            sheets.push(sheet);
+            machine.handle_sheet(Moment(1), request, true);
+        }
+    }
+    sheets
+}
+
+#[test]
+fn who_passes_on_what_was_here_before_gets_its_sheets_too() {
+    assert_eq!(sheets_of_a_resumed_download(false, &Have::All), [None, Some(1), Some(2)]);
+    assert_eq!(sheets_of_a_resumed_download(true, &Have::All), [None, Some(1), Some(2), Some(0)]);
+    let parts = held(3 * SHEET_LEAVES, &[SHEET_LEAVES..SHEET_LEAVES + 1, 5_000..5_001]);
+    assert_eq!(sheets_of_a_resumed_download(true, &parts), [None, Some(1)], "whoever has nothing of it has no sheet");
+}
+
 fn held(leaves: u64, runs: &[core::ops::Range<u64>]) -> Have {
     let mut set = LeafSet::new(leaves);
     for leaf in runs.iter().cloned().flatten() {

@@ -1,6 +1,7 @@
 //! What a download and its driver tell each other.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::provider::Setback;
 use crate::blob::LeafSet;
@@ -25,6 +26,15 @@ impl Have {
         match self {
             Self::All => true,
             Self::Leaves(leaves) => leaves.contains(leaf),
+        }
+    }
+
+    /// Whether something of a run of leaves is held, which begins at a multiple of 64.
+    pub(super) fn contains_some(&self, run: Range<u64>) -> bool {
+        match self {
+            Self::All => true,
+            // Sheets are multiples of 64 leaves, but for the last one, behind which there is nothing.
+            Self::Leaves(leaves) => leaves.count() > 0 && run.step_by(64).any(|first| leaves.bits(first) != 0),
         }
     }
 }

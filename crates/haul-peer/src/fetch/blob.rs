@@ -404,7 +404,7 @@ async fn small(
     let shares = wanted.downloader.shares.clone().filter(|_| offer);
     blocking(move || -> Result<(), FileError> {
         files::create_small(&at, &bytes, traits, force, true)?;
-        serve_on(shares.as_deref(), &at, blob, Some(Outline::default()), None);
+        serve_on(shares.as_deref(), &at, blob, Outline::default(), None);
         Ok(())
     })
     .await??;
@@ -448,7 +448,13 @@ async fn large(
             }
             made?;
             whole.name(force)?;
-            serve_on(shares.as_deref(), &at, blob, checker.outline(), passed);
+            match checker.outline() {
+                Some(outline) => serve_on(shares.as_deref(), &at, blob, outline, passed),
+                // What was here before needed no outline. The file is done; reading all of it may take its time.
+                None => {
+                    drop(tokio::task::spawn_blocking(move || hash_and_serve_on(shares.as_deref(), &at, blob, passed)));
+                }
+            }
             Ok(None)
         };
         let Some((damaged, all_but_damaged)) = blocking(finish).await?? else { break };
@@ -475,9 +481,19 @@ fn all_but(geometry: BlobGeometry, damaged: &[u64]) -> Resumed {
     Resumed { verified, local }
 }
 
+/// The same, without knowing the outline.
+fn hash_and_serve_on(shares: Option<&Shares>, place: &Place, blob: BlobId, passed: Option<Passed>) {
+    let outline = shares.and_then(|shares| shares.outline_of_download(&place.open_to_read().ok()?, &blob));
+    if let Some(outline) = outline {
+        serve_on(shares, place, blob, outline, passed);
+    } else {
+        tracing::debug!(path = %place.path().display(), "a finished download is not served on");
+    }
+}
+
 /// A finished download is served from its place, to those whom the index named.
-fn serve_on(shares: Option<&Shares>, place: &Place, blob: BlobId, outline: Option<Outline>, passed: Option<Passed>) {
-    let (Some(shares), Some(outline)) = (shares, outline) else { return };
+fn serve_on(shares: Option<&Shares>, place: &Place, blob: BlobId, outline: Outline, passed: Option<Passed>) {
+    let Some(shares) = shares else { return };
     let (groups, seat, offered) = match passed {
         Some(Passed { groups, seat, offered }) => (Some(groups), Some(seat), offered),
         None => (None, None, None),

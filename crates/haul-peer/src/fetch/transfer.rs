@@ -174,10 +174,11 @@ impl<'a> Transfer<'a> {
             Output::Reader(reader) => reader.horizon(),
         };
         machine.set_horizon(now, horizon);
+        let checker = Checker::new(blob, geometry);
         let (passing, news) = if search.only_these {
-            (Passing::alone(blob, geometry, now), None)
+            (Passing::alone(blob, &checker, now), None)
         } else {
-            Passing::begin(downloader, blob, geometry, &output, machine.verified(), now)
+            Passing::begin(downloader, blob, &checker, &output, now)
         };
         let mut tasks = JoinSet::new();
         let mut providers = Providers::new(search, now);
@@ -188,7 +189,7 @@ impl<'a> Transfer<'a> {
         }
         Self {
             machine,
-            checker: Checker::new(blob, geometry),
+            checker,
             output,
             passing,
             followers: BTreeMap::new(),
@@ -328,7 +329,7 @@ impl<'a> Transfer<'a> {
 
     /// Serves what is verified to others, and tells the index of it.
     fn pass_on(&mut self) {
-        self.passing.offer(self.start.downloader, &self.output, &self.checker);
+        self.passing.offer(self.start.downloader, &self.output);
         if self.machine.size_is_proven() {
             self.passing.prove(self.machine.verified());
         }

@@ -1,5 +1,6 @@
 //! Finished downloads, served from their places.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use haul_core::outline::Outline;
 use haul_core::path::SharePath;
 use haul_core::wire::Label;
 
+use super::hash::{HashRun, hash_file};
 use super::open::{self, Root, stamp_from};
 use super::{LocalFile, OpenError, Shares, cache};
 use crate::partial::visible;
@@ -75,6 +77,13 @@ impl Shares {
         let offer = Offer { file, outline: Arc::new(outline), groups, seat };
         self.offers.write().expect("no panic while held").insert(blob, offer);
         Ok(())
+    }
+
+    /// Hashes a finished download. None if it is not this blob, or hashing is to stop.
+    pub(crate) fn outline_of_download(&self, file: &File, blob: &BlobId) -> Option<Outline> {
+        let run = HashRun { stop: &self.agenda.stop, helpers: &self.agenda, progress: &|_| {} };
+        let hashed = hash_file(file, open::stamp_of(file).ok()?, run).ok()?;
+        (hashed.blob == *blob).then_some(hashed.outline)
     }
 
     /// The network was left: finished downloads are for this machine only again.

@@ -143,6 +143,9 @@ impl Transfer<'_> {
                         self.note_of(provider, Note::Outline);
                     }
                     self.machine.handle_sheet(boot_now(), request, good);
+                    if let Some(sheet) = sheet.filter(|_| good) {
+                        self.passing.add_sheet(sheet, self.machine.verified());
+                    }
                 }
             }
             SheetAnswer::Values { size, .. } => {
