@@ -85,6 +85,15 @@ impl LeafSet {
         Self { words: alloc::vec![0; leaves.div_ceil(64) as usize], len: leaves, count: 0 }
     }
 
+    /// The set of all of `leaves` leaves.
+    pub fn full(leaves: u64) -> Self {
+        let mut words = alloc::vec![u64::MAX; leaves.div_ceil(64) as usize];
+        if let Some(last) = words.last_mut().filter(|_| !leaves.is_multiple_of(64)) {
+            *last >>= 64 - leaves % 64;
+        }
+        Self { words, len: leaves, count: leaves }
+    }
+
     /// From little-endian bytes as [`Self::to_bytes`] writes them; none if the length differs or a bit beyond the
     /// last leaf is set.
     pub fn from_bytes(leaves: u64, bytes: &[u8]) -> Option<Self> {
@@ -224,6 +233,9 @@ mod tests {
                 prop_assert_eq!(set.next_missing(from), (from..leaves).find(|leaf| !model.contains(leaf)));
             }
             prop_assert_eq!(LeafSet::from_bytes(leaves, &set.to_bytes()), Some(set));
+            let full = LeafSet::full(leaves);
+            prop_assert!(full.is_full());
+            prop_assert_eq!(LeafSet::from_bytes(leaves, &full.to_bytes()), Some(full));
         }
     }
 

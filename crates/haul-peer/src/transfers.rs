@@ -80,6 +80,15 @@ pub struct Transfers {
     writing: tokio::sync::Mutex<()>,
 }
 
+/// A download that was put on the list.
+struct Entered {
+    id: u64,
+    /// It was not there, and is to be started.
+    is_new: bool,
+    /// What it replaces: an earlier one for the same target.
+    before: Option<(u64, Item)>,
+}
+
 #[derive(Default)]
 struct Items {
     by_id: BTreeMap<u64, Item>,
@@ -128,7 +137,7 @@ impl Transfers {
     /// Adds a download and starts it. One of the same content for the same target is joined if it runs, and taken up
     /// again if it does not.
     pub async fn add(self: &Arc<Self>, job: Job) -> Result<u64, Problem> {
-        let (id, is_new) = self.enter(job)?;
+        let Entered { id, is_new, .. } = self.enter(job)?;
         if is_new {
             self.start(id, false);
             self.save().await;
@@ -138,10 +147,12 @@ impl Transfers {
 
     /// The same under a limit of its own, which holds from the first byte on.
     pub async fn add_limited(self: &Arc<Self>, job: Job, limit: Rule, bandwidth: &Bandwidth) -> Result<u64, Problem> {
-        let (id, is_new) = self.enter(job)?;
+        let Entered { id, is_new, before } = self.enter(job)?;
         if let Err(error) = bandwidth.set_now(Place::Transfer(id), None, limit) {
             if is_new {
-                self.lock().by_id.remove(&id);
+                let mut items = self.lock();
+                items.by_id.remove(&id);
+                items.by_id.extend(before);
             }
             return Err(Problem::new(ErrorCode::Usage, error.to_string()).next("haul limit clear"));
         }
@@ -155,9 +166,10 @@ impl Transfers {
         Ok(id)
     }
 
-    /// Puts a download on the list, and tells whether it was not there and is to be started.
-    fn enter(&self, job: Job) -> Result<(u64, bool), Problem> {
+    /// Puts a download on the list.
+    fn enter(&self, job: Job) -> Result<Entered, Problem> {
         let mut items = self.lock();
+        let mut same_target = None;
         let mut timeline = None;
         let same = items
             .by_id
@@ -166,18 +178,19 @@ impl Transfers {
         if let Some((id, item)) = same {
             if matches!(item.phase.borrow().state, TransferState::Running | TransferState::Waiting) {
                 if item.job.same_content(&job) {
-                    return Ok((*id, false));
+                    return Ok(Entered { id: *id, is_new: false, before: None });
                 }
                 let message = format!("transfer {id} already writes to {}", job.target.display());
                 return Err(Problem::new(ErrorCode::Exists, message).next("see it: haul transfers"));
             }
             // The same download once more goes on with its timeline.
             timeline = item.job.same_content(&job).then(|| item.timeline.clone());
-            let id = *id;
-            items.by_id.remove(&id);
+            same_target = Some(*id);
         }
         let finished = |item: &Item| matches!(item.phase.borrow().state, TransferState::Done | TransferState::Canceled);
+        let before = same_target.and_then(|id| items.by_id.remove_entry(&id));
         if items.by_id.values().filter(|item| !finished(item)).count() >= UNFINISHED {
+            items.by_id.extend(before);
             return Err(Problem::new(ErrorCode::Usage, format!("{UNFINISHED} transfers are not finished yet"))
                 .next("give some up: haul transfers cancel N"));
         }
@@ -191,7 +204,7 @@ impl Transfers {
         let mut item = Item::new(job, clock::wall_now(), phase);
         item.timeline = timeline.unwrap_or(item.timeline);
         items.by_id.insert(id, item);
-        Ok((id, true))
+        Ok(Entered { id, is_new: true, before })
     }
 
     /// Follows a download.

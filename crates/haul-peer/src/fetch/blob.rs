@@ -474,11 +474,11 @@ fn take_damaged(passed: Option<&Passed>, timeline: &Timeline) -> Vec<u64> {
 }
 
 fn all_but(geometry: BlobGeometry, damaged: &[u64]) -> Resumed {
-    let Resumed { mut verified, local } = nothing(geometry);
-    for leaf in (0..geometry.leaves()).filter(|leaf| !damaged.contains(leaf)) {
-        verified.insert(leaf);
+    let mut verified = LeafSet::full(geometry.leaves());
+    for leaf in damaged {
+        verified.remove(*leaf);
     }
-    Resumed { verified, local }
+    Resumed { verified, ..nothing(geometry) }
 }
 
 /// The same, without knowing the outline.

@@ -290,12 +290,8 @@ impl PartFile {
     /// If the end fails, the next attempt finds every leaf noted.
     fn or_go_on_later(&self, done: Result<(), FileError>) -> Result<(), FileError> {
         if done.is_err() {
-            let mut all = LeafSet::new(self.geometry.leaves());
-            for leaf in 0..self.geometry.leaves() {
-                all.insert(leaf);
-            }
             // The first error says more.
-            let _ = self.checkpoint(&all, false);
+            let _ = self.checkpoint(&LeafSet::full(self.geometry.leaves()), false);
         }
         done
     }
