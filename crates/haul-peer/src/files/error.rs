@@ -17,6 +17,9 @@ pub enum FileError {
     /// Another download writes to the same target.
     #[error("another download is writing to {}; wait for it or choose another name with -o", .0.display())]
     Locked(PathBuf),
+    /// The part file is not the one that was written: somebody has removed or replaced it.
+    #[error("{} was removed or replaced while it was written; run the same command again", .0.display())]
+    Replaced(PathBuf),
     /// Not enough room.
     #[error("no space: {} needs {need} bytes and its disk has {free} free; free some and run the same command again", path.display())]
     NoSpace {

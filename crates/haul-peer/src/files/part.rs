@@ -282,6 +282,10 @@ impl PartFile {
     pub(crate) fn name(self, force: bool) -> Result<(), FileError> {
         // First, so that a kill between the two leaves nothing beside the finished file, only a part file to verify.
         let removed = self.progress.remove().map_err(|errno| self.target.error("remove the progress of", errno));
+        if !is_named(&self.file, &self.part, &self.target)? {
+            // Nothing is known of what stands there.
+            return Err(FileError::Replaced(self.part.shown.clone()));
+        }
         let named = removed.and_then(|()| self.part.rename_to(&self.target, force));
         self.or_go_on_later(named)?;
         self.target.sync_folder()
@@ -340,10 +344,16 @@ fn open_locked(part: &Place, target: &Place) -> Result<File, FileError> {
             Err(Errno::WOULDBLOCK) => return Err(FileError::Locked(target.shown.clone())),
             Err(errno) => return Err(target.error("lock", errno)),
         }
-        let named = part.stat().map_err(|errno| target.error("look at", errno))?;
-        if named.is_some_and(|named| named.st_ino == stat.st_ino && named.st_dev == stat.st_dev) {
+        if is_named(&file, part, target)? {
             return Ok(file);
         }
     }
     Err(FileError::Locked(target.shown.clone()))
+}
+
+/// Whether this file is the one that the name stands for.
+fn is_named(file: &File, part: &Place, target: &Place) -> Result<bool, FileError> {
+    let stat = rustix::fs::fstat(file).map_err(|errno| target.error("look at", errno))?;
+    let named = part.stat().map_err(|errno| target.error("look at", errno))?;
+    Ok(named.is_some_and(|named| named.st_ino == stat.st_ino && named.st_dev == stat.st_dev))
 }

@@ -103,6 +103,26 @@ fn an_existing_name_is_never_replaced_unasked_even_at_the_last_moment() {
 }
 
 #[test]
+fn what_somebody_put_in_place_of_the_part_file_does_not_get_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    for replaced in [true, false] {
+        let (part, _) = open(&path, 2).unwrap();
+        for leaf in 0..2 {
+            part.write_leaves(leaf, [vec![1; part.geometry.leaf_bytes(leaf)].as_slice()]).unwrap();
+        }
+        std::fs::remove_file(folder.path().join(".file.haul-part")).unwrap();
+        if replaced {
+            std::fs::write(folder.path().join(".file.haul-part"), vec![2; 2 * LEAF - 7]).unwrap();
+        }
+        let failure = part.finish(FileTraits::default(), true).unwrap_err();
+        assert!(matches!(failure, FileError::Replaced(_)), "{failure}");
+        assert!(!path.exists());
+        assert_eq!(open(&path, 2).unwrap().1.verified.count(), 0);
+    }
+}
+
+#[test]
 fn a_link_in_place_of_the_part_file_is_not_followed() {
     let folder = tempfile::tempdir().unwrap();
     let victim = folder.path().join("victim");
