@@ -15,7 +15,7 @@ mod tree;
 pub use error::FileError;
 pub use finish::{Existing, FileTraits, create_small, existing};
 pub use names::{PartNames, is_part_name, part_names};
-pub use part::{PartFile, Resumed};
+pub use part::{PartFile, Resumed, proven_size};
 pub use place::Place;
 pub use progress::{Progress, ProgressError};
 pub use tree::{Tree, link_stays_inside};

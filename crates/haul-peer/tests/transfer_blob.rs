@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use haul_core::blob::BlobGeometry;
 use haul_core::limits::LEAF_BYTES;
 use haul_peer::fetch::{FetchError, StreamRequest};
-use haul_peer::files::FileError;
+use haul_peer::files::{FileError, PartFile, Place};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use world::{Fault, Scripted, World, content, names, no_progress, request};
@@ -185,6 +186,41 @@ async fn continues_where_it_stopped() {
         assert!(honest.sent.load(Ordering::SeqCst) * LEAF_BYTES < done.fetched + 2 * LEAF_BYTES, "{limit}: {done:?}");
         assert_eq!(names(folder.path()), ["file"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_talks_a_download_out_of_a_size_that_was_proved() {
+    let bytes = content(100 * LEAF + 1);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("file");
+    let size = bytes.len() as u64;
+    let (blob, _) = world::blob_of(&bytes);
+    {
+        let geometry = BlobGeometry::new(size).unwrap();
+        let (part, resumed) = PartFile::open(Place::of(&target).unwrap(), blob, geometry).unwrap();
+        let mut written = resumed.verified;
+        for leaf in (0..50).chain([100]) {
+            let range = geometry.leaf_range(leaf);
+            part.write_leaves(leaf, [&bytes[range.start as usize..range.end as usize]]).unwrap();
+            written.insert(leaf);
+        }
+        part.checkpoint(&written, true).unwrap();
+    }
+    let fetch = async |provider: Arc<Scripted>, claimed: u64| {
+        let world = World::new();
+        world.add("provider", provider.handler());
+        *world.size.lock().unwrap() = Some(claimed);
+        let mut wanted = request(blob, &target);
+        wanted.size = Some(claimed);
+        world.downloader().fetch_blob(wanted, no_progress(), CancellationToken::new()).await
+    };
+    // All that are there say something else.
+    let liar = content(10 * LEAF);
+    fetch(Scripted::new(&liar, Fault::None), liar.len() as u64).await.unwrap_err();
+    fetch(Scripted::new(&bytes[..bytes.len() - 1], Fault::None), size - 1).await.unwrap_err();
+    let done = fetch(Scripted::new(&bytes, Fault::None), size - 1).await.unwrap();
+    assert_eq!(std::fs::read(&target).unwrap(), bytes);
+    assert_eq!(done.resumed_from, 50 * LEAF_BYTES + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,7 +93,13 @@ pub(super) async fn fetch_to(
         // Everybody has it.
         return create_empty(&place, traits, force, began).await;
     }
-    let mut wanted = Wanted::prepare(downloader, blob, request.size, search, progress, cancel, began).await?;
+    let proven = {
+        let at = place.clone();
+        blocking(move || files::proven_size(&at, &blob)).await?
+    };
+    // What an earlier download has proved is no hint, and nobody's word is worth the leaves that came with it.
+    let size = proven.or(request.size);
+    let mut wanted = Wanted::prepare(downloader, blob, size, search, progress, cancel, began).await?;
     let mut banned = Vec::new();
     while let Some(size) = wanted.sizes.next() {
         let geometry = BlobGeometry::new(size).ok_or(FetchError::TooLarge(size))?;
@@ -106,7 +112,7 @@ pub(super) async fn fetch_to(
         let attempt = if geometry.leaves() == 1 {
             small(&mut wanted, geometry, &place, traits, force, offer).await?
         } else {
-            large(&mut wanted, geometry, &place, traits, force, offer).await?
+            large(&mut wanted, geometry, proven.is_some(), &place, traits, force, offer).await?
         };
         match attempt {
             Attempt::Done(mut done) => {
@@ -115,7 +121,9 @@ pub(super) async fn fetch_to(
             }
             Attempt::OtherSizes(sizes, tally) => {
                 banned.extend(tally.banned);
-                wanted.sizes.add(sizes);
+                if proven.is_none() {
+                    wanted.sizes.add(sizes);
+                }
             }
         }
     }
@@ -415,6 +423,7 @@ async fn small(
 async fn large(
     wanted: &mut Wanted<'_>,
     geometry: BlobGeometry,
+    proven: bool,
     place: &Place,
     traits: FileTraits,
     force: bool,
@@ -432,7 +441,9 @@ async fn large(
         tally.add(came);
         let whole = Arc::into_inner(part).expect("the transfer and its workers have ended");
         if let Outcome::OtherSizes(sizes) = outcome {
-            blocking(move || whole.discard()).await??;
+            if !proven {
+                blocking(move || whole.discard()).await??;
+            }
             return Ok(Attempt::OtherSizes(sizes, tally));
         }
         let (at, timeline) = (place.clone(), wanted.search.timeline.clone());

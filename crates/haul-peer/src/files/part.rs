@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use haul_core::blob::{BlobGeometry, LeafSet};
 use haul_core::ids::BlobId;
-use haul_core::limits::LEAF_BYTES;
+use haul_core::limits::{BLOB_BYTES, LEAF_BYTES};
 use haul_net::clock;
 use rustix::fs::{FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -122,19 +122,7 @@ impl PartFile {
     }
 
     fn read_progress(&self) -> Result<Option<Result<Progress, super::ProgressError>>, FileError> {
-        let file = match self.progress.open(OFlags::RDONLY) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(self.target.error("read the progress of", errno)),
-        };
-        let length = file.metadata().map_err(|error| self.io("read the progress of", error))?.len();
-        // Two bits per leaf; nothing longer is ours, and nothing longer is read.
-        if length > 1024 + self.geometry.leaves().div_ceil(64) * 16 {
-            return Ok(Some(Err(super::ProgressError)));
-        }
-        let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, 0).map_err(|error| self.io("read the progress of", error))?;
-        Ok(Some(Progress::from_bytes(&bytes)))
+        read_progress(&self.progress, &self.target, self.geometry.leaves())
     }
 
     /// Leaves that lie wholly or partly in written parts of the file: holes hold nothing to verify.
@@ -325,6 +313,36 @@ impl PartFile {
     fn io(&self, what: &'static str, error: io::Error) -> FileError {
         FileError::from_io(what, &self.target.shown, error)
     }
+}
+
+/// The size of this blob, if an earlier download to this place has proved it: it has verified the last leaf.
+pub fn proven_size(target: &Place, blob: &BlobId) -> Option<u64> {
+    let progress = target.beside(&part_names(&target.name).progress);
+    let progress = read_progress(&progress, target, BLOB_BYTES / LEAF_BYTES).ok()??.ok()?;
+    let proven = progress.blob == *blob && progress.written.contains(progress.geometry.leaves() - 1);
+    proven.then(|| progress.geometry.size())
+}
+
+/// Reads the progress of a blob of so many leaves at most; none if there is none.
+fn read_progress(
+    place: &Place,
+    target: &Place,
+    leaves: u64,
+) -> Result<Option<Result<Progress, super::ProgressError>>, FileError> {
+    let file = match place.open(OFlags::RDONLY) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(target.error("read the progress of", errno)),
+    };
+    let failed = |error| FileError::from_io("read the progress of", &target.shown, error);
+    let length = file.metadata().map_err(failed)?.len();
+    // Two bits per leaf; nothing longer is ours, and nothing longer is read.
+    if length > 1024 + leaves.div_ceil(64) * 16 {
+        return Ok(Some(Err(super::ProgressError)));
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+    Ok(Some(Progress::from_bytes(&bytes)))
 }
 
 /// Opens the part file and locks it. Between opening and locking another download may have finished and renamed it;

@@ -139,7 +139,7 @@ fn a_link_in_place_of_the_part_file_is_not_followed() {
 #[test]
 fn more_than_the_disk_holds_is_refused_before_it_starts() {
     let folder = tempfile::tempdir().unwrap();
-    let huge = BlobGeometry::new(haul_core::limits::BLOB_BYTES).unwrap();
+    let huge = BlobGeometry::new(BLOB_BYTES).unwrap();
     let failure = PartFile::open(Place::of(&folder.path().join("file")).unwrap(), BLOB, huge).unwrap_err();
     assert!(matches!(failure, FileError::NoSpace { need, .. } if need == huge.size()), "{failure}");
     assert!(failure.is_storage());
