@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
+use haul_core::blob::BlobGeometry;
 use haul_core::ids::BlobId;
 use haul_core::manifest::{Change, Entry, EntryKind, PageBuilder};
 use haul_core::path::SharePath;
@@ -21,7 +22,7 @@ use haul_core::wire::peer::{PeerAnswer, PeerRequest};
 use haul_core::wire::{ByteString, Label};
 use haul_net::connection::Inbound;
 use haul_peer::fetch::{DirectoryRequest, FetchDone, FetchError};
-use haul_peer::files::FileError;
+use haul_peer::files::{FileError, PartFile, Place, Progress};
 use tokio_util::sync::CancellationToken;
 use world::{Fault, Scripted, World, content, names, no_progress};
 
@@ -234,6 +235,31 @@ fn lying_list(world: &World, changes: Vec<Change<'static>>) -> PeerCard {
 
 fn entry(directory: &'static [u8], name: &'static [u8], kind: EntryKind<'static>) -> Change<'static> {
     Change::Upsert(Entry { directory, name, mtime_ns: 0, kind })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_stopped_notes_what_is_there_of_its_large_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new();
+    let bytes = content(200 * 65_536);
+    let stalling = Scripted::new(&bytes, Fault::Stalls(100));
+    world.add("stalling", stalling.handler());
+    let file = EntryKind::File { size: bytes.len() as u64, executable: false, blob: Some(stalling.blob) };
+    let peer = lying_list(&world, vec![entry(b"", b"large", file)]);
+    let target = folder.path().join("got");
+    let (progress, cancel) = (no_progress(), CancellationToken::new());
+    let mut seen = progress.subscribe();
+    let (downloader, wanted, token) = (world.downloader(), request(&peer, "any", "", &target), cancel.clone());
+    let task = tokio::spawn(async move { downloader.fetch_directory(wanted, progress, token).await });
+    seen.wait_for(|progress| progress.done > 40 * 65_536).await.unwrap();
+    cancel.cancel();
+    let failure = task.await.unwrap().unwrap_err();
+    assert!(matches!(failure, FetchError::Cancelled), "{failure}");
+    let noted = std::fs::read(folder.path().join(".got.haul-part/.large.haul-progress")).unwrap();
+    assert!(Progress::from_bytes(&noted).unwrap().written.count() > 40);
+    // Nobody holds its lock any more.
+    let place = Place::of(&folder.path().join(".got.haul-part/large")).unwrap();
+    PartFile::open(place, stalling.blob, BlobGeometry::new(bytes.len() as u64).unwrap()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::PeerId;
 use haul_core::path::SharePath;
 use haul_core::time::Moment;
 use haul_net::clock::boot_now;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::blob::{blocking, copy_file, fetch_to};
 use super::held::held_at;
@@ -35,6 +37,8 @@ struct Shared {
     downloader: Downloader,
     request: DirectoryRequest,
     cancel: CancellationToken,
+    /// Large files under way. They are never dropped: each ends with a last checkpoint, and gives its lock back.
+    large: TaskTracker,
     counters: Arc<Counters>,
     /// Bytes of large files that are under way.
     partial: AtomicU64,
@@ -61,17 +65,23 @@ pub(super) async fn fetch(
         downloader: downloader.clone(),
         request,
         cancel: cancel.child_token(),
+        large: TaskTracker::new(),
         counters: Arc::default(),
         partial: AtomicU64::new(0),
         tally: std::sync::Mutex::default(),
         waiting: std::sync::Mutex::default(),
     });
     // However this ends, the parts end too.
-    let _stop = shared.cancel.clone().drop_guard();
-    tokio::select! {
+    let stop = shared.cancel.clone().drop_guard();
+    let result = tokio::select! {
         () = cancel.cancelled() => Err(FetchError::Cancelled),
         done = fetch_all(&shared, progress) => done,
-    }
+    };
+    drop(stop);
+    // Whoever hears of the end may try again at once.
+    shared.large.close();
+    shared.large.wait().await;
+    result
 }
 
 async fn fetch_all(shared: &Arc<Shared>, progress: &watch::Sender<FetchProgress>) -> Result<FetchDone, FetchError> {
@@ -285,30 +295,31 @@ fn group_by_blob(files: Vec<WantedFile>) -> Vec<Vec<WantedFile>> {
 /// Fetches files one by one, a few at once. Of files with the same content the first is fetched, the others are copied.
 async fn fetch_large(shared: &Arc<Shared>, groups: Vec<Vec<WantedFile>>, tree: Tree) -> Result<(), FetchError> {
     let mut waiting = groups.into_iter();
-    let mut tasks: JoinSet<Result<(), FetchError>> = JoinSet::new();
+    let mut tasks = FuturesUnordered::new();
     loop {
         while tasks.len() < LARGE_AT_ONCE
             && let Some(group) = waiting.next()
         {
             let (shared, tree) = (Arc::clone(shared), tree.handle());
-            tasks.spawn(fetch_group(shared, group, tree));
+            let large = shared.large.clone();
+            tasks.push(large.spawn(fetch_group(shared, group, tree)));
         }
-        let failed = match tasks.join_next().await {
+        match tasks.next().await {
             None => return Ok(()),
-            Some(Ok(Ok(()))) => continue,
-            Some(Ok(Err(error))) => error,
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => return Err(error),
             Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Some(Err(_)) => FetchError::Cancelled,
-        };
-        // The others hold the lock of the target: whoever hears of the failure may try again at once.
-        tasks.shutdown().await;
-        return Err(failed);
+            Some(Err(_)) => return Err(FetchError::Cancelled),
+        }
     }
 }
 
 async fn fetch_group(shared: Arc<Shared>, group: Vec<WantedFile>, mut tree: Tree) -> Result<(), FetchError> {
     let mut first: Option<Place> = None;
     for file in group {
+        if shared.cancel.is_cancelled() {
+            return Err(FetchError::Cancelled);
+        }
         let path = file.path.clone();
         let (handle, place) = blocking(move || {
             let place = tree.place(&path);
