@@ -78,8 +78,12 @@ fn what_is_cancelled_is_not_due() {
     let (sink, mine) = (world.planner.slots[&id(1)], |(sink, _): &(u32, u32)| *sink == 1);
     let pieces: Vec<u32> = world.given_by(0).into_iter().filter(mine).map(|(_, piece)| piece).collect();
     for _ in 0..10 {
-        pieces.iter().for_each(|piece| world.planner.cancel(sink, *piece));
-        pieces.iter().for_each(|piece| world.planner.assign(world.now, sink, *piece, 0));
+        for piece in &pieces {
+            world.planner.cancel(sink, *piece);
+        }
+        for piece in &pieces {
+            world.planner.assign(world.now, sink, *piece, 0);
+        }
     }
     let due = world.planner.peers[sink as usize].dues.receive(&id(0), u64::MAX);
     assert_eq!(due, pieces.len() as u64 * world.planner.piece_bytes);
@@ -123,7 +127,9 @@ fn new_trees_are_fed_by_nobody_who_was_struck_out() {
     let mut world = World::new(29 * MIB / 4, 0);
     world.join(0, true);
     let joins = [442_344_622, 19_821_119, 582_072, 411_306_625, 3_188_630_114];
-    joins.into_iter().for_each(|who| world.step(0, who, 0));
+    for who in joins {
+        world.step(0, who, 0);
+    }
     world.run();
     world.step(0, 80_092_467, 0);
     world.run();
@@ -199,7 +205,7 @@ fn who_stops_saying_that_it_leaves_stays() {
     world.join(1, false);
     world.join(2, false);
     for _ in 0..10 {
-        world.now = world.now.after(Duration::from_millis(1_000));
+        world.now = world.now.after(Duration::from_secs(1));
         world.planner.handle_leaving(world.now, id(0));
         world.planner.handle_leaving(world.now, id(1));
         world.run();
