@@ -166,6 +166,19 @@ impl LeafSet {
         true
     }
 
+    /// Adds all leaves of another set over the same leaves.
+    pub fn unite(&mut self, other: &Self) {
+        for (word, more) in self.words.iter_mut().zip(&other.words) {
+            self.count += u64::from((more & !*word).count_ones());
+            *word |= more;
+        }
+    }
+
+    /// Whether some leaf of this set is not in another over the same leaves.
+    pub fn exceeds(&self, other: &Self) -> bool {
+        self.words.iter().zip(&other.words).any(|(mine, theirs)| mine & !theirs != 0)
+    }
+
     /// The first leaf at or after `from` that is not in the set.
     pub fn next_missing(&self, from: u64) -> Option<u64> {
         let mut leaf = from;
@@ -236,6 +249,21 @@ mod tests {
             let full = LeafSet::full(leaves);
             prop_assert!(full.is_full());
             prop_assert_eq!(LeafSet::from_bytes(leaves, &full.to_bytes()), Some(full));
+        }
+
+        #[test]
+        fn sets_unite(leaves in 1u64..300, both in proptest::collection::vec((any::<bool>(), 0u64..320), 0..100)) {
+            let (mut one, mut other) = (LeafSet::new(leaves), LeafSet::new(leaves));
+            for (first, leaf) in both {
+                if first { one.insert(leaf); } else { other.insert(leaf); }
+            }
+            let mut united = one.clone();
+            united.unite(&other);
+            let either = |leaf: u64| one.contains(leaf) || other.contains(leaf);
+            prop_assert!((0..leaves).all(|leaf| united.contains(leaf) == either(leaf)));
+            prop_assert_eq!(united.count(), (0..leaves).filter(|leaf| either(*leaf)).count() as u64);
+            prop_assert_eq!(one.exceeds(&other), united != other);
+            prop_assert!(!one.exceeds(&united));
         }
     }
 

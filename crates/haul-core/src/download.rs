@@ -77,8 +77,12 @@ pub struct Download {
     horizon: u64,
     /// Pieces are taken in an order that spreads copies.
     spread: bool,
+    /// This peer, if it is known who that is.
+    me: Option<PeerId>,
     plan: Option<spread::Plan>,
     holders: Option<spread::Holders>,
+    /// Pieces that this downloader has begun to fetch from complete providers, on behalf of all.
+    begun: BTreeSet<u64>,
     /// The last leaf was verified, whatever became of it.
     proven: bool,
     root_ready: bool,
@@ -124,8 +128,10 @@ impl Download {
             local_low: 0,
             horizon: leaves,
             spread: false,
+            me: None,
             plan: None,
             holders: None,
+            begun: BTreeSet::new(),
             proven: false,
             root_ready: geometry.sheets() <= 1,
             sheets: LeafSet::new(geometry.sheets()),

@@ -393,7 +393,7 @@ fn downloading(
 ) -> (Arc<PeerPool>, Downloader) {
     let pool = PeerPool::new(Arc::new(TcpDialer { key: key.clone() }), link.standing().papers());
     let finder = Arc::new(Finder { link: link.clone(), known: known.clone() });
-    let downloader = Downloader::new(pool.clone(), finder, shares).limited(bandwidth);
+    let downloader = Downloader::new(pool.clone(), finder, shares).known_as(key.public()).limited(bandwidth);
     (pool, downloader)
 }
 

@@ -211,6 +211,8 @@ pub struct Downloader {
     finder: Arc<dyn FindProviders>,
     shares: Option<Arc<Shares>>,
     bandwidth: Arc<Bandwidth>,
+    /// This peer.
+    me: Option<PeerId>,
     /// The buckets of this download.
     route: Route,
 }
@@ -224,7 +226,13 @@ impl std::fmt::Debug for Downloader {
 impl Downloader {
     /// A downloader over these connections. With `shares`, content that this machine has is copied instead of fetched.
     pub fn new(pool: Arc<PeerPool>, finder: Arc<dyn FindProviders>, shares: Option<Arc<Shares>>) -> Self {
-        Self { pool, finder, shares, bandwidth: Arc::default(), route: Route::default() }
+        Self { pool, finder, shares, bandwidth: Arc::default(), me: None, route: Route::default() }
+    }
+
+    /// The same for the peer of this key: those who download together then begin with different pieces.
+    #[must_use]
+    pub fn known_as(self, me: PeerId) -> Self {
+        Self { me: Some(me), ..self }
     }
 
     /// The same under these limits of bandwidth.

@@ -1,19 +1,28 @@
-//! A swarm in virtual time: peers with links of given rates, the real planner behind a slow control path, and nobody's
-//! sockets.
+//! A swarm in virtual time: peers with links of given rates, the real planner behind a slow control path, the real download
+//! machine in every peer, and nobody's sockets.
 //!
-//! What is modelled: uplinks that serve their requests leaf by leaf in turn, as fair connections do; downlinks that take
-//! what arrives in order, with windows that push back; one-way latency, connection set-up, the way of reports and plans
-//! to and from the index; forwarding of a leaf as soon as it is there; peers that join, leave, break and lie. What is
-//! not: losses of packets and what congestion control makes of them, CPU time, disks. Same scenario, same seed: same
-//! events. With a coarser quantum than a leaf, forwarding is later than in truth, so figures are on the safe side.
+//! What is modelled: uplinks that serve their connections leaf by leaf in turn, as fair connections do; what a source has
+//! handed over to a connection and cannot take back; downlinks that take what arrives in order, with windows that push
+//! back; one-way latency, connection set-up, upload slots; outlines and what peers tell each other of what they hold, on
+//! the same uplinks; the way of reports and plans to and from the index; forwarding of a leaf as soon as it is there;
+//! peers that join, leave, break and lie. What is not: losses of packets and what congestion control makes of them, CPU
+//! time, disks. Same scenario, same seed: same events.
+//!
+//! Swarms of thousands are too much for machines. Their sinks can be simple ones, which follow plans and need no outline;
+//! with a coarser quantum than a leaf, forwarding is later than in truth.
 
 mod bound;
+mod dice;
 mod events;
+mod fetch;
 mod index;
+mod link;
+mod members;
 mod node;
-mod pick;
+mod peers;
+mod reports;
 mod scenario;
-mod sink;
+mod simple;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -22,7 +31,7 @@ mod world;
 use core::time::Duration;
 
 pub use bound::{fluid_bound, staged_bound};
-pub use scenario::{Mode, PeerSpec, Scenario, rate};
+pub use scenario::{Mode, PeerSpec, Scenario, Sinks, rate};
 
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,8 +43,10 @@ pub struct Outcome {
     pub took: Vec<Duration>,
     /// Peers that stayed and still lacked something when nothing moved any more.
     pub unfinished: usize,
-    /// Bytes that the first peer, the seed, sent.
+    /// Bytes of leaves that the first peer, the seed, sent.
     pub seed_bytes: u64,
+    /// Bytes of outlines that it sent.
+    pub seed_outline: u64,
     /// Bytes that arrived at somebody who had them already, or did not verify.
     pub wasted_bytes: u64,
     /// Bytes of the blob, in whole pieces.

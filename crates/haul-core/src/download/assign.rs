@@ -9,7 +9,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::provider::{Provider, ProviderState};
-use super::spread::PLANNED_LEAVES;
+use super::spread::{PLANNED_LEAVES, PLANNED_UNIT};
 use super::{Action, Download, Have, Request, RequestId, Setback, Starvation, Wanted, ranges};
 use crate::ids::PeerId;
 use crate::limits::{PIECE_RANGES, SHEET_LEAVES};
@@ -139,7 +139,13 @@ impl Download {
         let Some(provider) = self.providers.get(&id) else { return false };
         let waits = provider.have != Have::All;
         let room = PLANNED_LEAVES.saturating_sub(provider.open_leaves);
-        let leaves = self.planned_leaves(id, room.min(PLANNED_LEAVES / 2).min(allowed));
+        // Who has everything serves all that is asked of it side by side: the next piece is asked for when this one is
+        // nearly through, or as many as the rate needs. Pieces that are through one after the other are passed on sooner.
+        let full = if waits { room < PLANNED_UNIT } else { provider.open_leaves >= provider.window };
+        if full || room == 0 {
+            return false;
+        }
+        let leaves = self.planned_leaves(id, PLANNED_UNIT.min(allowed));
         if leaves.is_empty() {
             return false;
         }
@@ -228,13 +234,19 @@ impl Download {
             leaves.push(last);
             runs = 1;
         }
-        let mut from = self.low;
+        let (origin, end) = (self.origin().max(self.low), self.horizon.min(last));
+        for part in [origin..end, self.low..origin.min(end)] {
+            self.add_free(&mut leaves, &mut runs, part, provider, unit);
+        }
+        leaves
+    }
+
+    /// Adds free leaves of a part of the blob, as far as a request may name them.
+    fn add_free(&self, leaves: &mut Vec<u64>, runs: &mut usize, part: Range<u64>, provider: &Provider, unit: u64) {
+        let mut from = part.start;
         while (leaves.len() as u64) < unit
-            && let Some(leaf) = self.taken.next_missing(from)
+            && let Some(leaf) = self.taken.next_missing(from).filter(|leaf| *leaf < part.end)
         {
-            if leaf >= self.horizon.min(last) {
-                break;
-            }
             from = leaf + 1;
             if !self.can_verify(leaf) {
                 from = (Self::sheet_of(leaf) + 1) * SHEET_LEAVES;
@@ -244,13 +256,12 @@ impl Download {
                 continue;
             }
             let starts_run = leaves.last().is_none_or(|before| before + 1 != leaf);
-            if starts_run && runs == PIECE_RANGES {
+            if starts_run && *runs == PIECE_RANGES {
                 break;
             }
-            runs += usize::from(starts_run);
+            *runs += usize::from(starts_run);
             leaves.push(leaf);
         }
-        leaves
     }
 
     /// Leaves of others that this idle provider would bring much sooner, latest first.

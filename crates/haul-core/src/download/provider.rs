@@ -112,6 +112,11 @@ impl Provider {
         *self = Self { have, requests, patience, open_leaves, ..Self::new(now) };
     }
 
+    /// It may be asked, now or later.
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self.state, ProviderState::Ready | ProviderState::Waiting(_))
+    }
+
     pub(super) fn wake(&mut self, now: Moment) {
         self.state = ProviderState::Ready;
         self.progress = now;

@@ -1,7 +1,9 @@
 //! Which leaves to take next in a swarm: what the index planned, else the rarest piece.
 //!
-//! While everybody holds everything, a download goes from the front to the back. Where others hold parts, copies of
-//! what is rare are worth more than the next leaf in order: whoever has it can pass it on. A plan of the index knows
+//! While everybody holds everything, a download goes from the front to the back; in a swarm, from a place of its own round
+//! to there, for many begin in one moment and know nothing of each other yet. Where others hold parts, copies of
+//! what is rare are worth more than the next leaf in order: whoever has it can pass it on. Whoever has everything is asked
+//! for what nobody else has, and those who know each other begin with different pieces of it. A plan of the index knows
 //! all have-sets and goes first; without one, or once it has ended, each downloader chooses for itself.
 
 use alloc::vec::Vec;
@@ -10,7 +12,7 @@ use core::time::Duration;
 
 use super::provider::{Provider, ProviderState};
 use super::{Action, Download, Have, Request, Wanted};
-use crate::blob::BlobGeometry;
+use crate::blob::{BlobGeometry, LeafSet};
 use crate::ids::PeerId;
 use crate::limits::PIECE_RANGES;
 use crate::time::Moment;
@@ -25,6 +27,9 @@ const SILENT: Duration = Duration::from_secs(2);
 /// Planned leaves that may be open with one source. Whether it has them yet or not, the planner has seen to it that its
 /// uplink can carry them; a window by the rate so far would keep a shared uplink as slow as it once was.
 pub(super) const PLANNED_LEAVES: u64 = 64;
+/// Planned leaves that are asked for in one request: a piece of most blobs. Requests share their connection, so that of a
+/// few small ones beside a large one none would be through soon.
+pub(super) const PLANNED_UNIT: u64 = 16;
 
 /// A plan of the index.
 #[derive(Clone, Debug)]
@@ -48,6 +53,8 @@ impl Plan {
 pub(super) struct Holders {
     counted: Moment,
     pieces: Vec<u16>,
+    /// Leaves that somebody holds who is downloading himself.
+    parts: LeafSet,
 }
 
 impl Download {
@@ -59,11 +66,32 @@ impl Download {
         self.assign();
     }
 
+    /// The key by which others know this peer. With it, those who download together without a plan begin with different
+    /// pieces, each according to its place among them.
+    pub fn set_me(&mut self, me: PeerId) {
+        self.me = Some(me);
+    }
+
+    /// Where a download begins that knows of nobody else yet: all who begin with it do so elsewhere.
+    pub(super) fn origin(&self) -> u64 {
+        let Some(me) = self.me.filter(|_| self.spread) else { return 0 };
+        let number =
+            me.as_bytes().iter().fold(0_u64, |number, byte| number.wrapping_mul(257).wrapping_add((*byte).into()));
+        let pieces = u64::from(self.geometry.pieces());
+        (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % pieces * self.geometry.piece_leaves()
+    }
+
+    /// This downloader's place among those that it knows, by their keys, and how many they are with it.
+    fn place(&self) -> (u64, u64) {
+        let Some(me) = self.me else { return (0, 1) };
+        let others = self.providers.iter().filter(|(_, known)| known.have != Have::All && known.is_there());
+        let (before, all) = others.fold((0, 1), |(before, all), (id, _)| (before + u64::from(*id < me), all + 1));
+        (before, all)
+    }
+
     /// Whether others download the blob too, as far as is known here.
     pub(super) fn is_shared(&self) -> bool {
-        let downloads = |provider: &Provider| {
-            provider.have != Have::All && matches!(provider.state, ProviderState::Ready | ProviderState::Waiting(_))
-        };
+        let downloads = |provider: &Provider| provider.have != Have::All && provider.is_there();
         self.spread && self.providers.values().any(downloads)
     }
 
@@ -172,31 +200,65 @@ impl Download {
     /// Up to `unit` free leaves of the rarest pieces that this provider has something of; begun ones first, so that
     /// there are whole pieces to tell of.
     pub(super) fn rarest_leaves(&mut self, id: PeerId, unit: u64) -> Vec<u64> {
-        self.count_holders();
-        let pieces = u64::from(self.geometry.pieces());
-        let start = self.random_below(pieces as usize) as u64;
-        let (Some(provider), Some(holders)) = (self.providers.get(&id), &self.holders) else { return Vec::new() };
-        let mut chosen: Vec<(bool, u16, u64)> = Vec::new();
-        for piece in (start..pieces).chain(0..start) {
-            let free = self.free_in_piece(provider, piece);
-            if free != 0 {
-                let fresh = self.taken_in_piece(piece) == 0;
-                let count = holders.pieces.get(piece as usize).copied().unwrap_or(0);
-                chosen.push((fresh, count, piece));
-            }
+        let Some(provider) = self.providers.get(&id) else { return Vec::new() };
+        if matches!(&provider.have, Have::Leaves(set) if !set.exceeds(&self.taken)) {
+            return Vec::new();
         }
-        // What others can pass on is not asked of whoever has everything: its uplink is for what nobody else has. But
-        // nobody stays idle for that.
-        if provider.have == Have::All && self.parts_are_coming() {
-            chosen.retain(|(_, holders, _)| *holders == 0);
+        self.count_holders();
+        let start = self.random_below(self.geometry.pieces() as usize) as u64;
+        let (Some(provider), Some(holders)) = (self.providers.get(&id), &self.holders) else { return Vec::new() };
+        if provider.have != Have::All {
+            return self.leaves_of_pieces(provider, unit, start, None, |fresh, _, count| (fresh, count));
+        }
+        // What others can pass on is not asked of whoever has everything: its uplink is for what nobody else has. And those
+        // who download together begin with different pieces, for nobody knows what others have just asked for.
+        let (place, all) = self.place();
+        let order = |_: bool, piece: u64, _: u16| {
+            let by_others = holders.parts.bits(piece * self.geometry.piece_leaves()) & self.bits_of(piece) != 0;
+            let begun = self.begun.contains(&piece);
+            let class = (piece + all - place) % all;
+            (by_others && !begun, class, !begun)
+        };
+        let leaves = self.leaves_of_pieces(provider, unit, start, Some(&holders.parts), order);
+        if !leaves.is_empty() || self.parts_are_coming() {
+            let pieces = leaves.iter().map(|leaf| leaf / self.geometry.piece_leaves());
+            self.begun.extend(pieces);
+            return leaves;
+        }
+        // But nobody stays idle for that.
+        self.leaves_of_pieces(provider, unit, start, None, |fresh, _, count| (fresh, count))
+    }
+
+    /// Up to `unit` free leaves of this provider, but for some, by pieces in an order that says whether a piece is fresh,
+    /// which one it is, and how many hold it.
+    fn leaves_of_pieces<K: Ord>(
+        &self,
+        provider: &Provider,
+        unit: u64,
+        start: u64,
+        but: Option<&LeafSet>,
+        order: impl Fn(bool, u64, u16) -> K,
+    ) -> Vec<u64> {
+        let pieces = u64::from(self.geometry.pieces());
+        let free_in = |piece: u64| {
+            let others = but.map_or(0, |leaves| leaves.bits(piece * self.geometry.piece_leaves()));
+            self.free_in_piece(provider, piece) & !others
+        };
+        let mut chosen: Vec<(K, u64)> = Vec::new();
+        for piece in (start..pieces).chain(0..start).filter(|piece| free_in(*piece) != 0) {
+            let fresh = self.taken_in_piece(piece) == 0;
+            let count = self.holders.as_ref().and_then(|holders| holders.pieces.get(piece as usize)).copied();
+            chosen.push((order(fresh, piece, count.unwrap_or(0)), piece));
         }
         // A stable sort: among equals the random start decides.
-        chosen.sort_by_key(|(fresh, count, _)| (*fresh, *count));
+        chosen.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut leaves = Vec::new();
-        for (_, _, piece) in chosen.into_iter().take(PIECE_RANGES / 2) {
+        for (_, piece) in chosen.into_iter().take(PIECE_RANGES / 2) {
             let first = piece * self.geometry.piece_leaves();
-            let free = self.free_in_piece(provider, piece);
-            leaves.extend((0..64u64).filter(|bit| free >> bit & 1 == 1).map(|bit| first + bit));
+            let free = free_in(piece);
+            // Two that fetch the same piece of one that has everything bring different leaves of it.
+            let from = if but.is_some() { start % self.geometry.piece_leaves() } else { 0 };
+            leaves.extend((from..64).chain(0..from).filter(|bit| free >> bit & 1 == 1).map(|bit| first + bit));
             if leaves.len() as u64 >= unit {
                 break;
             }
@@ -216,7 +278,7 @@ impl Download {
         if !self.can_verify(leaves.start) {
             return 0;
         }
-        let all = u64::MAX >> (u64::from(u64::BITS) - (leaves.end - leaves.start));
+        let all = self.bits_of(piece);
         let held = match &provider.have {
             Have::All => all,
             Have::Leaves(set) => set.bits(leaves.start) & all,
@@ -224,10 +286,14 @@ impl Download {
         held & !self.taken.bits(leaves.start)
     }
 
-    fn taken_in_piece(&self, piece: u64) -> u64 {
+    /// The leaves of a piece as bits from its first one on.
+    fn bits_of(&self, piece: u64) -> u64 {
         let leaves = piece_range(self.geometry, piece);
-        let all = u64::MAX >> (u64::from(u64::BITS) - (leaves.end - leaves.start));
-        self.taken.bits(leaves.start) & all
+        u64::MAX >> (u64::from(u64::BITS) - (leaves.end - leaves.start))
+    }
+
+    fn taken_in_piece(&self, piece: u64) -> u64 {
+        self.taken.bits(piece_range(self.geometry, piece).start) & self.bits_of(piece)
     }
 
     fn count_holders(&mut self) {
@@ -235,16 +301,20 @@ impl Download {
             return;
         }
         let mut pieces = alloc::vec![0u16; self.geometry.pieces() as usize];
+        let mut parts = LeafSet::new(self.geometry.leaves());
         for provider in self.providers.values() {
-            let there = matches!(provider.state, ProviderState::Ready | ProviderState::Waiting(_));
-            if let (true, Have::Leaves(set)) = (there, &provider.have) {
+            if let (true, Have::Leaves(set)) = (provider.is_there(), &provider.have) {
+                parts.unite(set);
                 for (piece, count) in (0..).zip(&mut pieces) {
                     // One leaf stands for the piece: pieces are begun and finished within moments.
                     *count += u16::from(set.contains(piece_range(self.geometry, piece).start));
                 }
             }
         }
-        self.holders = Some(Holders { counted: self.now, pieces });
+        let mut begun = core::mem::take(&mut self.begun);
+        begun.retain(|piece| self.taken_in_piece(*piece) != self.bits_of(*piece));
+        self.begun = begun;
+        self.holders = Some(Holders { counted: self.now, pieces, parts });
     }
 }
 

@@ -736,11 +736,96 @@ fn downloaders_of_one_swarm_begin_at_different_pieces() {
 }
 
 #[test]
+fn downloaders_that_know_each_other_take_different_pieces_of_who_has_everything() {
+    // Pieces of 16 leaves. Each knows the two others by their keys.
+    let taken = |me: u8, seed| {
+        let (mut machine, sheet) = proven(1_600, seed);
+        machine.set_me(peer(me));
+        for other in (2..5).filter(|other| *other != me) {
+            machine.handle_provider(Moment(0), peer(other), held(1_600, &[]));
+        }
+        machine.handle_sheet(Moment(1), sheet, true);
+        let leaves = asked(&mut machine).into_iter().flat_map(|(_, _, leaves, _)| leaves);
+        leaves.map(|leaf| leaf / 16).collect::<BTreeSet<u64>>()
+    };
+    for seed in 1..20 {
+        let (mut all, mut count) = (BTreeSet::new(), 0);
+        for me in 2..5 {
+            let pieces = taken(me, seed * 7_919);
+            assert!(!pieces.is_empty());
+            count += pieces.len();
+            all.extend(pieces);
+        }
+        assert_eq!(all.len(), count, "none twice");
+    }
+}
+
+#[test]
+fn what_others_hold_a_part_of_is_still_asked_of_who_has_everything() {
+    // Another holds the first leaf of every piece.
+    let (mut machine, sheet) = proven(1_600, 3);
+    let firsts: Vec<core::ops::Range<u64>> = (0..100).map(|piece| piece * 16..piece * 16 + 1).collect();
+    machine.handle_provider(Moment(0), peer(2), held(1_600, &firsts));
+    machine.handle_sheet(Moment(200), sheet, true);
+    let (of_all, of_some): (Vec<_>, Vec<_>) =
+        asked(&mut machine).into_iter().partition(|(_, provider, ..)| *provider == peer(1));
+    assert!(!of_all.is_empty() && !of_some.is_empty());
+    assert!(of_all.iter().flat_map(|(_, _, leaves, _)| leaves).all(|leaf| leaf % 16 != 0));
+    assert!(of_some.iter().flat_map(|(_, _, leaves, _)| leaves).all(|leaf| leaf % 16 == 0));
+}
+
+#[test]
+fn planned_pieces_of_who_has_everything_come_one_after_the_other() {
+    let (mut machine, sheet) = proven(1_600, 3);
+    let plan = alloc::vec![(peer(1), alloc::vec![0..160]), (peer(2), alloc::vec![320..480])];
+    machine.handle_plan(Moment(1), Moment(60_000), plan);
+    machine.handle_provider(Moment(1), peer(2), held(1_600, &[]));
+    machine.handle_sheet(Moment(2), sheet, true);
+    let (mut of_all, of_some): (Vec<_>, Vec<_>) =
+        asked(&mut machine).into_iter().partition(|(_, provider, ..)| *provider == peer(1));
+    // What a source is still getting is asked for in advance, a piece in each request.
+    assert_eq!(of_some.iter().map(|(_, _, leaves, _)| leaves.len()).collect::<Vec<_>>(), [16; 4]);
+    let (mut now, mut came) = (2, 0);
+    while let Some((request, provider, leaves, _)) = (!of_all.is_empty()).then(|| of_all.remove(0)) {
+        assert_eq!(leaves.len(), 16);
+        for (at, leaf) in leaves.into_iter().enumerate() {
+            now += 80;
+            assert_eq!(leaf, came, "in order");
+            came += 1;
+            machine.handle_arrival(Moment(now), request, leaf);
+            machine.handle_verified(Moment(now), provider, leaf, Verdict::Good);
+            let more = asked(&mut machine);
+            // At 13 leaves per second four are enough to hide a long way.
+            assert!(more.is_empty() || at >= 12, "after {at} leaves: {more:?}");
+            of_all.extend(more);
+        }
+        machine.handle_end(Moment(now), request, RequestEnd::Served);
+        of_all.extend(asked(&mut machine));
+    }
+    assert_eq!(came, 160);
+}
+
+#[test]
 fn who_downloads_alone_goes_from_the_front_to_the_back() {
     let (mut machine, sheet) = proven(960, 7);
     machine.handle_sheet(Moment(1), sheet, true);
     let leaves: Vec<u64> = asked(&mut machine).into_iter().flat_map(|(_, _, leaves, _)| leaves).collect();
     assert_eq!(leaves, (0..leaves.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_knows_of_nobody_yet_begins_elsewhere_than_others_and_comes_round() {
+    let taken = |me| {
+        let (mut machine, sheet) = proven(960, 7);
+        machine.set_me(peer(me));
+        machine.handle_sheet(Moment(1), sheet, true);
+        asked(&mut machine).into_iter().flat_map(|(_, _, leaves, _)| leaves).collect::<Vec<u64>>()
+    };
+    let firsts: BTreeSet<u64> = (1..40).map(|me| taken(me)[0]).collect();
+    assert!(firsts.len() > 20, "{firsts:?}");
+    for leaves in (1..40).map(taken) {
+        assert!(leaves.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 959), "{leaves:?}");
+    }
 }
 
 #[test]

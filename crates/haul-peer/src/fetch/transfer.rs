@@ -183,6 +183,9 @@ impl<'a> Transfer<'a> {
         let mut tasks = JoinSet::new();
         let mut providers = Providers::new(search, now);
         if let Some(news) = news {
+            if let Some(me) = downloader.me {
+                machine.set_me(me);
+            }
             machine.set_spread(now, true);
             providers.expect_swarm(now);
             tasks.spawn(forward(news, sender.clone()));

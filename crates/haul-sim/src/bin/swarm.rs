@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use haul_core::planner::splitmix64 as chance;
-use haul_sim::swarm::{Mode, Outcome, PeerSpec, Scenario, fluid_bound, rate, run, staged_bound};
+use haul_sim::swarm::{Mode, Outcome, PeerSpec, Scenario, Sinks, fluid_bound, rate, run, staged_bound};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Who {
@@ -17,12 +17,20 @@ enum Who {
     Planned,
     /// Each peer alone, rarest first.
     Alone,
-    /// Each peer alone, any piece.
+    /// A planner that deals any piece to anybody who holds it.
     Random,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum How {
+    /// With the download machine of haul-core.
+    Machine,
+    /// They do what plans say and nothing else.
+    Simple,
+}
+
 #[derive(Parser)]
-#[command(about = "Simulates a swarm around the real planner")]
+#[command(about = "Simulates a swarm around the real planner and download machine")]
 struct Arguments {
     /// Downloaders, besides one seed.
     #[arg(long, default_value_t = 16)]
@@ -54,6 +62,9 @@ struct Arguments {
     /// Who decides.
     #[arg(long, value_enum, default_value_t = Who::Planned)]
     who: Who,
+    /// How the downloaders fetch. Machines are for some hundred peers.
+    #[arg(long, value_enum, default_value_t = How::Machine)]
+    sinks: How,
     /// Milliseconds to or from the index, one way.
     #[arg(long, default_value_t = 150)]
     control: u64,
@@ -66,7 +77,7 @@ struct Arguments {
     /// Per cent of the downloaders' uplinks that acknowledgements of what they receive take away.
     #[arg(long, default_value_t = 0.0)]
     acks: f64,
-    /// Leaves per event; more is faster and on the safe side.
+    /// Leaves per event of simple sinks; more is faster and on the safe side.
     #[arg(long, default_value_t = 1)]
     quantum: u64,
     /// Seed of everything left to chance.
@@ -93,7 +104,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 const HEADER: &str = "peers   bound s  median s    last s  median/b  last/b  seed/F  waste/F  planner s  us/assignment  \
-                      plans  partners  unfinished  events  real s";
+                      plans  partners  unfinished  events  real s  outline/F";
 
 fn row(peers: usize, outcome: &Outcome, bound: Duration, real: Duration) -> String {
     let seconds = |time: Duration| time.as_secs_f64();
@@ -101,7 +112,7 @@ fn row(peers: usize, outcome: &Outcome, bound: Duration, real: Duration) -> Stri
     let size = outcome.size as f64;
     let planner = seconds(outcome.planner_time.0);
     format!(
-        "{peers:>5} {:>9.2} {:>9.2} {:>9.2} {:>9.4} {:>7.4} {:>7.4} {:>8.5} {planner:>10.2} {:>14.2} {:>6} {:>9} {:>11} {:>7.0}k {:>7.1}",
+        "{peers:>5} {:>9.2} {:>9.2} {:>9.2} {:>9.4} {:>7.4} {:>7.4} {:>8.5} {planner:>10.2} {:>14.2} {:>6} {:>9} {:>11} {:>7.0}k {:>7.1} {:>10.4}",
         seconds(bound),
         seconds(outcome.median()),
         seconds(outcome.last()),
@@ -115,6 +126,7 @@ fn row(peers: usize, outcome: &Outcome, bound: Duration, real: Duration) -> Stri
         outcome.unfinished,
         outcome.events as f64 / 1e3,
         seconds(real),
+        outcome.seed_outline as f64 / size,
     )
 }
 
@@ -144,6 +156,10 @@ fn scenario(arguments: &Arguments, peers: usize) -> Scenario {
         Who::Planned => Mode::Planned,
         Who::Alone => Mode::Alone,
         Who::Random => Mode::Random,
+    };
+    scenario.sinks = match arguments.sinks {
+        How::Machine => Sinks::Machine,
+        How::Simple => Sinks::Simple,
     };
     scenario.latency = Duration::from_millis(arguments.latency);
     scenario.control = Duration::from_millis(arguments.control);
@@ -200,10 +216,13 @@ mod curve {
 
     use plotters::prelude::*;
 
-    use super::{Arguments, row, scenario, simulate};
+    use super::{Arguments, Sinks, row, scenario, simulate};
 
     /// Numbers of peers on the picture, and the leaves per event for them.
     const PEERS: [(usize, u64); 8] = [(4, 1), (8, 1), (16, 1), (64, 1), (256, 1), (1_000, 2), (4_000, 4), (10_000, 4)];
+
+    /// Beyond so many peers their sinks are simple ones.
+    const MACHINES: usize = 256;
 
     pub(super) fn draw(arguments: &Arguments, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
         let mut medians = Vec::new();
@@ -211,6 +230,9 @@ mod curve {
         for (peers, quantum) in PEERS.into_iter().filter(|(peers, _)| *peers <= arguments.largest) {
             let mut scenario = scenario(arguments, peers);
             scenario.quantum = quantum;
+            if peers > MACHINES {
+                scenario.sinks = Sinks::Simple;
+            }
             let (outcome, bound, real) = simulate(&scenario);
             println!("{}", row(peers, &outcome, bound, real));
             let ratio = |time: std::time::Duration| time.as_secs_f64() / bound.as_secs_f64();

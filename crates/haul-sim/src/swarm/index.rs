@@ -3,27 +3,46 @@
 use std::time::{Duration, Instant};
 
 use haul_core::blob::BlobGeometry;
+use haul_core::download::Have;
 use haul_core::ids::PeerId;
-use haul_core::planner::{Hints, PieceRange, PieceSet, Planner, PlannerAction, Runs};
+use haul_core::planner::{Dealing, Hints, PieceRange, PieceSet, Planner, PlannerAction, Runs};
 use haul_core::time::Moment;
 
+use super::Mode;
 use super::events::{Event, Micros, NodeId};
+use super::link::FlowId;
+use super::members::Members;
 use super::world::World;
 
-/// What goes between a peer and the index.
+/// Whom to ask for which pieces.
+pub(super) type Sources = Vec<(NodeId, Vec<PieceRange>)>;
+
+/// What goes between a peer and the index, or as a small answer between two peers.
 #[derive(Debug)]
 pub(super) enum Message {
+    /// To the index: a peer takes part.
     Joined { peer: NodeId, have: PieceSet },
-    Have { sink: NodeId, gained: Runs, received: Vec<(NodeId, u64)> },
-    Failed { sink: NodeId, source: NodeId },
+    /// To the index: what a sink has, from whom it came, and who failed it.
+    Have { sink: NodeId, gained: Runs, received: Vec<(NodeId, u64)>, failed: Vec<NodeId> },
+    /// To the index: a peer goes soon.
     Leaving { peer: NodeId },
+    /// To the index: a peer is gone.
     Gone { peer: NodeId },
-    Plan { sink: NodeId, sources: Vec<(NodeId, Vec<u32>)>, lease: Duration },
+    /// To a sink: others, with whether they hold all of the blob. The first answers that it joined.
+    Peers { to: NodeId, peers: Vec<(NodeId, bool)>, answers_join: bool },
+    /// To a sink, with those of the sources that it does not know.
+    Plan { sink: NodeId, strangers: Vec<(NodeId, bool)>, sources: Sources, lease: Duration },
+    /// To a sink: what the source of a connection holds, if it passes anything on yet.
+    Holds { flow: FlowId, have: Option<Have> },
 }
 
 /// The planner with what has to be known around it.
 pub(super) struct Index {
-    planner: Planner,
+    /// None if nobody plans.
+    planner: Option<Planner>,
+    /// Those that came before the second sink did: one alone is not planned for.
+    waiting: Vec<(NodeId, PieceSet)>,
+    pub(super) members: Members,
     /// For when its timeout is entered as an event.
     due: Option<Micros>,
     pub(super) spent: Duration,
@@ -31,12 +50,58 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn new(geometry: BlobGeometry, seed: u64) -> Self {
-        Self { planner: Planner::new(geometry, seed), due: None, spent: Duration::ZERO, plans: 0 }
+    pub(super) fn new(geometry: BlobGeometry, seed: u64, mode: Mode) -> Self {
+        let planner = match mode {
+            Mode::Planned => Some(Dealing::Planned),
+            Mode::Random => Some(Dealing::Random),
+            Mode::Alone => None,
+        };
+        Self {
+            planner: planner.map(|dealing| Planner::with_dealing(geometry, seed, dealing)),
+            waiting: Vec::new(),
+            members: Members::default(),
+            due: None,
+            spent: Duration::ZERO,
+            plans: 0,
+        }
     }
 
     pub(super) fn assigned(&self) -> u64 {
-        self.planner.assigned()
+        self.planner.as_ref().map_or(0, Planner::assigned)
+    }
+
+    fn join(&mut self, now: Moment, peer: NodeId, have: PieceSet, site: u32) {
+        let Some(planner) = &mut self.planner else { return };
+        let hints = Hints { site, ..Hints::default() };
+        if planner.peers() > 0 {
+            planner.handle_join(now, peer_id(peer), &have, hints);
+            return;
+        }
+        self.waiting.push((peer, have));
+        if self.waiting.iter().filter(|(_, have)| !have.is_full()).count() >= 2 {
+            for (peer, have) in std::mem::take(&mut self.waiting) {
+                planner.handle_join(now, peer_id(peer), &have, Hints { site, ..Hints::default() });
+            }
+        }
+    }
+
+    fn have(&mut self, now: Moment, sink: NodeId, gained: &Runs, received: &[(NodeId, u64)], failed: &[NodeId]) {
+        if let Some((_, have)) = self.waiting.iter_mut().find(|(peer, _)| *peer == sink) {
+            have.insert_runs(gained);
+        }
+        let Some(planner) = &mut self.planner else { return };
+        let received: Vec<_> = received.iter().map(|(source, bytes)| (peer_id(*source), *bytes)).collect();
+        planner.handle_have(now, peer_id(sink), gained, &received);
+        for source in failed {
+            planner.handle_failed(now, peer_id(sink), peer_id(*source));
+        }
+    }
+
+    fn depart(&mut self, now: Moment, peer: NodeId) {
+        self.waiting.retain(|(other, _)| *other != peer);
+        if let Some(planner) = &mut self.planner {
+            planner.handle_depart(now, peer_id(peer));
+        }
     }
 }
 
@@ -48,42 +113,55 @@ impl World<'_> {
         }
     }
 
-    fn send(&mut self, message: Message) {
+    pub(super) fn send(&mut self, message: Message) {
         let number = self.messages.insert(message);
         self.events.at(self.now + self.control, Event::Message(number));
     }
 
     pub(super) fn on_message(&mut self, number: u32) {
-        let Some(message) = self.messages.take(number) else { return };
-        let now = Moment(self.now / 1000);
-        if let Message::Plan { sink, sources, lease } = message {
-            self.on_plan(sink, sources, lease.as_micros() as u64);
-            return;
+        match self.messages.take(number) {
+            Some(Message::Plan { sink, strangers, sources, lease }) => self.on_plan(sink, &strangers, sources, lease),
+            Some(Message::Peers { to, peers, answers_join }) => self.on_peers(to, &peers, answers_join),
+            Some(Message::Holds { flow, have }) => self.on_holds(flow, have),
+            Some(message) => self.at_index(message),
+            None => {}
         }
+    }
+
+    fn at_index(&mut self, message: Message) {
+        let now = Moment(self.now / 1000);
         let Some(index) = &mut self.index else { return };
         let started = Instant::now();
         match message {
             Message::Joined { peer, have } => {
-                let hints = Hints { site: self.scenario.peers[peer as usize].site, ..Hints::default() };
-                index.planner.handle_join(now, peer_id(peer), &have, hints);
+                index.join(now, peer, have, self.scenario.peers[peer as usize].site);
+                index.spent += started.elapsed();
+                self.introduce(peer);
             }
-            Message::Have { sink, gained, received } => {
-                let received: Vec<_> = received.into_iter().map(|(source, bytes)| (peer_id(source), bytes)).collect();
-                index.planner.handle_have(now, peer_id(sink), &gained, &received);
+            Message::Have { sink, gained, received, failed } => {
+                index.have(now, sink, &gained, &received, &failed);
+                index.spent += started.elapsed();
+                self.note_gained(sink, gained.count());
             }
-            Message::Failed { sink, source } => index.planner.handle_failed(now, peer_id(sink), peer_id(source)),
-            Message::Leaving { peer } => index.planner.handle_leaving(now, peer_id(peer)),
-            Message::Gone { peer } => index.planner.handle_depart(now, peer_id(peer)),
-            Message::Plan { .. } => {}
+            Message::Leaving { peer } => {
+                if let Some(planner) = &mut index.planner {
+                    planner.handle_leaving(now, peer_id(peer));
+                }
+            }
+            Message::Gone { peer } => {
+                index.members.remove(peer);
+                index.depart(now, peer);
+                index.spent += started.elapsed();
+            }
+            Message::Plan { .. } | Message::Peers { .. } | Message::Holds { .. } => {}
         }
-        index.spent += started.elapsed();
         self.arm_planner();
     }
 
     /// Enters the planner's timeout as an event, unless an earlier one is entered.
     fn arm_planner(&mut self) {
         let Some(index) = &mut self.index else { return };
-        let Some(due) = index.planner.next_timeout() else { return };
+        let Some(due) = index.planner.as_ref().and_then(Planner::next_timeout) else { return };
         let due = (due.0 * 1000).max(self.now);
         if index.due.is_none_or(|entered| due < entered) {
             index.due = Some(due);
@@ -93,25 +171,26 @@ impl World<'_> {
 
     pub(super) fn on_planner_due(&mut self) {
         let Some(index) = &mut self.index else { return };
-        if index.due.is_none_or(|due| self.now < due) {
+        let Some(planner) = index.planner.as_mut().filter(|_| index.due.is_some_and(|due| due <= self.now)) else {
             return;
-        }
+        };
         index.due = None;
         let started = Instant::now();
-        index.planner.handle_timeout(Moment(self.now.div_ceil(1000)));
+        planner.handle_timeout(Moment(self.now.div_ceil(1000)));
         let mut plans = Vec::new();
-        while let Some(action) = index.planner.poll_action() {
+        while let Some(action) = planner.poll_action() {
             plans.push(action);
         }
         index.spent += started.elapsed();
         for action in plans {
             if let PlannerAction::Plan { sink, lease, sources } = action {
-                let pieces = |runs: Vec<PieceRange>| runs.into_iter().flat_map(PieceRange::pieces).collect();
-                let sources = sources.into_iter().map(|(source, runs)| (node_of(source), pieces(runs))).collect();
+                let sink = node_of(sink);
+                let sources: Sources = sources.into_iter().map(|(source, runs)| (node_of(source), runs)).collect();
+                let strangers = self.strangers(sink, &sources);
                 if let Some(index) = &mut self.index {
                     index.plans += 1;
                 }
-                self.send(Message::Plan { sink: node_of(sink), sources, lease });
+                self.send(Message::Plan { sink, strangers, sources, lease });
             }
         }
         self.arm_planner();
@@ -126,7 +205,7 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    fn insert(&mut self, message: Message) -> u32 {
+    pub(super) fn insert(&mut self, message: Message) -> u32 {
         if let Some(number) = self.free.pop() {
             self.slots[number as usize] = Some(message);
             return number;
@@ -142,13 +221,13 @@ impl Messages {
 }
 
 /// The key of a simulated peer: its number, in bytes that pass for a key.
-fn peer_id(node: NodeId) -> PeerId {
+pub(super) fn peer_id(node: NodeId) -> PeerId {
     let mut bytes = [0x42; 32];
     bytes[..4].copy_from_slice(&node.to_be_bytes());
     PeerId::new(bytes).expect("not of small order: most bytes are 0x42")
 }
 
-fn node_of(peer: PeerId) -> NodeId {
+pub(super) fn node_of(peer: PeerId) -> NodeId {
     let bytes = peer.as_bytes();
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }

@@ -1,107 +1,141 @@
-//! One peer and one connection of the simulation.
+//! One peer of the simulation.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use haul_core::blob::LeafSet;
+use haul_core::limits::UPLOAD_SLOTS;
 use haul_core::planner::PieceSet;
+use haul_core::slots::{SlotId, SlotQueue};
 
-use super::events::{FlowId, Micros, NodeId};
+use super::events::{Micros, NodeId};
+use super::fetch::Fetch;
+use super::link::{FlowId, Item};
+use super::simple::Simple;
 
 /// A peer.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) here: bool,
+    /// Everybody has noticed that it went.
+    pub(super) gone: bool,
     /// Has said that it leaves.
     pub(super) leaving: bool,
-    /// Microseconds that a quantum takes on the uplink and on the downlink.
-    pub(super) up_us: Micros,
-    pub(super) down_us: Micros,
-    /// Quanta that it holds.
-    pub(super) quanta: PieceSet,
+    up: u64,
+    down: u64,
+    /// What it passes on: leaves, or so many at a time as one event sends.
+    pub(super) held: LeafSet,
     pub(super) pieces: PieceSet,
-    /// Quanta of each piece that it lacks.
+    /// Units of each piece that it lacks.
     pub(super) left: Vec<u16>,
-    /// Flows with something to send, in turn.
+    /// The index has said whom it may pass the blob on to.
+    pub(super) offers: bool,
+    /// Connections with something to send, in turn.
     pub(super) turn: VecDeque<FlowId>,
-    pub(super) sending: Option<(FlowId, u32)>,
+    pub(super) sending: Option<(FlowId, Item)>,
+    /// Bytes of small answers that go out with the next leaf.
+    pub(super) answers: u64,
     /// When the downlink is through with what has arrived.
     pub(super) down_free: Micros,
-    /// Flows to others that wait for quanta of a piece.
-    pub(super) waiters: BTreeMap<u32, Vec<FlowId>>,
-    /// Flows from others.
+    /// Requests that wait for a unit.
+    pub(super) waiters: BTreeMap<u32, Vec<(FlowId, u64)>>,
+    /// Who waits for it to hold more.
+    pub(super) followers: Vec<FlowId>,
+    pub(super) slots: SlotQueue<NodeId>,
+    pub(super) slot_requests: BTreeMap<SlotId, (FlowId, u64)>,
+    /// Connections from others.
     pub(super) flows_in: BTreeMap<NodeId, FlowId>,
     pub(super) flows_out: Vec<FlowId>,
-    /// Pieces asked for, and of whom.
-    pub(super) asked: BTreeMap<u32, Vec<FlowId>>,
-    pub(super) banned: Vec<NodeId>,
-    /// Whom it knows, for when it acts alone.
-    pub(super) neighbours: Vec<NodeId>,
-    /// Until when it follows its plan.
-    pub(super) lease: Micros,
-    /// Acts alone.
-    pub(super) alone: bool,
-    /// When it looks next for something to ask while it acts alone.
-    pub(super) poll_due: Micros,
-    pub(super) reported: Micros,
-    pub(super) report_due: Micros,
-    pub(super) gained: BTreeSet<u32>,
+    pub(super) sink: Sink,
+    pub(super) reports: Reports,
     pub(super) joined: Micros,
     pub(super) finished: Option<Micros>,
-    pub(super) sent_quanta: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) sent_outline: u64,
 }
 
-impl Node {
-    pub(super) fn new(seed: bool, pieces: u32, per_piece: u32, up_us: Micros, down_us: Micros) -> Self {
-        let set = |count| if seed { PieceSet::full(count) } else { PieceSet::new(count) };
-        Self {
-            here: false,
-            leaving: false,
-            up_us,
-            down_us,
-            quanta: set(pieces * per_piece),
-            pieces: set(pieces),
-            left: vec![if seed { 0 } else { per_piece as u16 }; pieces as usize],
-            turn: VecDeque::new(),
-            sending: None,
-            down_free: 0,
-            waiters: BTreeMap::new(),
-            flows_in: BTreeMap::new(),
-            flows_out: Vec::new(),
-            asked: BTreeMap::new(),
-            banned: Vec::new(),
-            neighbours: Vec::new(),
-            lease: 0,
-            alone: false,
-            poll_due: 0,
-            reported: 0,
-            report_due: 0,
-            gained: BTreeSet::new(),
-            joined: 0,
-            finished: None,
-            sent_quanta: 0,
-        }
+/// How a peer fetches.
+#[derive(Debug)]
+pub(super) enum Sink {
+    /// Not, or not any more.
+    None,
+    /// With the machine of haul-core.
+    Machine(Box<Fetch>),
+    Simple(Simple),
+}
+
+/// What a peer has to tell the index.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    pub(super) told: Micros,
+    pub(super) due: Micros,
+    /// The index has not answered the last one.
+    pub(super) asked: bool,
+    pub(super) gained: BTreeSet<u32>,
+    pub(super) received: BTreeMap<NodeId, u64>,
+    pub(super) failed: BTreeSet<NodeId>,
+}
+
+impl Reports {
+    pub(super) fn is_empty(&self) -> bool {
+        self.gained.is_empty() && self.received.is_empty() && self.failed.is_empty()
     }
 }
 
-/// A connection in one direction: what a sink asks of a source.
-#[derive(Debug)]
-pub(super) struct Flow {
-    pub(super) source: NodeId,
-    pub(super) sink: NodeId,
-    pub(super) closed: bool,
-    /// The connection stands from then on.
-    pub(super) open_from: Micros,
-    /// At the source: pieces asked for.
-    pub(super) wanted: Vec<u32>,
-    /// At the source: quanta that can be sent.
-    pub(super) ready: VecDeque<u32>,
-    pub(super) in_turn: bool,
-    /// Quanta sent and not delivered, and how many there may be.
-    pub(super) under_way: u32,
-    pub(super) window: u32,
-    /// At the sink: planned and not asked for yet.
-    pub(super) to_ask: VecDeque<u32>,
-    /// At the sink: asked for and not complete.
-    pub(super) asked: Vec<u32>,
-    /// Quanta delivered since the last report.
-    pub(super) received: u32,
+impl Node {
+    pub(super) fn new(seed: bool, pieces: u32, per_piece: u32, up: u64, down: u64) -> Self {
+        let units = u64::from(pieces * per_piece);
+        let mut held = LeafSet::new(units);
+        for unit in 0..if seed { units } else { 0 } {
+            held.insert(unit);
+        }
+        Self {
+            here: false,
+            gone: false,
+            leaving: false,
+            up: up.max(1),
+            down: down.max(1),
+            held,
+            pieces: if seed { PieceSet::full(pieces) } else { PieceSet::new(pieces) },
+            left: vec![if seed { 0 } else { per_piece as u16 }; pieces as usize],
+            offers: seed,
+            turn: VecDeque::new(),
+            sending: None,
+            answers: 0,
+            down_free: 0,
+            waiters: BTreeMap::new(),
+            followers: Vec::new(),
+            slots: SlotQueue::new(UPLOAD_SLOTS),
+            slot_requests: BTreeMap::new(),
+            flows_in: BTreeMap::new(),
+            flows_out: Vec::new(),
+            sink: Sink::None,
+            reports: Reports::default(),
+            joined: 0,
+            finished: None,
+            sent_bytes: 0,
+            sent_outline: 0,
+        }
+    }
+
+    pub(super) fn up_time(&self, bytes: u64) -> Micros {
+        (bytes * 1_000_000 / self.up).max(1)
+    }
+
+    pub(super) fn down_time(&self, bytes: u64) -> Micros {
+        (bytes * 1_000_000 / self.down).max(1)
+    }
+
+    pub(super) fn fetch(&mut self) -> Option<&mut Fetch> {
+        match &mut self.sink {
+            Sink::Machine(fetch) => Some(fetch),
+            Sink::Simple(_) | Sink::None => None,
+        }
+    }
+
+    pub(super) fn simple(&mut self) -> Option<&mut Simple> {
+        match &mut self.sink {
+            Sink::Simple(simple) => Some(simple),
+            Sink::Machine(_) | Sink::None => None,
+        }
+    }
 }

@@ -9,8 +9,17 @@ pub enum Mode {
     Planned,
     /// Each peer alone: the rarest piece among what its neighbours hold.
     Alone,
-    /// Each peer alone: any piece that a neighbour holds.
+    /// A planner that deals any piece to anybody who holds it.
     Random,
+}
+
+/// How peers fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sinks {
+    /// With the download machine of haul-core, leaf by leaf.
+    Machine,
+    /// They do what plans say and nothing else. For swarms that are too large for machines.
+    Simple,
 }
 
 /// One peer. Rates are bytes per second.
@@ -62,15 +71,17 @@ pub struct Scenario {
     pub peers: Vec<PeerSpec>,
     /// Who decides.
     pub mode: Mode,
+    /// How they fetch.
+    pub sinks: Sinks,
     /// From one peer to another, one way.
     pub latency: Duration,
     /// From a peer to the index, one way, with what both need for it.
     pub control: Duration,
     /// How long a broken peer goes unnoticed.
     pub notice: Duration,
-    /// How often a downloader reports.
+    /// How often a simple sink reports. The machine's driver tells what is new when the index has taken the last report.
     pub report: Duration,
-    /// Leaves that are sent, delivered and forwarded in one event.
+    /// Leaves that are sent, delivered and forwarded in one event; with machines it is always one.
     pub quantum: u64,
     /// When the planner dies.
     pub planner_dies: Option<Duration>,
@@ -85,6 +96,7 @@ impl Scenario {
             size,
             peers,
             mode: Mode::Planned,
+            sinks: Sinks::Machine,
             latency: Duration::from_millis(20),
             control: Duration::from_millis(150),
             notice: Duration::from_secs(1),

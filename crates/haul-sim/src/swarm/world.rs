@@ -3,16 +3,16 @@
 use core::time::Duration;
 
 use haul_core::blob::BlobGeometry;
-use haul_core::limits::{LEAF_BYTES, SWARM_NEIGHBOURS};
+use haul_core::limits::LEAF_BYTES;
 
+use super::dice::Dice;
 use super::events::{Event, Events, Micros, NodeId};
-use super::index::{Index, Message, Messages};
-use super::node::{Flow, Node};
-use super::pick::{Any, Dice, Picker, Rarest};
-use super::{Mode, Outcome, Scenario, Spent};
+use super::index::{Index, Message, Messages, Sources};
+use super::link::{Flow, FlowId, Item};
+use super::node::{Node, Sink};
+use super::simple::Simple;
+use super::{Outcome, Scenario, Sinks, Spent};
 
-/// Peers that the index names to a newcomer for the time when it acts alone.
-const NAMED: usize = 16;
 /// After this long in virtual time a run is given up.
 const END: Micros = 3600 * 1_000_000;
 /// From a peer's saying that it leaves to its going.
@@ -22,10 +22,12 @@ const LEAVING_AGAIN_US: Micros = 250_000;
 
 pub(super) struct World<'a> {
     pub(super) scenario: &'a Scenario,
-    pub(super) piece_leaves: u64,
-    /// Quanta of a piece.
+    pub(super) geometry: BlobGeometry,
+    /// Peers fetch with the machine of haul-core.
+    pub(super) machines: bool,
+    /// Units of a piece. A unit is what one event sends: a leaf, or several of simple sinks.
     pub(super) per_piece: u32,
-    pub(super) quantum_bytes: u64,
+    pub(super) unit_bytes: u64,
     pub(super) latency: Micros,
     pub(super) control: Micros,
     pub(super) now: Micros,
@@ -33,34 +35,29 @@ pub(super) struct World<'a> {
     pub(super) nodes: Vec<Node>,
     pub(super) flows: Vec<Flow>,
     pub(super) messages: Messages,
-    /// None when nobody plans, or not any more.
+    /// None when it has died.
     pub(super) index: Option<Index>,
-    pub(super) planned: bool,
-    pub(super) picker: Box<dyn Picker>,
     pub(super) dice: Dice,
-    /// Quanta that were no use.
+    /// Units that were no use.
     pub(super) wasted: u64,
     /// Peers that are to finish and have not.
     pub(super) unfinished: usize,
     plans: (u64, u64, Duration),
-    here: Vec<NodeId>,
 }
 
 impl<'a> World<'a> {
     pub(super) fn new(scenario: &'a Scenario) -> Self {
-        let geometry = BlobGeometry::new(scenario.size).expect("a size that a blob can have");
-        let quantum = scenario.quantum.clamp(1, geometry.piece_leaves());
-        let (pieces, per_piece) = (geometry.pieces(), (geometry.piece_leaves() / quantum) as u32);
-        let quantum_bytes = quantum * LEAF_BYTES;
-        let time = |rate: u64| (quantum_bytes * 1_000_000 / rate.max(1)).max(1);
-        let node = |spec: &super::PeerSpec| Node::new(spec.seed, pieces, per_piece, time(spec.up), time(spec.down));
-        let planned = scenario.mode == Mode::Planned;
-        let picker: Box<dyn Picker> = if scenario.mode == Mode::Random { Box::new(Any) } else { Box::new(Rarest) };
+        let geometry = whole_pieces(scenario.size);
+        let machines = scenario.sinks == Sinks::Machine;
+        let unit = if machines { 1 } else { scenario.quantum.clamp(1, geometry.piece_leaves()) };
+        let (pieces, per_piece) = (geometry.pieces(), (geometry.piece_leaves() / unit) as u32);
+        let node = |spec: &super::PeerSpec| Node::new(spec.seed, pieces, per_piece, spec.up, spec.down);
         Self {
             scenario,
-            piece_leaves: geometry.piece_leaves(),
+            geometry,
+            machines,
             per_piece,
-            quantum_bytes,
+            unit_bytes: unit * LEAF_BYTES,
             latency: scenario.latency.as_micros() as Micros,
             control: scenario.control.as_micros() as Micros,
             now: 0,
@@ -68,14 +65,11 @@ impl<'a> World<'a> {
             nodes: scenario.peers.iter().map(node).collect(),
             flows: Vec::new(),
             messages: Messages::default(),
-            index: planned.then(|| Index::new(geometry, scenario.random)),
-            planned,
-            picker,
+            index: Some(Index::new(geometry, scenario.random, scenario.mode)),
             dice: Dice(scenario.random),
             wasted: 0,
             unfinished: scenario.peers.iter().filter(|peer| stays(peer)).count(),
             plans: (0, 0, Duration::ZERO),
-            here: Vec::new(),
         }
     }
 
@@ -106,12 +100,19 @@ impl<'a> World<'a> {
             Event::Leave(node) => self.leave(node),
             Event::Leaving(node) => self.say_leaving(node),
             Event::Notice(node) => self.on_notice(node),
-            Event::Asked { flow, piece } => self.on_asked(flow, piece),
-            Event::Cancelled { flow, piece } => self.on_cancelled(flow, piece),
+            Event::Asked { flow, request } => self.on_asked(flow, request),
+            Event::SheetAsked { flow, request, sheet } => self.on_sheet_asked(flow, request, sheet),
+            Event::Cancelled { flow, request } => self.on_cancelled(flow, request),
+            Event::Patience { flow, request } => self.on_patience(flow, request),
+            Event::Queued { flow, request } => self.on_queued(flow, request),
+            Event::QueueNews { flow, request } => self.on_queue_news(flow, request),
             Event::Sent(node) => self.on_sent(node),
-            Event::Delivered { flow, quantum } => self.on_delivered(flow, quantum),
+            Event::Delivered { flow, item } => self.on_delivered(flow, item),
+            Event::Connected(flow) => self.on_connected(flow),
+            Event::HeldAsked(flow) => self.on_held_asked(flow),
             Event::Report(node) => self.on_report(node),
-            Event::Poll(node) => self.on_poll(node),
+            Event::Answered(node) => self.on_answered(node),
+            Event::Due(node) => self.on_due(node),
             Event::Message(number) => self.on_message(number),
             Event::PlannerDue => self.on_planner_due(),
             Event::PlannerDies => self.retire_index(),
@@ -119,31 +120,54 @@ impl<'a> World<'a> {
     }
 
     fn on_join(&mut self, node: NodeId) {
-        for _ in 0..4 * NAMED {
-            if self.nodes[node as usize].neighbours.len() >= NAMED.min(self.here.len()) || self.here.is_empty() {
-                break;
-            }
-            let other = self.here[self.dice.below(self.here.len() as u64) as usize];
-            let full = self.nodes[other as usize].neighbours.len() >= SWARM_NEIGHBOURS;
-            if !full && !self.nodes[node as usize].neighbours.contains(&other) {
-                self.nodes[node as usize].neighbours.push(other);
-                self.nodes[other as usize].neighbours.push(node);
-            }
-        }
-        self.here.push(node);
-        let report_us = self.scenario.report.as_micros() as u64;
-        let first_report = self.now + report_us / 2 + self.dice.below(report_us);
+        let (now, seed) = (self.now, self.scenario.peers[node as usize].seed);
         let joiner = &mut self.nodes[node as usize];
         joiner.here = true;
-        joiner.joined = self.now;
-        joiner.report_due = first_report;
-        // Without a plan by then it acts alone.
-        joiner.lease = self.now + 5_000_000;
+        joiner.joined = now;
         let have = joiner.pieces.clone();
-        let lease = joiner.lease;
         self.tell_index(Message::Joined { peer: node, have });
+        if seed {
+            return;
+        }
+        if self.machines {
+            return self.begin_fetch(node);
+        }
+        let report_us = self.scenario.report.as_micros() as u64;
+        let first_report = now + report_us / 2 + self.dice.below(report_us);
+        let joiner = &mut self.nodes[node as usize];
+        joiner.offers = true;
+        joiner.reports.due = first_report;
+        joiner.sink = Sink::Simple(Simple::default());
         self.events.at(first_report, Event::Report(node));
-        self.events.at(if self.planned { lease } else { self.now + 2 * self.control }, Event::Poll(node));
+    }
+
+    /// A plan arrived: it replaces the one before.
+    pub(super) fn on_plan(&mut self, sink: NodeId, strangers: &[(NodeId, bool)], sources: Sources, lease: Duration) {
+        match &self.nodes[sink as usize].sink {
+            _ if !self.nodes[sink as usize].here => {}
+            Sink::Machine(_) => self.fetch_by_plan(sink, strangers, sources, lease),
+            Sink::Simple(_) => self.follow_plan(sink, sources),
+            Sink::None => {}
+        }
+    }
+
+    fn on_delivered(&mut self, flow: FlowId, item: Item) {
+        let link = &mut self.flows[flow as usize];
+        let (source, sink) = (link.source, link.sink);
+        if !matches!(item, Item::End { .. }) {
+            link.under_way -= 1;
+            self.take_turn(flow);
+            self.serve(source);
+        }
+        if !self.nodes[sink as usize].here || self.flows[flow as usize].closed {
+            return;
+        }
+        match (&self.nodes[sink as usize].sink, item) {
+            (Sink::Machine(_), item) => self.fetch_delivered(flow, item),
+            (Sink::Simple(_), Item::Unit { unit, .. }) => self.simple_delivered(flow, unit),
+            (Sink::None, Item::Unit { .. }) => self.wasted += 1,
+            (Sink::Simple(_) | Sink::None, Item::Sheet { .. } | Item::End { .. }) => {}
+        }
     }
 
     fn on_break(&mut self, node: NodeId) {
@@ -154,34 +178,36 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Everybody sees that a peer is gone: connections end, and sinks tell the index that it failed them.
+    /// Everybody sees that a peer is gone: connections end.
     fn on_notice(&mut self, node: NodeId) {
+        self.nodes[node as usize].gone = true;
         for flow in self.nodes[node as usize].flows_out.clone() {
+            self.close_flow(flow);
             let sink = self.flows[flow as usize].sink;
-            let asked = !self.flows[flow as usize].asked.is_empty();
-            self.drop_flow(flow);
-            if asked && self.nodes[sink as usize].here {
-                self.tell_index(Message::Failed { sink, source: node });
+            match &self.nodes[sink as usize].sink {
+                _ if !self.nodes[sink as usize].here => {}
+                Sink::Machine(_) => self.fetch_lost(flow),
+                Sink::Simple(_) => self.simple_lost(flow),
+                Sink::None => {}
             }
         }
         let flows: Vec<_> = self.nodes[node as usize].flows_in.values().copied().collect();
         for flow in flows {
-            self.drop_flow(flow);
+            self.close_flow(flow);
         }
-        self.here.retain(|other| *other != node);
+        self.nodes[node as usize].sink = Sink::None;
         self.tell_index(Message::Gone { peer: node });
     }
 
     /// Leaves in good order, and everybody sees it at once.
     fn leave(&mut self, node: NodeId) {
-        self.nodes[node as usize].here = false;
-        self.on_notice(node);
+        if std::mem::replace(&mut self.nodes[node as usize].here, false) {
+            self.on_notice(node);
+        }
     }
 
     pub(super) fn leave_if_spent(&mut self, node: NodeId) {
-        let sent = self.nodes[node as usize].sent_quanta * self.quantum_bytes;
-        let size =
-            u64::from(self.nodes[node as usize].pieces.pieces()) * u64::from(self.per_piece) * self.quantum_bytes;
+        let (sent, size) = (self.nodes[node as usize].sent_bytes, self.geometry.size());
         if self.scenario.peers[node as usize].leaves_after.is_some_and(|part| sent * 100 >= size * u64::from(part)) {
             self.leave(node);
         }
@@ -234,9 +260,10 @@ impl<'a> World<'a> {
             finished,
             took,
             unfinished: self.unfinished,
-            seed_bytes: self.nodes.first().map_or(0, |seed| seed.sent_quanta) * self.quantum_bytes,
-            wasted_bytes: self.wasted * self.quantum_bytes,
-            size: self.nodes.first().map_or(0, |seed| u64::from(seed.quanta.pieces())) * self.quantum_bytes,
+            seed_bytes: self.nodes.first().map_or(0, |seed| seed.sent_bytes),
+            seed_outline: self.nodes.first().map_or(0, |seed| seed.sent_outline),
+            wasted_bytes: self.wasted * self.unit_bytes,
+            size: self.geometry.size(),
             plans: self.plans.0,
             assigned: self.plans.1,
             partners: self.nodes.iter().map(partners).max().unwrap_or(0),
@@ -249,4 +276,10 @@ impl<'a> World<'a> {
 /// Whether a peer is to have everything in the end.
 pub(super) fn stays(peer: &super::PeerSpec) -> bool {
     !peer.seed && peer.breaks.is_none() && peer.leaves_at.is_none()
+}
+
+/// The geometry of a blob of this size, made up to whole pieces.
+fn whole_pieces(size: u64) -> BlobGeometry {
+    let geometry = BlobGeometry::new(size.max(1)).expect("a size that a blob can have");
+    BlobGeometry::new(u64::from(geometry.pieces()) * geometry.piece_leaves() * LEAF_BYTES).expect("a little more")
 }
