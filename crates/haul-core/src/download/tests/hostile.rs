@@ -167,6 +167,7 @@ fn a_prover_that_keeps_the_last_leaf_back_is_replaced_in_time() {
     machine.handle_sheet(Moment(1), request, true);
     machine.handle_provider(Moment(1), peer(2), Have::All);
     let mut open: VecDeque<(RequestId, u64)> = VecDeque::new();
+    let mut proof = None;
     for second in 1..3_600 {
         let now = Moment(second * 1_000);
         machine.handle_timeout(now);
@@ -177,17 +178,21 @@ fn a_prover_that_keeps_the_last_leaf_back_is_replaced_in_time() {
                 }
                 Action::RequestSheet { request, .. } => machine.handle_sheet(now, request, true),
                 Action::RequestLeaves { request, ranges, .. } => {
+                    if ranges.iter().any(|range| range.first + range.count == 1_000) {
+                        proof = Some(request);
+                    }
                     let leaves = ranges.iter().flat_map(|range| range.first..range.first + range.count);
                     open.extend(leaves.filter(|leaf| *leaf != 999).map(|leaf| (request, leaf)));
                 }
                 _ => {}
             }
         }
-        let leaf = open.pop_front();
-        if let Some((request, leaf)) = leaf
-            && machine.handle_arrival(now, request, leaf) == Arrival::Verify
-        {
+        let Some((request, leaf)) = open.pop_front() else { continue };
+        if machine.handle_arrival(now, request, leaf) == Arrival::Verify {
             machine.handle_verified(now, peer(1), leaf, Verdict::Good);
+        }
+        if proof != Some(request) && open.iter().all(|(other, _)| *other != request) {
+            machine.handle_end(now, request, RequestEnd::Served);
         }
     }
     panic!("the other one was never asked");
