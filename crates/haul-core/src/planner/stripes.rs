@@ -128,12 +128,10 @@ impl Planner {
             return;
         }
         self.last_tidy = now;
-        self.sinks_laid_out = self.sinks();
         self.came_or_went = 0;
         self.usually_astray = None;
         self.take_fresh_back();
-        self.stripes = alloc::vec![Stripe::default(); stripes_for(self.sinks())];
-        self.next_stripe = 0;
+        self.begin_trees();
         for at in 0..self.live.len() {
             let slot = self.live[at];
             let peer = &mut self.peers[slot as usize];
@@ -142,6 +140,13 @@ impl Planner {
             self.drop_idle_links(slot);
         }
         self.lay_out();
+    }
+
+    /// Trees without anybody, for the sinks that are here now.
+    pub(super) fn begin_trees(&mut self) {
+        self.sinks_laid_out = self.sinks();
+        self.stripes = alloc::vec![Stripe::default(); stripes_for(self.sinks_laid_out)];
+        self.next_stripe = 0;
     }
 
     /// Counts a peer's room with its home stripes, in equal parts.
