@@ -316,7 +316,7 @@ impl Planner {
     }
 
     /// A peer will go soon: what it alone holds is copied first, and nothing more is brought to it but what it forwards.
-    /// It is to say so again and again: after [`LEAVING_LAPSE`] it counts as one that stays.
+    /// It is to say so again and again: after two seconds (`LEAVING_LAPSE`) it counts as one that stays.
     pub fn handle_leaving(&mut self, now: Moment, peer: PeerId) {
         self.tick(now);
         let Some(&slot) = self.slots.get(&peer) else { return };
