@@ -89,6 +89,10 @@ fn the_same_seed_gives_the_same_run() {
     scenario.peers[2].breaks = Some(Duration::from_secs(1));
     let first = run(&scenario);
     assert_eq!(first, run(&scenario));
+    // Who follows plans leaves little to chance.
+    scenario.mode = Mode::Alone;
+    let first = run(&scenario);
+    assert_eq!(first, run(&scenario));
     scenario.random = 2;
     assert_ne!(first.finished, run(&scenario).finished);
 }
