@@ -338,9 +338,8 @@ impl Planner {
         }
         if self.last_run.is_none() {
             (self.last_sweep, self.last_tidy) = (now, now);
-            // Those who are here already will stand in trees that are laid out for all of them.
+            // Those who are here already stand in trees that are laid out for all of them.
             self.came_or_went = 0;
-            self.begin_trees();
         } else if now >= self.last_sweep.after(SWEEP) {
             self.sweep(now);
         }

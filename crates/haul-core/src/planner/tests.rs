@@ -52,7 +52,7 @@ fn where_one_reaches_the_seed(sinks: u32, roots: usize) -> (World, u32) {
 
 #[test]
 fn what_only_one_can_take_is_dealt_to_it_once() {
-    for (sinks, roots) in [(5, 2), (3, 3), (17, 0)] {
+    for (sinks, roots) in [(3, 2), (3, 3), (9, 0)] {
         let (mut world, reaches) = where_one_reaches_the_seed(sinks, roots);
         let run = |world: &mut World| {
             world.planner.handle_have(world.now, id(reaches), &Runs::default(), &[]);
@@ -288,14 +288,12 @@ fn chance_reaches_those_that_come_when_all_links_of_the_others_are_in_use() {
 
 #[test]
 fn equal_peers_of_a_small_swarm_have_equally_many_below_them() {
-    for (sinks, at_once) in (2..=16).flat_map(|sinks| [(sinks, false), (sinks, true)]) {
+    for sinks in 2..=16 {
         let mut world = World::new(64 * MIB, 1);
         world.join(0, true);
         for sink in 1..=sinks {
             world.join(sink, false);
-            if !at_once {
-                world.run();
-            }
+            world.run();
         }
         // All are there when the trees are laid out anew.
         for _ in 0..40 {
