@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Transfers beside the programs that a user would pick instead: measures all rows and writes the report.
 
-    bench/transfer/run.py                    everything, about 40 minutes
+    bench/transfer/run.py                    everything, about two hours
     bench/transfer/run.py --quick            tiny sizes, to see that everything works; writes nothing into docs
     bench/transfer/run.py --rows share       these rows again; the report is made from all raw data
     bench/transfer/run.py --report           the report alone
