@@ -20,6 +20,7 @@ mod transfer;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
+use serde::Serialize;
 
 use haul_peer::api::codes::ErrorCode;
 
@@ -72,6 +73,22 @@ pub(crate) enum BenchCommand {
     /// Be a server that another benchmark measures
     #[command(hide = true)]
     Serve(servers::ServeArgs),
+}
+
+/// A row as `--json` prints it.
+#[derive(Serialize)]
+struct Record<'a, Row> {
+    v: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    row: &'a Row,
+}
+
+impl<'a, Row> Record<'a, Row> {
+    fn of(row: &'a Row) -> Self {
+        Self { v: 1, kind: "bench", row }
+    }
 }
 
 /// Arguments of `haul bench plot`.

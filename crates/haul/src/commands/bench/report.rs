@@ -11,7 +11,6 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::{Args, ValueHint};
 use haul_core::trust::Ticket;
 use haul_net::identity::SecretKey;
-use serde::Serialize;
 use tokio::process::Command;
 
 use super::level::{Level, Measured};
@@ -19,7 +18,7 @@ use super::mix::Mix;
 use super::results::{Results, Row, SAMPLES_HEADER, Summary, samples_csv};
 use super::servers::{Role, ServerProcess};
 use super::session::Session;
-use super::{disk, pictures, tables};
+use super::{Record, disk, pictures, tables};
 use crate::output::Output;
 
 /// With a common start, level k starts this long after level k - 1.
@@ -238,20 +237,10 @@ impl<'a> Report<'a> {
     fn json_lines(&self) -> anyhow::Result<String> {
         let mut text = String::new();
         for row in &self.results.rows {
-            let _ = writeln!(text, "{}", serde_json::to_string(&Record { v: 1, kind: "bench", row })?);
+            let _ = writeln!(text, "{}", serde_json::to_string(&Record::of(row))?);
         }
         Ok(text)
     }
-}
-
-/// A row as `--json` prints it.
-#[derive(Serialize)]
-struct Record<'a> {
-    v: u32,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(flatten)]
-    row: &'a Row,
 }
 
 async fn run_level(level: &Level, sessions: &[Session]) -> anyhow::Result<Measured> {

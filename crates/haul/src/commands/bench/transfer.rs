@@ -20,9 +20,9 @@ use futures_util::future::try_join_all;
 use haul_core::query::parse_size;
 use haul_peer::api::codes::ErrorCode;
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::Record;
 use super::cpu::CpuReading;
 use crate::errors::Failure;
 use crate::exit::Exit;
@@ -116,7 +116,7 @@ fn show(results: &TransferResults, output: &Output) -> Result<(), Failure> {
     match output.format {
         Format::Json => results.rows.iter().try_for_each(|row| {
             // Plain numbers cannot fail.
-            output.line(serde_json::to_string(&Record { v: 1, kind: "bench", row }).unwrap_or_default())
+            output.line(serde_json::to_string(&Record::of(row)).unwrap_or_default())
         }),
         Format::Plain => results.rows.iter().try_for_each(|row| {
             let cpu = [row.giver_cpu_s, row.taker_cpu_s].map(|cpu| cpu.map_or_else(String::new, |cpu| cpu.to_string()));
@@ -129,16 +129,6 @@ fn show(results: &TransferResults, output: &Output) -> Result<(), Failure> {
             output.table(&results.table())
         }
     }
-}
-
-/// A row as `--json` prints it.
-#[derive(Serialize)]
-struct Record<'a> {
-    v: u32,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(flatten)]
-    row: &'a Row,
 }
 
 /// A floor: reads the content, or writes into the folder.
