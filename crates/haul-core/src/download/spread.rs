@@ -15,6 +15,7 @@ use super::{Action, Download, Have, Request, Wanted};
 use crate::blob::{BlobGeometry, LeafSet};
 use crate::ids::PeerId;
 use crate::limits::PIECE_RANGES;
+use crate::planner::splitmix64;
 use crate::time::Moment;
 
 /// How old the counts of holders may be: a have-set that has grown meanwhile changes little.
@@ -75,10 +76,9 @@ impl Download {
     /// Where a download begins that knows of nobody else yet: all who begin with it do so elsewhere.
     pub(super) fn origin(&self) -> u64 {
         let Some(me) = self.me.filter(|_| self.spread) else { return 0 };
-        let number =
-            me.as_bytes().iter().fold(0_u64, |number, byte| number.wrapping_mul(257).wrapping_add((*byte).into()));
-        let pieces = u64::from(self.geometry.pieces());
-        (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % pieces * self.geometry.piece_leaves()
+        let (parts, _) = me.as_bytes().as_chunks::<8>();
+        let mut number = parts.iter().fold(0, |number, part| number ^ u64::from_le_bytes(*part));
+        splitmix64(&mut number) % u64::from(self.geometry.pieces()) * self.geometry.piece_leaves()
     }
 
     /// This downloader's place among those that it knows, by their keys, and how many they are with it.
