@@ -28,7 +28,7 @@ use futures_util::future::BoxFuture;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::path::SharePath;
 use haul_core::wire::Label;
-use haul_core::wire::index::{PeerCard, PieceRange};
+use haul_core::wire::index::PeerCard;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -55,9 +55,8 @@ pub trait FindProviders: Send + Sync + 'static {
     fn find(&self, blob: BlobId) -> BoxFuture<'_, Result<Found, String>>;
     /// A provider that was found could not be reached: what is remembered of its addresses may be wrong.
     fn unreachable(&self, _peer: PeerId) {}
-    /// A place in the swarm of a blob of this size, of which these pieces are here. None if there is no index to ask, or
-    /// another download has the place.
-    fn join(&self, _blob: BlobId, _size: u64, _pieces: Vec<PieceRange>) -> Option<Seat> {
+    /// A place in the swarm of a blob of this size. None if there is no index to ask, or another download has the place.
+    fn join(&self, _blob: BlobId, _size: u64) -> Option<Seat> {
         None
     }
 }

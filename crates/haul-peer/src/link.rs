@@ -24,7 +24,7 @@ use std::time::Duration;
 use haul_core::ids::{BlobId, NetworkId, PeerId};
 use haul_core::time::Timestamp;
 use haul_core::trust::Ticket;
-use haul_core::wire::index::{IndexAnswer, IndexRequest, PeerCard, PieceRange, Refusal, SwarmPeer};
+use haul_core::wire::index::{IndexAnswer, IndexRequest, PeerCard, Refusal, SwarmPeer};
 use haul_core::wire::{Label, List};
 use haul_net::identity::SecretKey;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -282,10 +282,10 @@ impl IndexLink {
         Ok(self.shared.watches.start(query))
     }
 
-    /// A place in the swarm of a blob of this size, of which these pieces are here; none if another download has it. It
-    /// needs no session: it is taken as soon as there is one.
-    pub fn join_swarm(&self, blob: BlobId, size: u64, pieces: &[PieceRange]) -> Option<Seat> {
-        self.shared.swarms.join(blob, size, pieces)
+    /// A place in the swarm of a blob of this size; none if another download has it. It needs no session: it is taken as
+    /// soon as there is one.
+    pub fn join_swarm(&self, blob: BlobId, size: u64) -> Option<Seat> {
+        self.shared.swarms.join(blob, size)
     }
 
     /// Tells the index that this peer goes soon, and waits until nobody needs what only it has, at most
@@ -308,7 +308,7 @@ impl IndexLink {
 
     /// Who takes part in the swarm of a blob; none if it cannot be known now.
     pub async fn swarm_of(&self, blob: BlobId, size: u64) -> Option<Vec<SwarmPeer>> {
-        let mut seat = self.join_swarm(blob, size, &[])?;
+        let mut seat = self.join_swarm(blob, size)?;
         match tokio::time::timeout(PATIENCE, seat.news.recv()).await.ok()?? {
             SwarmNews::Peers(peers) => Some(peers),
             SwarmNews::Joined { .. } | SwarmNews::Alone | SwarmNews::Plan { .. } => None,

@@ -69,7 +69,7 @@ impl FindProviders for Finder {
         async move { Ok(found) }.boxed()
     }
 
-    fn join(&self, _blob: BlobId, _size: u64, _pieces: Vec<PieceRange>) -> Option<Seat> {
+    fn join(&self, _blob: BlobId, _size: u64) -> Option<Seat> {
         self.seat.lock().unwrap().take()
     }
 }

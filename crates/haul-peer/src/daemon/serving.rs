@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use haul_core::ids::{BlobId, NetworkId, PeerId};
-use haul_core::wire::index::{PeerCard, PieceRange};
+use haul_core::wire::index::PeerCard;
 use haul_net::connection::{Connection, ConnectionSettings};
 use haul_net::dialer::dial;
 use haul_net::identity::SecretKey;
@@ -97,8 +97,8 @@ impl FindProviders for Finder {
         self.link.forget_card(&peer);
     }
 
-    fn join(&self, blob: BlobId, size: u64, pieces: Vec<PieceRange>) -> Option<Seat> {
-        self.link.join_swarm(blob, size, &pieces)
+    fn join(&self, blob: BlobId, size: u64) -> Option<Seat> {
+        self.link.join_swarm(blob, size)
     }
 }
 

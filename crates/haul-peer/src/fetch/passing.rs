@@ -61,7 +61,7 @@ impl Passing {
         let able = matches!(output, Output::File(_)) && downloader.shares.is_some() && size >= SWARM_BYTES;
         let mut passing = Self::alone(blob, checker, now);
         // What an earlier download left is told of once its sheets are known.
-        let seat = able.then(|| downloader.finder.join(blob, size, Vec::new())).flatten();
+        let seat = able.then(|| downloader.finder.join(blob, size)).flatten();
         let Some(Seat { seat, news }) = seat else { return (passing, None) };
         passing.seat = Some(seat);
         (passing, Some(news))

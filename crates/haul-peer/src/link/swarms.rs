@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
-use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, Received, Refusal, Runs};
+use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, Received, Refusal, Runs};
 use haul_core::wire::{Label, List};
 use haul_net::connection::RequestError;
 use tokio::sync::{Notify, mpsc};
@@ -124,7 +124,7 @@ impl Order {
 
 impl Swarms {
     /// Takes a place, unless another download of the blob has it.
-    pub(super) fn join(self: &Arc<Self>, blob: BlobId, size: u64, pieces: &[PieceRange]) -> Option<Seat> {
+    pub(super) fn join(self: &Arc<Self>, blob: BlobId, size: u64) -> Option<Seat> {
         let (sender, news) = mpsc::unbounded_channel();
         let mut inner = self.lock();
         if inner.places.contains_key(&blob) || inner.places.len() >= limits::SWARMS_PER_MEMBER {
@@ -136,7 +136,7 @@ impl Swarms {
             number,
             size,
             standing: Standing::New,
-            held: pieces.iter().flat_map(|run| run.pieces()).collect(),
+            held: BTreeSet::new(),
             untold: BTreeSet::new(),
             received: BTreeMap::new(),
             failed: BTreeSet::new(),
@@ -301,6 +301,8 @@ fn take_runs(pieces: &mut BTreeSet<u32>) -> Runs {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use haul_core::wire::index::PieceRange;
+
     use super::*;
 
     fn run(first: u32, count: u32) -> PieceRange {
@@ -315,11 +317,11 @@ mod tests {
     fn a_place_is_taken_told_of_and_taken_again_on_the_next_session() {
         let swarms = Arc::<Swarms>::default();
         let blob = BlobId::new([1; 32]);
-        let mut seat = swarms.join(blob, 100, &[run(2, 1)]).unwrap();
-        assert!(swarms.join(blob, 100, &[]).is_none(), "one download of a blob has the place");
+        let mut seat = swarms.join(blob, 100).unwrap();
+        assert!(swarms.join(blob, 100).is_none(), "one download of a blob has the place");
         let join =
             |pieces: Vec<PieceRange>| Some(IndexRequest::Join { blob, size: 100, pieces: pieces.try_into().unwrap() });
-        assert_eq!(request(swarms.next_order()), join(vec![run(2, 1)]));
+        assert_eq!(request(swarms.next_order()), join(Vec::new()));
         let other = haul_core::ids::PublicKey::new([7; 32]).unwrap();
         let received = vec![Received { from: other, bytes: 5 }];
         let report = Report { pieces: vec![run(3, 2)], received, failed: vec![other] };
@@ -339,7 +341,7 @@ mod tests {
         assert_eq!(request(swarms.next_order()), Some(have));
         assert_eq!(request(swarms.next_order()), None);
         swarms.begin_session();
-        assert_eq!(request(swarms.next_order()), join(vec![run(2, 3)]));
+        assert_eq!(request(swarms.next_order()), join(vec![run(3, 2)]));
         drop(seat);
         assert_eq!(request(swarms.next_order()), Some(IndexRequest::Depart { blob }));
         assert_eq!(request(swarms.next_order()), None);
@@ -357,7 +359,7 @@ mod tests {
     fn a_message_names_so_many_sources_and_the_rest_follows() {
         let swarms = Arc::<Swarms>::default();
         let blob = BlobId::new([1; 32]);
-        let seat = swarms.join(blob, 100, &[]).unwrap();
+        let seat = swarms.join(blob, 100).unwrap();
         swarms.next_order();
         swarms.joined(blob, 1, Joined { groups: List::new(Vec::new()), peers: Vec::new() });
         let most = limits::SWARM_SOURCES;
@@ -381,7 +383,7 @@ mod tests {
     fn who_may_have_it_is_what_the_index_said_last_also_when_nobody_listens() {
         let swarms = Arc::<Swarms>::default();
         let blob = BlobId::new([1; 32]);
-        let Seat { seat, news } = swarms.join(blob, 100, &[]).unwrap();
+        let Seat { seat, news } = swarms.join(blob, 100).unwrap();
         assert_eq!(seat.groups(), None);
         drop(news);
         for groups in [vec!["lab"], vec!["lab", "friends"], vec![]] {
@@ -403,10 +405,10 @@ mod tests {
         let swarms = Arc::<Swarms>::default();
         let blob = BlobId::new([1; 32]);
         let joined = || Joined { groups: List::new(Vec::new()), peers: Vec::new() };
-        let old = swarms.join(blob, 100, &[run(0, 9)]).unwrap();
+        let old = swarms.join(blob, 100).unwrap();
         let Some(Order::Join(_, first, _)) = swarms.next_order() else { panic!("it is asked for") };
         drop(old);
-        let _new = swarms.join(blob, 100, &[run(2, 1)]).unwrap();
+        let _new = swarms.join(blob, 100).unwrap();
         swarms.joined(blob, first, joined());
         let Some(Order::Join(_, second, _)) = swarms.next_order() else { panic!("it is asked for, too") };
         assert_ne!(first, second);
@@ -416,10 +418,10 @@ mod tests {
     fn places_take_turns_however_much_one_has_to_tell() {
         let swarms = Arc::<Swarms>::default();
         let (low, high) = (BlobId::new([1; 32]), BlobId::new([2; 32]));
-        let busy = swarms.join(low, 100, &[]).unwrap();
+        let busy = swarms.join(low, 100).unwrap();
         assert!(matches!(swarms.next_order(), Some(Order::Join(..))));
         swarms.joined(low, 1, Joined { groups: List::new(Vec::new()), peers: Vec::new() });
-        let _other = swarms.join(high, 100, &[]).unwrap();
+        let _other = swarms.join(high, 100).unwrap();
         let next = |piece| {
             busy.seat.have(&Report { pieces: vec![run(piece, 1)], ..Report::default() });
             swarms.next_order()
