@@ -14,6 +14,10 @@ const SLOWEST_RATE: u64 = 16_384;
 const WINDOW_SECONDS: u64 = 2;
 /// Length of the windows until the rate is known.
 const FIRST_WINDOW: Duration = Duration::from_secs(1);
+/// What somebody says of its own link is believed up to so many times what others have reported or what is assumed: a claim
+/// makes nobody the source of everybody.
+const BELIEVED: u64 = 4;
+
 /// One direction of one link.
 #[derive(Clone, Debug)]
 pub(super) struct Meter {
@@ -21,10 +25,16 @@ pub(super) struct Meter {
     rate: u64,
     /// Whether `rate` was measured or told.
     known: bool,
+    /// Its owner says what it carries: nothing is found out by probing.
+    told: bool,
+    /// It carried less than half of what was said: from then on only less is believed.
+    doubted: bool,
     /// Bytes planned and not yet reported.
     open: u64,
     /// Bytes reported in the present window.
     moved: u64,
+    /// Bytes per second of the fastest window, or what is assumed of a link without one.
+    shown: u64,
     window_from: Moment,
     /// Whether there was ever something to move.
     begun: bool,
@@ -41,9 +51,12 @@ impl Meter {
     pub(super) fn new(now: Moment, piece_bytes: u64, told: Option<u64>) -> Self {
         let mut meter = Self {
             rate: 0,
-            known: told.is_some(),
+            known: false,
+            told: false,
+            doubted: false,
             open: 0,
             moved: 0,
+            shown: GUESSED_RATE,
             window_from: now,
             begun: false,
             reported: false,
@@ -51,7 +64,10 @@ impl Meter {
             piece_us: 0,
             piece_bytes,
         };
-        meter.set_rate(told.unwrap_or(GUESSED_RATE));
+        meter.set_rate(GUESSED_RATE);
+        if let Some(rate) = told {
+            meter.tell(rate);
+        }
         meter
     }
 
@@ -62,6 +78,13 @@ impl Meter {
     /// The rate, if it was measured or told.
     pub(super) fn measured(&self) -> Option<u64> {
         self.known.then_some(self.rate)
+    }
+
+    /// Its owner says that it carries so many bytes per second.
+    pub(super) fn tell(&mut self, rate: u64) {
+        let most = if self.doubted { self.rate } else { self.shown.saturating_mul(BELIEVED) };
+        self.set_rate(rate.min(most));
+        (self.known, self.told) = (true, true);
     }
 
     /// Whether it is time for [`Self::end_window`].
@@ -137,12 +160,14 @@ impl Meter {
             self.known = true;
             return;
         }
+        self.shown = self.shown.max(sample);
+        self.doubted |= busy && self.told && sample < self.rate / 2;
         // Reports come in lumps, and a link may have waited for another: what one window shows is believed in part.
-        if probe && !busy {
+        if probe && !busy && !self.told {
             self.set_rate(u64::midpoint(self.rate, self.rate.max(sample + sample / 2)));
         } else if busy && !self.known {
             self.set_rate(u64::midpoint(self.rate, sample));
-        } else if busy || sample > self.rate {
+        } else if busy || sample > self.rate && !self.told {
             self.set_rate((3 * self.rate + sample) / 4);
         }
         self.known |= busy;

@@ -41,6 +41,15 @@ impl Planner {
         self.changed = true;
     }
 
+    /// A peer says how many bytes per second its uplink carries. It is believed as far as others bear it out.
+    pub fn handle_uplink(&mut self, now: Moment, peer: PeerId, rate: u64) {
+        self.tick(now);
+        if let Some(&slot) = self.slots.get(&peer) {
+            self.peers[slot as usize].up.tell(rate);
+            self.changed = true;
+        }
+    }
+
     /// A source gave bytes to a sink.
     fn gave(&mut self, now: Moment, source: PeerId, sink: PeerId, bytes: u64) {
         let Some(&slot) = self.slots.get(&source) else { return };

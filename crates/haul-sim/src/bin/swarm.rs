@@ -53,6 +53,9 @@ struct Arguments {
     /// Downloaders that send wrong bytes.
     #[arg(long, default_value_t = 0)]
     liars: usize,
+    /// Peers know their uplinks and say so when they join.
+    #[arg(long)]
+    told: bool,
     /// Unequal links, joins spread out, a third leaves half-way, and so does the seed after 1.05 times the blob.
     #[arg(long)]
     moving: bool,
@@ -151,6 +154,9 @@ fn scenario(arguments: &Arguments, peers: usize) -> Scenario {
     }
     for peer in scenario.peers.iter_mut().skip(1) {
         peer.up = (peer.up as f64 * (1.0 - arguments.acks / 100.0)) as u64;
+    }
+    for peer in scenario.peers.iter_mut().filter(|_| arguments.told) {
+        peer.told = true;
     }
     scenario.mode = match arguments.who {
         Who::Planned => Mode::Planned,

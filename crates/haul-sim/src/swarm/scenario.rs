@@ -41,6 +41,8 @@ pub struct PeerSpec {
     pub leaves_after: Option<u32>,
     /// Every leaf that it sends is wrong.
     pub lies: bool,
+    /// It knows its uplink, from a limit or from earlier transfers, and says so when it joins.
+    pub told: bool,
     /// As in the planner's hints.
     pub site: u32,
 }
@@ -57,6 +59,7 @@ impl PeerSpec {
             leaves_at: None,
             leaves_after: None,
             lies: false,
+            told: false,
             site: 0,
         }
     }
