@@ -14,6 +14,7 @@ mod reader;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod writer;
 
 use std::net::SocketAddr;

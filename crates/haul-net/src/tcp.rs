@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -12,9 +12,14 @@ use tokio::net::TcpStream;
 
 /// Bytes of one read from the kernel. TLS reads 4 KiB at a time, which would cost a system call each.
 const READ_BYTES: usize = 64 * 1024;
-/// Unsent bytes in the kernel above which a socket takes no more: little enough that an answer overtakes bulk data soon,
-/// and that a slow link still shows progress within the stall deadline.
-const UNSENT_BYTES: u32 = 256 * 1024;
+/// Unsent bytes in the kernel above which a socket takes no more: what the link carries in this time …
+const UNSENT: Duration = Duration::from_millis(100);
+/// … but at least this, a leaf …
+const UNSENT_LEAST: u32 = 64 * 1024;
+/// … and at most this: an answer overtakes bulk data soon, and fewer wake-ups than with this many bytes gain nothing.
+const UNSENT_MOST: u32 = 256 * 1024;
+/// At the beginning.
+const UNSENT_FIRST: u32 = 128 * 1024;
 /// An idle connection is probed after this long …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// … this often …
@@ -35,6 +40,11 @@ pub(crate) struct Socket {
     input: Vec<u8>,
     /// Bytes of `input` that are already consumed.
     consumed: usize,
+    /// Unsent bytes above which the kernel takes no more.
+    unsent: u32,
+    /// Bytes that it took since a while ago.
+    written: usize,
+    since: Instant,
 }
 
 impl Socket {
@@ -50,9 +60,9 @@ impl Socket {
         #[cfg(target_os = "linux")]
         {
             socket.set_tcp_user_timeout(Some(ACKNOWLEDGE_TIMEOUT))?;
-            socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+            socket.set_tcp_notsent_lowat(UNSENT_FIRST)?;
         }
-        Ok(Self { stream, input: Vec::new(), consumed: 0 })
+        Ok(Self { stream, input: Vec::new(), consumed: 0, unsent: UNSENT_FIRST, written: 0, since: Instant::now() })
     }
 
     /// Fills the empty input buffer; zero bytes are the end of the stream.
@@ -76,6 +86,26 @@ impl Socket {
             self.give_back();
         }
         polled.map_ok(|_bytes| ())
+    }
+
+    /// Counts what the kernel took, and lets it take as much ahead as the link is fast.
+    fn note_written(&mut self, written: &Poll<io::Result<usize>>) {
+        let Poll::Ready(Ok(bytes)) = written else { return };
+        self.written += bytes;
+        if self.written < 4 * self.unsent as usize {
+            return;
+        }
+        let per_second = self.written as f64 / self.since.elapsed().as_secs_f64().max(1e-6);
+        (self.written, self.since) = (0, Instant::now());
+        let unsent = (per_second * UNSENT.as_secs_f64()).clamp(UNSENT_LEAST.into(), UNSENT_MOST.into()) as u32;
+        // Each change is a system call.
+        if unsent >= self.unsent / 2 * 3 || unsent <= self.unsent / 3 * 2 {
+            self.unsent = unsent;
+            #[cfg(target_os = "linux")]
+            if let Err(error) = SockRef::from(&self.stream).set_tcp_notsent_lowat(unsent) {
+                tracing::debug!(%error, "cannot bound what the kernel holds unsent");
+            }
+        }
     }
 
     /// Lends the empty buffer to the other sockets of this thread.
@@ -102,7 +132,10 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.note_written(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -110,7 +143,10 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.note_written(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

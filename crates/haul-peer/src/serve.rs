@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use haul_core::ids::{PeerId, UserId};
+use haul_core::ids::{BlobId, PeerId, UserId};
 use haul_core::limits;
 use haul_core::wire::Label;
 use haul_core::wire::peer::{PeerAnswer, PeerRequest};
@@ -171,7 +171,8 @@ impl Server {
     ) {
         match asked {
             PeerRequest::Pieces { blob, ranges, wait } => {
-                let (stream, paced) = (request.into_stream(), Paced::new(&self.bandwidth, groups, Some(blob)));
+                let (mut stream, paced) = (request.into_stream(), Paced::new(&self.bandwidth, groups, Some(blob)));
+                stream.set_lane(lane_of(&blob));
                 if self.shares.locate_for(&blob, groups).is_none() {
                     let _room = streams.acquire().await;
                     return pieces::send(&self.shares, blob, &ranges, wait, groups, &paced, stream).await;
@@ -208,4 +209,10 @@ impl Server {
             }
         }
     }
+}
+
+/// Which streams of a connection are served one after the other: those of one content.
+fn lane_of(blob: &BlobId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *blob.as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::output::OutputFrame;
 use super::queue::Taker;
 use super::shared::{Served, data_cost};
+use super::turns::Place;
 use super::{Connection, SendError};
 
 /// Something that the other side sent on its own.
@@ -57,7 +58,7 @@ pub struct InboundRequest {
 
 impl InboundRequest {
     pub(super) fn new(connection: Connection, id: u32, served: Arc<Served>, body: Bytes) -> Self {
-        Self { reply: Reply { connection, id, served, kind: FrameKind::Answer }, body }
+        Self { reply: Reply { connection, id, served, kind: FrameKind::Answer, lane: 0 }, body }
     }
 
     /// Reads the request's message.
@@ -104,13 +105,20 @@ impl StreamSender {
             Err(_) if served.is_cancelled() => return Err(SendError::Cancelled),
             Err(_) => return Err(shared.send_error()),
         };
-        let space = shared.output.reserve_bulk(bytes.len()).await.map_err(|_| shared.send_error())?;
+        let space = shared.output.reserve_bulk(self.reply.place(), bytes.len()).await;
+        let space = space.map_err(|_| shared.send_error())?;
         if served.is_cancelled() {
             return Err(SendError::Cancelled);
         }
         credit.forget();
         shared.output.push_bulk(OutputFrame::data(*id, index, bytes), space);
         Ok(())
+    }
+
+    /// What it is a part of, 0 if nothing else is said. Of streams of the same lane the one that was asked for first is
+    /// served first; lanes take turns.
+    pub fn set_lane(&mut self, lane: u64) {
+        self.reply.lane = lane;
     }
 
     /// Ends the stream with a message, which stays behind the data.
@@ -136,12 +144,17 @@ struct Reply {
     served: Arc<Served>,
     /// Answer, or end of a stream; anything else once it is sent.
     kind: FrameKind,
+    lane: u64,
 }
 
 /// Marks a reply as done.
 const SENT: FrameKind = FrameKind::Goodbye;
 
 impl Reply {
+    fn place(&self) -> Place {
+        Place { lane: self.lane, age: self.served.age }
+    }
+
     async fn last<A: Serialize>(mut self, answer: &A) -> Result<(), SendError> {
         let body = Bytes::from(wire::encode(answer));
         check_size(body.len())?;
@@ -149,7 +162,7 @@ impl Reply {
         let shared = connection.shared();
         let bulk = self.kind == FrameKind::End;
         let space = if bulk {
-            shared.output.reserve_bulk(body.len()).await
+            shared.output.reserve_bulk(self.place(), body.len()).await
         } else {
             shared.output.reserve_message(body.len()).await
         };

@@ -1,20 +1,23 @@
 //! Frames that wait to be written. Messages overtake bulk data, so that an answer never waits behind a stream; each of
-//! the two has its own share of [`limits::OUTPUT_QUEUE_BYTES`].
+//! the two has its own share of [`limits::OUTPUT_QUEUE_BYTES`]. Which stream has its share when, [`Turns`] says.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use haul_core::limits;
 use haul_core::wire::frame::{FrameHeader, FrameKind, HEADER_BYTES};
 use tokio::sync::Semaphore;
 
-/// Bytes of bulk data that may wait: enough for several batches. The rest of the queue belongs to messages.
+use super::turns::{Place, Turns};
+
+/// Bytes of bulk data that may wait at most: enough for several batches. The rest of the queue belongs to messages.
 const BULK_BYTES: usize = limits::FRAME_BYTES;
 const MESSAGE_BYTES: usize = limits::OUTPUT_QUEUE_BYTES - BULK_BYTES;
 
-/// Bytes that one batch gathers before it is written: many frames in one write, and a message waits for one batch at
+/// Bytes that one batch gathers before it is written, less if the link is slow: many frames in one write, and a message waits for one batch at
 /// most.
 pub(super) const BATCH_BYTES: usize = 256 * 1024;
 /// Frames in a batch; a write has two slices per frame at most, below the 1,024 that the kernel takes.
@@ -66,7 +69,14 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct Space<'a> {
     bytes: usize,
-    of: &'a Semaphore,
+    of: Store<'a>,
+}
+
+/// Where room comes from.
+#[derive(Debug)]
+enum Store<'a> {
+    Messages(&'a Semaphore),
+    Bulk(&'a Turns),
 }
 
 impl Space<'_> {
@@ -78,7 +88,12 @@ impl Space<'_> {
 
 impl Drop for Space<'_> {
     fn drop(&mut self) {
-        self.of.add_permits(self.bytes);
+        if self.bytes > 0 {
+            match self.of {
+                Store::Messages(space) => space.add_permits(self.bytes),
+                Store::Bulk(turns) => turns.give_back(self.bytes),
+            }
+        }
     }
 }
 
@@ -86,7 +101,7 @@ impl Drop for Space<'_> {
 pub(super) struct Output {
     queues: Mutex<Queues>,
     message_space: Semaphore,
-    bulk_space: Semaphore,
+    bulk_space: Turns,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +124,7 @@ impl Output {
         Self {
             queues: Mutex::default(),
             message_space: Semaphore::new(MESSAGE_BYTES),
-            bulk_space: Semaphore::new(BULK_BYTES),
+            bulk_space: Turns::new(BULK_BYTES),
         }
     }
 
@@ -118,14 +133,18 @@ impl Output {
     pub(super) async fn reserve_message(&self, body_bytes: usize) -> Result<Space<'_>, Closing> {
         let bytes = frame_bytes(body_bytes).min(MESSAGE_BYTES);
         self.message_space.acquire_many(bytes as u32).await.map_err(|_| Closing)?.forget();
-        Ok(Space { bytes, of: &self.message_space })
+        Ok(Space { bytes, of: Store::Messages(&self.message_space) })
     }
 
     /// Waits for room for bulk data, or for what must not overtake it.
-    pub(super) async fn reserve_bulk(&self, body_bytes: usize) -> Result<Space<'_>, Closing> {
-        let bytes = frame_bytes(body_bytes).min(BULK_BYTES);
-        self.bulk_space.acquire_many(bytes as u32).await.map_err(|_| Closing)?.forget();
-        Ok(Space { bytes, of: &self.bulk_space })
+    pub(super) async fn reserve_bulk(&self, place: Place, body_bytes: usize) -> Result<Space<'_>, Closing> {
+        let bytes = self.bulk_space.reserve(place, frame_bytes(body_bytes)).await?;
+        Ok(Space { bytes, of: Store::Bulk(&self.bulk_space) })
+    }
+
+    /// The link took so many bytes in this time, and had something to take all the while.
+    pub(super) fn note_speed(&self, bytes: usize, took: Duration) {
+        self.bulk_space.note_speed(bytes, took);
     }
 
     /// Queues a message in reserved space.
@@ -186,12 +205,12 @@ impl Output {
             return BatchSpace::default();
         }
         let mut space = BatchSpace::default();
-        let mut bytes = 0;
+        let (mut bytes, most) = (0, self.bulk_space.batch_bytes(BATCH_BYTES));
         let mut take = |frame: OutputFrame, space: &mut usize, batch: &mut Vec<OutputFrame>| {
             bytes += frame_bytes(frame.body.len());
             *space += frame.space;
             batch.push(frame);
-            bytes < BATCH_BYTES && batch.len() < BATCH_FRAMES - 1
+            bytes < most && batch.len() < BATCH_FRAMES - 1
         };
         while let Some(frame) = queues.messages.pop_front() {
             if !take(frame, &mut space.messages, batch) {
@@ -211,7 +230,7 @@ impl Output {
             self.message_space.add_permits(space.messages);
         }
         if space.bulk > 0 {
-            self.bulk_space.add_permits(space.bulk);
+            self.bulk_space.give_back(space.bulk);
         }
     }
 

@@ -49,6 +49,8 @@ struct State {
     /// The other side's requests without our last frame, by its id.
     serving: HashMap<u32, Arc<Served>>,
     serving_bytes: usize,
+    /// Requests of the other side so far.
+    served: u64,
     /// Nothing is added any more.
     closed: bool,
 }
@@ -81,6 +83,8 @@ pub(super) struct RequestPermits {
 /// A request of the other side that is being answered.
 pub(super) struct Served {
     bytes: usize,
+    /// How many came before.
+    pub(super) age: u64,
     cancelled: AtomicBool,
     /// Bytes that the other side takes of this stream; closed when it wants no more or the connection ends.
     pub(super) credit: Semaphore,
@@ -309,8 +313,10 @@ impl Shared {
         if state.serving.contains_key(&id) {
             return Err(Violation::RequestId);
         }
+        state.served += 1;
         let served = Arc::new(Served {
             bytes,
+            age: state.served,
             cancelled: AtomicBool::new(false),
             credit: Semaphore::new(limits::STREAM_WINDOW_BYTES as usize),
         });

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use haul_core::wire::frame::FrameKind;
@@ -31,6 +32,8 @@ pub(super) struct Writer {
     /// The rest of the batch that is being written; always ends where a frame ends.
     chunks: VecDeque<Bytes>,
     space: BatchSpace,
+    /// Bytes of the batch, and since when it is being written.
+    batch: Option<(usize, Instant)>,
     /// Written since the reader had its last turn.
     turn_bytes: usize,
     /// Something was written and not flushed.
@@ -48,6 +51,7 @@ impl Writer {
             own_written: 0,
             chunks: VecDeque::new(),
             space: BatchSpace::default(),
+            batch: None,
             turn_bytes: 0,
             unflushed: false,
             stall: None,
@@ -88,6 +92,9 @@ impl Writer {
     ) -> Poll<Result<(), CloseReason>> {
         loop {
             ready!(self.poll_chunks(context, transport))?;
+            if let Some((bytes, since)) = self.batch.take() {
+                self.shared.output.note_speed(bytes, since.elapsed());
+            }
             self.shared.output.give_back(std::mem::take(&mut self.space));
             ready!(self.poll_own(context, transport))?;
             let mut batch = Vec::new();
@@ -96,6 +103,7 @@ impl Writer {
                 break;
             }
             self.gather(batch);
+            self.batch = Some((self.chunks.iter().map(Bytes::len).sum(), Instant::now()));
         }
         self.chunks = VecDeque::new();
         if self.unflushed {

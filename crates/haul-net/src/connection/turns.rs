@@ -1,0 +1,326 @@
+//! Room for bulk data in the output queue, and who gets it next.
+//!
+//! Streams of one lane have it one after the other, the oldest first: a piece that is through can be used and passed on,
+//! while of ten that come side by side nobody has anything until all are nearly there. Lanes take turns, so that what has
+//! nothing to do with each other does not wait for each other. How much room there is depends on how fast the link
+//! takes it, for what is queued cannot be taken back and nothing overtakes it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::output::Closing;
+
+/// Least room, in bytes: the writer gathers one leaf while another waits.
+const LEAST_ROOM: usize = 128 * 1024;
+/// Room at the beginning, while nobody knows how fast the link is.
+const FIRST_ROOM: usize = 256 * 1024;
+/// Less says nothing of a link: it goes into a buffer.
+const SHOWS_SPEED: usize = 32 * 1024;
+/// The room is what the link takes in this time: long enough that senders need not hurry, and short enough that what was
+/// asked for in vain is soon gone.
+const ROOM: Duration = Duration::from_millis(200);
+
+/// Where a stream stands: streams of the same lane by age, lanes in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) lane: u64,
+    /// Grows from one stream of the connection to the next.
+    pub(super) age: u64,
+}
+
+/// Hands out room; see the module.
+#[derive(Debug)]
+pub(super) struct Turns {
+    state: Mutex<State>,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    room: usize,
+    taken: usize,
+    closed: bool,
+    last_lane: u64,
+    last_number: u64,
+    waiting: BTreeMap<(Place, u64), (usize, Waker)>,
+    /// Bytes of those that may go on and have not noticed.
+    granted: BTreeMap<u64, usize>,
+}
+
+impl State {
+    fn fits(&self, bytes: usize) -> bool {
+        self.taken == 0 || self.taken + bytes <= self.room
+    }
+
+    /// The place behind the lane that was served last.
+    fn next(&self) -> Option<(Place, u64)> {
+        let last = (Place { lane: self.last_lane, age: u64::MAX }, u64::MAX);
+        let behind = self.waiting.range((Bound::Excluded(last), Bound::Unbounded)).next();
+        behind.or_else(|| self.waiting.first_key_value()).map(|(key, _)| *key)
+    }
+
+    fn take(&mut self, lane: u64, bytes: usize) {
+        self.taken += bytes;
+        self.last_lane = lane;
+    }
+
+    /// Lets those go on that fit; whoever is returned is to be woken.
+    fn grant(&mut self) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        while let Some(key) = self.next()
+            && self.waiting.get(&key).is_some_and(|(bytes, _)| self.fits(*bytes))
+            && let Some((bytes, waker)) = self.waiting.remove(&key)
+        {
+            self.take(key.0.lane, bytes);
+            self.granted.insert(key.1, bytes);
+            woken.push(waker);
+        }
+        woken
+    }
+}
+
+impl Turns {
+    /// With room for so many bytes at most.
+    pub(super) fn new(most: usize) -> Self {
+        let state = State {
+            room: FIRST_ROOM.min(most),
+            taken: 0,
+            closed: false,
+            last_lane: 0,
+            last_number: 0,
+            waiting: BTreeMap::new(),
+            granted: BTreeMap::new(),
+        };
+        Self { state: Mutex::new(state), most }
+    }
+
+    /// Waits for room. It is given back by [`Turns::give_back`].
+    pub(super) fn reserve(&self, place: Place, bytes: usize) -> Reserve<'_> {
+        Reserve { turns: self, place, bytes: bytes.min(self.most), number: None }
+    }
+
+    /// Bytes that are best taken at once.
+    pub(super) fn batch_bytes(&self, most: usize) -> usize {
+        most.min(self.lock().room / 2)
+    }
+
+    /// What was reserved is written, or not needed.
+    pub(super) fn give_back(&self, bytes: usize) {
+        let woken = {
+            let mut state = self.lock();
+            state.taken -= bytes;
+            state.grant()
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// The link took so many bytes in this time, and had something to take all the while.
+    pub(super) fn note_speed(&self, bytes: usize, took: Duration) {
+        if bytes < SHOWS_SPEED {
+            return;
+        }
+        let in_time = bytes as f64 * ROOM.as_secs_f64() / took.as_secs_f64().max(1e-6);
+        let room = (in_time.min(self.most as f64) as usize).max(LEAST_ROOM.min(self.most));
+        let mut state = self.lock();
+        state.room = usize::midpoint(state.room, room);
+    }
+
+    /// Lets everybody who waits fail.
+    pub(super) fn close(&self) {
+        let waiting = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.into_values().for_each(|(_, waker)| waker.wake());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ready when there is room; dropped before, it leaves no trace.
+#[derive(Debug)]
+pub(super) struct Reserve<'a> {
+    turns: &'a Turns,
+    place: Place,
+    bytes: usize,
+    /// Of the one that waits.
+    number: Option<u64>,
+}
+
+impl Future for Reserve<'_> {
+    /// Bytes reserved.
+    type Output = Result<usize, Closing>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.turns.lock();
+        if let Some(bytes) = self.number.and_then(|number| state.granted.remove(&number)) {
+            drop(state);
+            self.number = None;
+            return Poll::Ready(Ok(bytes));
+        }
+        if state.closed {
+            return Poll::Ready(Err(Closing));
+        }
+        if let Some(number) = self.number {
+            if let Some((_, waker)) = state.waiting.get_mut(&(self.place, number)) {
+                waker.clone_from(context.waker());
+            }
+            return Poll::Pending;
+        }
+        if state.waiting.is_empty() && state.fits(self.bytes) {
+            state.take(self.place.lane, self.bytes);
+            return Poll::Ready(Ok(self.bytes));
+        }
+        state.last_number += 1;
+        let number = state.last_number;
+        state.waiting.insert((self.place, number), (self.bytes, context.waker().clone()));
+        drop(state);
+        self.number = Some(number);
+        Poll::Pending
+    }
+}
+
+impl Drop for Reserve<'_> {
+    fn drop(&mut self) {
+        let Some(number) = self.number else { return };
+        let granted = {
+            let mut state = self.turns.lock();
+            state.waiting.remove(&(self.place, number));
+            state.granted.remove(&number)
+        };
+        // Whoever fits now that it has gone may go on.
+        self.turns.give_back(granted.unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::pin::pin;
+
+    use super::*;
+
+    const LEAF: usize = 64 * 1024;
+
+    fn place(lane: u64, age: u64) -> Place {
+        Place { lane, age }
+    }
+
+    fn poll(reserve: Pin<&mut Reserve<'_>>) -> Poll<Result<usize, Closing>> {
+        reserve.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Room for two leaves, which are taken.
+    fn full() -> Turns {
+        let turns = Turns::new(2 * LEAF);
+        assert_eq!(poll(pin!(turns.reserve(place(0, 1), LEAF))), Poll::Ready(Ok(LEAF)));
+        assert_eq!(poll(pin!(turns.reserve(place(0, 1), LEAF))), Poll::Ready(Ok(LEAF)));
+        turns
+    }
+
+    #[test]
+    fn of_one_lane_the_oldest_stream_goes_first() {
+        let turns = full();
+        let (mut young, mut old) = (pin!(turns.reserve(place(0, 7), LEAF)), pin!(turns.reserve(place(0, 3), LEAF)));
+        assert!(poll(young.as_mut()).is_pending() && poll(old.as_mut()).is_pending());
+        turns.give_back(LEAF);
+        assert!(poll(young.as_mut()).is_pending());
+        assert_eq!(poll(old.as_mut()), Poll::Ready(Ok(LEAF)));
+        turns.give_back(LEAF);
+        assert_eq!(poll(young.as_mut()), Poll::Ready(Ok(LEAF)));
+    }
+
+    #[test]
+    fn lanes_take_turns_whatever_the_age() {
+        let turns = full();
+        let places = [place(0, 2), place(0, 3), place(5, 8), place(9, 9), place(5, 7)];
+        let mut waiting = places.map(|place| Box::pin(turns.reserve(place, LEAF)));
+        assert!(waiting.iter_mut().all(|reserve| poll(reserve.as_mut()).is_pending()));
+        let mut order = Vec::new();
+        for _ in 0..places.len() {
+            turns.give_back(LEAF);
+            for (place, reserve) in places.iter().zip(&mut waiting) {
+                if !order.contains(place) && poll(reserve.as_mut()).is_ready() {
+                    order.push(*place);
+                }
+            }
+        }
+        assert_eq!(order, [place(5, 7), place(9, 9), place(0, 2), place(5, 8), place(0, 3)]);
+    }
+
+    #[test]
+    fn nobody_overtakes_those_who_wait() {
+        let turns = full();
+        let mut large = pin!(turns.reserve(place(0, 3), 2 * LEAF));
+        assert!(poll(large.as_mut()).is_pending());
+        turns.give_back(LEAF);
+        assert!(poll(large.as_mut()).is_pending(), "it needs all the room");
+        let mut small = pin!(turns.reserve(place(0, 4), 1));
+        assert!(poll(small.as_mut()).is_pending());
+        turns.give_back(LEAF);
+        assert_eq!(poll(large.as_mut()), Poll::Ready(Ok(2 * LEAF)));
+        turns.give_back(2 * LEAF);
+        assert_eq!(poll(small.as_mut()), Poll::Ready(Ok(1)));
+    }
+
+    #[test]
+    fn what_is_larger_than_all_the_room_goes_alone() {
+        let turns = Turns::new(LEAF);
+        assert_eq!(poll(pin!(turns.reserve(place(0, 1), 9 * LEAF))), Poll::Ready(Ok(LEAF)));
+    }
+
+    #[test]
+    fn whoever_gives_up_leaves_the_room_to_others() {
+        let turns = full();
+        let mut patient = pin!(turns.reserve(place(0, 4), LEAF));
+        {
+            let mut granted = pin!(turns.reserve(place(0, 2), LEAF));
+            let mut waiting = pin!(turns.reserve(place(0, 3), LEAF));
+            assert!(poll(granted.as_mut()).is_pending() && poll(waiting.as_mut()).is_pending());
+            assert!(poll(patient.as_mut()).is_pending());
+            turns.give_back(LEAF);
+        }
+        assert_eq!(poll(patient.as_mut()), Poll::Ready(Ok(LEAF)));
+        turns.give_back(2 * LEAF);
+        assert_eq!(turns.lock().taken, 0);
+    }
+
+    #[test]
+    fn closing_fails_who_waits_and_who_comes() {
+        let turns = full();
+        let mut waiting = pin!(turns.reserve(place(0, 2), LEAF));
+        assert!(poll(waiting.as_mut()).is_pending());
+        turns.close();
+        assert_eq!(poll(waiting.as_mut()), Poll::Ready(Err(Closing)));
+        assert_eq!(poll(pin!(turns.reserve(place(0, 3), 1))), Poll::Ready(Err(Closing)));
+    }
+
+    #[test]
+    fn a_slow_link_has_little_room_and_a_fast_one_all() {
+        let turns = Turns::new(1 << 20);
+        let room = |turns: &Turns| turns.lock().room;
+        for _ in 0..20 {
+            turns.note_speed(1 << 18, Duration::from_millis(1));
+        }
+        assert!(room(&turns) > 1_000_000);
+        assert_eq!(turns.batch_bytes(1 << 18), 1 << 18);
+        for _ in 0..20 {
+            turns.note_speed(1 << 17, Duration::from_millis(100));
+        }
+        // 1.3 MB/s
+        assert!((260_000..270_000).contains(&room(&turns)), "{}", room(&turns));
+        for _ in 0..20 {
+            turns.note_speed(1 << 16, Duration::from_secs(1));
+        }
+        assert!((LEAST_ROOM..LEAST_ROOM + 10).contains(&room(&turns)), "{}", room(&turns));
+        turns.note_speed(100, Duration::from_nanos(1));
+        assert!(room(&turns) < LEAST_ROOM + 10, "a few bytes show nothing");
+    }
+}
