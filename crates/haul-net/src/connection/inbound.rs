@@ -1,5 +1,6 @@
 //! What the other side asks: its requests and pushes, and how they are answered.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use haul_core::wire::frame::FrameKind;
 use haul_core::wire::{self, DecodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::SemaphorePermit;
 
 use super::output::OutputFrame;
 use super::queue::Taker;
@@ -97,21 +99,37 @@ pub struct StreamSender {
 impl StreamSender {
     /// Queues data, once the receiver has given credit for it and there is room. At most [`FRAME_BYTES`] less 13.
     pub async fn send(&self, index: u64, bytes: Bytes) -> Result<(), SendError> {
+        self.send_all(vec![(index, bytes)]).await
+    }
+
+    /// The same for several parts in their order. Other streams find no room between them as long as there is credit.
+    pub async fn send_all(&self, parts: Vec<(u64, Bytes)>) -> Result<(), SendError> {
         let Reply { connection, id, served, .. } = &self.reply;
         let shared = connection.shared();
-        check_size(size_of::<u64>() + bytes.len())?;
-        let credit = match served.credit.acquire_many(data_cost(bytes.len()) as u32).await {
-            Ok(credit) => credit,
-            Err(_) if served.is_cancelled() => return Err(SendError::Cancelled),
-            Err(_) => return Err(shared.send_error()),
-        };
-        let space = shared.output.reserve_bulk(self.reply.place(), bytes.len()).await;
-        let space = space.map_err(|_| shared.send_error())?;
-        if served.is_cancelled() {
-            return Err(SendError::Cancelled);
+        let mut parts = VecDeque::from(parts);
+        while let Some((_, first)) = parts.front() {
+            check_size(size_of::<u64>() + first.len())?;
+            let mut credit = match served.credit.acquire_many(data_cost(first.len()) as u32).await {
+                Ok(credit) => credit,
+                Err(_) if served.is_cancelled() => return Err(SendError::Cancelled),
+                Err(_) => return Err(shared.send_error()),
+            };
+            let paid = 1 + parts.iter().skip(1).take_while(|(_, part)| pay_for(part, served, &mut credit)).count();
+            let sizes = parts.iter().take(paid).map(|(_, part)| part.len());
+            let space = shared.output.reserve_bulk(self.reply.place(), sizes).await;
+            let mut space = space.map_err(|_| shared.send_error())?;
+            if served.is_cancelled() {
+                return Err(SendError::Cancelled);
+            }
+            for _ in 0..paid {
+                let Some(room) = parts.front().and_then(|(_, part)| space.split(part.len())) else { break };
+                let Some((index, bytes)) = parts.pop_front() else { break };
+                if let Some(paid) = credit.split(data_cost(bytes.len())) {
+                    paid.forget();
+                }
+                shared.output.push_bulk(OutputFrame::data(*id, index, bytes), room);
+            }
         }
-        credit.forget();
-        shared.output.push_bulk(OutputFrame::data(*id, index, bytes), space);
         Ok(())
     }
 
@@ -135,6 +153,12 @@ impl StreamSender {
     pub fn connection(&self) -> &Connection {
         &self.reply.connection
     }
+}
+
+/// Takes credit for one more part, if there is some now.
+fn pay_for<'a>(part: &Bytes, served: &'a Served, credit: &mut SemaphorePermit<'a>) -> bool {
+    let more = served.credit.try_acquire_many(data_cost(part.len()) as u32);
+    more.map(|more| credit.merge(more)).is_ok()
 }
 
 /// The duty to send one last frame for a request.
@@ -162,7 +186,7 @@ impl Reply {
         let shared = connection.shared();
         let bulk = self.kind == FrameKind::End;
         let space = if bulk {
-            shared.output.reserve_bulk(self.place(), body.len()).await
+            shared.output.reserve_bulk(self.place(), std::iter::once(body.len())).await
         } else {
             shared.output.reserve_message(body.len()).await
         };

@@ -73,7 +73,7 @@ pub(super) struct Space<'a> {
 }
 
 /// Where room comes from.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Store<'a> {
     Messages(&'a Semaphore),
     Bulk(&'a Turns),
@@ -83,6 +83,13 @@ impl Space<'_> {
     /// The writer gives it back once the frame is written.
     fn keep(mut self) -> usize {
         std::mem::take(&mut self.bytes)
+    }
+
+    /// The part for a frame with so many body bytes. None if there is less.
+    pub(super) fn split(&mut self, body_bytes: usize) -> Option<Self> {
+        let bytes = frame_bytes(body_bytes).min(BULK_BYTES);
+        self.bytes = self.bytes.checked_sub(bytes)?;
+        Some(Space { bytes, of: self.of })
     }
 }
 
@@ -136,9 +143,16 @@ impl Output {
         Ok(Space { bytes, of: Store::Messages(&self.message_space) })
     }
 
-    /// Waits for room for bulk data, or for what must not overtake it.
-    pub(super) async fn reserve_bulk(&self, place: Place, body_bytes: usize) -> Result<Space<'_>, Closing> {
-        let bytes = self.bulk_space.reserve(place, frame_bytes(body_bytes)).await?;
+    /// Waits for room for bulk data, or for what must not overtake it: for the first of some frames with so many body bytes
+    /// each, and for as many of the others as there is room for.
+    pub(super) async fn reserve_bulk(
+        &self,
+        place: Place,
+        body_bytes: impl Iterator<Item = usize>,
+    ) -> Result<Space<'_>, Closing> {
+        let mut frames = body_bytes.map(frame_bytes);
+        let least = frames.next().unwrap_or_default();
+        let bytes = self.bulk_space.reserve(place, least, least + frames.sum::<usize>()).await?;
         Ok(Space { bytes, of: Store::Bulk(&self.bulk_space) })
     }
 

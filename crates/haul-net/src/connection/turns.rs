@@ -32,6 +32,14 @@ pub(super) struct Place {
     pub(super) age: u64,
 }
 
+/// Bytes that somebody needs at least, and those that are of use to it at most. Whoever has more to send says so at once:
+/// asking for one leaf after the other it would have to stand behind younger ones each time.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    least: usize,
+    most: usize,
+}
+
 /// Hands out room; see the module.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -46,14 +54,17 @@ struct State {
     closed: bool,
     last_lane: u64,
     last_number: u64,
-    waiting: BTreeMap<(Place, u64), (usize, Waker)>,
+    waiting: BTreeMap<(Place, u64), (Wish, Waker)>,
     /// Bytes of those that may go on and have not noticed.
     granted: BTreeMap<u64, usize>,
 }
 
 impl State {
-    fn fits(&self, bytes: usize) -> bool {
-        self.taken == 0 || self.taken + bytes <= self.room
+    /// What of a wish there is room for.
+    fn room_for(&self, wish: Wish) -> Option<usize> {
+        let free = self.room.saturating_sub(self.taken);
+        let fits = wish.least <= free || self.taken == 0;
+        fits.then(|| wish.most.min(free).max(wish.least))
     }
 
     /// The place behind the lane that was served last.
@@ -72,8 +83,8 @@ impl State {
     fn grant(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
         while let Some(key) = self.next()
-            && self.waiting.get(&key).is_some_and(|(bytes, _)| self.fits(*bytes))
-            && let Some((bytes, waker)) = self.waiting.remove(&key)
+            && let Some(bytes) = self.waiting.get(&key).and_then(|(wish, _)| self.room_for(*wish))
+            && let Some((_, waker)) = self.waiting.remove(&key)
         {
             self.take(key.0.lane, bytes);
             self.granted.insert(key.1, bytes);
@@ -98,9 +109,10 @@ impl Turns {
         Self { state: Mutex::new(state), most }
     }
 
-    /// Waits for room. It is given back by [`Turns::give_back`].
-    pub(super) fn reserve(&self, place: Place, bytes: usize) -> Reserve<'_> {
-        Reserve { turns: self, place, bytes: bytes.min(self.most), number: None }
+    /// Waits for room for `least` bytes, and takes up to `most` if there is more. It is given back by [`Turns::give_back`].
+    pub(super) fn reserve(&self, place: Place, least: usize, most: usize) -> Reserve<'_> {
+        let least = least.min(self.most);
+        Reserve { turns: self, place, wish: Wish { least, most: most.clamp(least, self.most) }, number: None }
     }
 
     /// Bytes that are best taken at once.
@@ -149,7 +161,7 @@ impl Turns {
 pub(super) struct Reserve<'a> {
     turns: &'a Turns,
     place: Place,
-    bytes: usize,
+    wish: Wish,
     /// Of the one that waits.
     number: Option<u64>,
 }
@@ -174,13 +186,15 @@ impl Future for Reserve<'_> {
             }
             return Poll::Pending;
         }
-        if state.waiting.is_empty() && state.fits(self.bytes) {
-            state.take(self.place.lane, self.bytes);
-            return Poll::Ready(Ok(self.bytes));
+        if state.waiting.is_empty()
+            && let Some(bytes) = state.room_for(self.wish)
+        {
+            state.take(self.place.lane, bytes);
+            return Poll::Ready(Ok(bytes));
         }
         state.last_number += 1;
         let number = state.last_number;
-        state.waiting.insert((self.place, number), (self.bytes, context.waker().clone()));
+        state.waiting.insert((self.place, number), (self.wish, context.waker().clone()));
         drop(state);
         self.number = Some(number);
         Poll::Pending
@@ -220,15 +234,16 @@ mod tests {
     /// Room for two leaves, which are taken.
     fn full() -> Turns {
         let turns = Turns::new(2 * LEAF);
-        assert_eq!(poll(pin!(turns.reserve(place(0, 1), LEAF))), Poll::Ready(Ok(LEAF)));
-        assert_eq!(poll(pin!(turns.reserve(place(0, 1), LEAF))), Poll::Ready(Ok(LEAF)));
+        assert_eq!(poll(pin!(turns.reserve(place(0, 1), LEAF, LEAF))), Poll::Ready(Ok(LEAF)));
+        assert_eq!(poll(pin!(turns.reserve(place(0, 1), LEAF, LEAF))), Poll::Ready(Ok(LEAF)));
         turns
     }
 
     #[test]
     fn of_one_lane_the_oldest_stream_goes_first() {
         let turns = full();
-        let (mut young, mut old) = (pin!(turns.reserve(place(0, 7), LEAF)), pin!(turns.reserve(place(0, 3), LEAF)));
+        let (mut young, mut old) =
+            (pin!(turns.reserve(place(0, 7), LEAF, LEAF)), pin!(turns.reserve(place(0, 3), LEAF, LEAF)));
         assert!(poll(young.as_mut()).is_pending() && poll(old.as_mut()).is_pending());
         turns.give_back(LEAF);
         assert!(poll(young.as_mut()).is_pending());
@@ -241,7 +256,7 @@ mod tests {
     fn lanes_take_turns_whatever_the_age() {
         let turns = full();
         let places = [place(0, 2), place(0, 3), place(5, 8), place(9, 9), place(5, 7)];
-        let mut waiting = places.map(|place| Box::pin(turns.reserve(place, LEAF)));
+        let mut waiting = places.map(|place| Box::pin(turns.reserve(place, LEAF, LEAF)));
         assert!(waiting.iter_mut().all(|reserve| poll(reserve.as_mut()).is_pending()));
         let mut order = Vec::new();
         for _ in 0..places.len() {
@@ -258,11 +273,11 @@ mod tests {
     #[test]
     fn nobody_overtakes_those_who_wait() {
         let turns = full();
-        let mut large = pin!(turns.reserve(place(0, 3), 2 * LEAF));
+        let mut large = pin!(turns.reserve(place(0, 3), 2 * LEAF, 2 * LEAF));
         assert!(poll(large.as_mut()).is_pending());
         turns.give_back(LEAF);
         assert!(poll(large.as_mut()).is_pending(), "it needs all the room");
-        let mut small = pin!(turns.reserve(place(0, 4), 1));
+        let mut small = pin!(turns.reserve(place(0, 4), 1, 1));
         assert!(poll(small.as_mut()).is_pending());
         turns.give_back(LEAF);
         assert_eq!(poll(large.as_mut()), Poll::Ready(Ok(2 * LEAF)));
@@ -273,16 +288,30 @@ mod tests {
     #[test]
     fn what_is_larger_than_all_the_room_goes_alone() {
         let turns = Turns::new(LEAF);
-        assert_eq!(poll(pin!(turns.reserve(place(0, 1), 9 * LEAF))), Poll::Ready(Ok(LEAF)));
+        assert_eq!(poll(pin!(turns.reserve(place(0, 1), 9 * LEAF, 9 * LEAF))), Poll::Ready(Ok(LEAF)));
+    }
+
+    #[test]
+    fn the_oldest_takes_all_that_is_of_use_to_it() {
+        let turns = Turns::new(4 * LEAF);
+        assert_eq!(poll(pin!(turns.reserve(place(0, 1), LEAF, 9 * LEAF))), Poll::Ready(Ok(4 * LEAF)));
+        let (mut young, mut old) =
+            (pin!(turns.reserve(place(0, 7), LEAF, LEAF)), pin!(turns.reserve(place(0, 3), LEAF, 3 * LEAF)));
+        assert!(poll(young.as_mut()).is_pending() && poll(old.as_mut()).is_pending());
+        turns.give_back(2 * LEAF);
+        assert!(poll(young.as_mut()).is_pending());
+        assert_eq!(poll(old.as_mut()), Poll::Ready(Ok(2 * LEAF)));
+        turns.give_back(2 * LEAF);
+        assert_eq!(poll(young.as_mut()), Poll::Ready(Ok(LEAF)));
     }
 
     #[test]
     fn whoever_gives_up_leaves_the_room_to_others() {
         let turns = full();
-        let mut patient = pin!(turns.reserve(place(0, 4), LEAF));
+        let mut patient = pin!(turns.reserve(place(0, 4), LEAF, LEAF));
         {
-            let mut granted = pin!(turns.reserve(place(0, 2), LEAF));
-            let mut waiting = pin!(turns.reserve(place(0, 3), LEAF));
+            let mut granted = pin!(turns.reserve(place(0, 2), LEAF, LEAF));
+            let mut waiting = pin!(turns.reserve(place(0, 3), LEAF, LEAF));
             assert!(poll(granted.as_mut()).is_pending() && poll(waiting.as_mut()).is_pending());
             assert!(poll(patient.as_mut()).is_pending());
             turns.give_back(LEAF);
@@ -295,11 +324,11 @@ mod tests {
     #[test]
     fn closing_fails_who_waits_and_who_comes() {
         let turns = full();
-        let mut waiting = pin!(turns.reserve(place(0, 2), LEAF));
+        let mut waiting = pin!(turns.reserve(place(0, 2), LEAF, LEAF));
         assert!(poll(waiting.as_mut()).is_pending());
         turns.close();
         assert_eq!(poll(waiting.as_mut()), Poll::Ready(Err(Closing)));
-        assert_eq!(poll(pin!(turns.reserve(place(0, 3), 1))), Poll::Ready(Err(Closing)));
+        assert_eq!(poll(pin!(turns.reserve(place(0, 3), 1, 1))), Poll::Ready(Err(Closing)));
     }
 
     #[test]

@@ -26,11 +26,16 @@ impl<'a> Paced<'a> {
     }
 
     /// Sends when the limits let; false if nobody waits for it any more.
-    pub(super) async fn send(&self, stream: &StreamSender, index: u64, bytes: Bytes) -> bool {
-        if self.bandwidth.up.is_limited() && !self.may_go(stream, bytes.len()).await {
-            return false;
+    pub(super) async fn send_all(&self, stream: &StreamSender, parts: Vec<(u64, Bytes)>) -> bool {
+        if !self.bandwidth.up.is_limited() {
+            return stream.send_all(parts).await.is_ok();
         }
-        stream.send(index, bytes).await.is_ok()
+        for (index, bytes) in parts {
+            if !self.may_go(stream, bytes.len()).await || stream.send(index, bytes).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     async fn may_go(&self, stream: &StreamSender, bytes: usize) -> bool {

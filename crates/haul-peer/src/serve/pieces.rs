@@ -126,10 +126,8 @@ async fn send_leaves(
             return PeerAnswer::Served;
         }
         ahead = runs.next().map(read);
-        for (leaf, bytes) in batch {
-            if !paced.send(stream, leaf, bytes).await {
-                return PeerAnswer::Served;
-            }
+        if !paced.send_all(stream, batch).await {
+            return PeerAnswer::Served;
         }
     }
     PeerAnswer::Served
@@ -189,10 +187,8 @@ async fn send_partial(
             tokio::task::spawn_blocking(move || read_partial(&partial, &ready))
         };
         let Ok(Ok(batch)) = reading.await else { break };
-        for (leaf, bytes) in batch {
-            if !paced.send(stream, leaf, bytes).await {
-                return PeerAnswer::Served;
-            }
+        if !paced.send_all(stream, batch).await {
+            return PeerAnswer::Served;
         }
         patience = Instant::now() + LEAF_WAIT;
     }
@@ -229,16 +225,14 @@ pub(super) async fn send_small(
         tokio::task::spawn_blocking(move || read_small(&shares, &blobs, from, &groups))
     };
     let mut ahead = Some(read(0));
-    'all: while let Some(reading) = ahead.take() {
+    while let Some(reading) = ahead.take() {
         let Ok((batch, next)) = reading.await else { break };
         if stream.is_cancelled() {
             break;
         }
         ahead = (next < blobs.len()).then(|| read(next));
-        for (index, bytes) in batch {
-            if !paced.send(&stream, index, bytes).await {
-                break 'all;
-            }
+        if !paced.send_all(&stream, batch).await {
+            break;
         }
     }
     let _ = stream.end(&PeerAnswer::Served).await;

@@ -197,3 +197,32 @@ async fn empty_data_frames_cost_credit_too() {
     let bound = u64::from(limits::STREAM_WINDOW_BYTES / limits::DATA_FRAME_COST) + 1;
     assert_eq!(right.traffic().frames_in, bound);
 }
+
+#[tokio::test]
+async fn the_stream_that_was_asked_for_first_is_through_first() {
+    let (mut raw, (_right, mut inbox)) = raw(ConnectionSettings::default());
+    let leaves = u64::from(limits::STREAM_WINDOW_BYTES / (65_536 + limits::DATA_FRAME_COST));
+    for id in [9, 4] {
+        raw.write_all(&frame(FrameKind::Request, id, &[1])).await.unwrap();
+    }
+    let (first, second) = (next_request(&mut inbox).await, next_request(&mut inbox).await);
+    let send = |request: InboundRequest| async move {
+        let stream = request.into_stream();
+        let parts = (0..leaves).map(|index| (index, body(65_536))).collect();
+        stream.send_all(parts).await.unwrap();
+        stream.end(&leaves).await.unwrap();
+    };
+    let (second, first) = (tokio::spawn(send(second)), tokio::spawn(send(first)));
+    let mut of_the_other = 0;
+    loop {
+        match read_frame(&mut raw).await.unwrap() {
+            (FrameKind::End, 9, _) => break,
+            (FrameKind::End, _, _) => panic!("the younger stream overtook"),
+            (_, id, _) => of_the_other += u64::from(id == 4),
+        }
+    }
+    // What found room before the older one had anything to send.
+    assert!(of_the_other <= leaves / 4, "{of_the_other} of {leaves}");
+    while !matches!(read_frame(&mut raw).await.unwrap(), (FrameKind::End, 4, _)) {}
+    tokio::try_join!(first, second).unwrap();
+}
