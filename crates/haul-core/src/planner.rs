@@ -72,9 +72,9 @@ const INTERVAL_PER_PEER: Duration = Duration::from_micros(50);
 /// What a peer can say about itself when it joins; nothing of it is needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// Bytes per second that its uplink gives at most, if it knows.
+    /// Bytes per second that its uplink carries, if it knows; believed as in [`Planner::handle_uplink`].
     pub up: Option<u64>,
-    /// Bytes per second that its downlink takes at most, if it knows.
+    /// The same of its downlink.
     pub down: Option<u64>,
     /// Peers with the same number are near each other, such as one network of 256 addresses; 0 is near nobody.
     pub site: u32,
@@ -354,6 +354,7 @@ impl Planner {
                 self.release(now);
                 self.fill(now);
                 self.relieve(now);
+                self.employ(now);
             }
             Dealing::Random => self.deal_at_random(now),
         }

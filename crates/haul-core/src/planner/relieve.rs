@@ -2,7 +2,8 @@
 //!
 //! No link has anything to spare in a swarm that is near its bound. Whoever waited for data once, or has one child more than
 //! its part, stays behind from then on, and so does everybody below it in the trees, whose own uplinks wait. What it holds
-//! and has not delivered in a while comes from somebody else who holds it too, those first that are to forward it.
+//! and has not delivered in a while comes from somebody else who holds it too, those first that are to forward it. And an
+//! uplink that has nothing to do takes over what waits at others.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -19,6 +20,11 @@ const BEHIND: u32 = 4;
 const MOVES: Duration = Duration::from_secs(2);
 /// An uplink that keeps up takes one delivery over in this time, or in the time of a piece if that is longer.
 const PAUSE_US: u64 = 300_000;
+/// An uplink has next to nothing to do if what it holds and is to give takes less than this, and one that has more can
+/// spare something: news of it is half as old.
+const IDLE_US: u64 = 1_000_000;
+/// So many uplinks with nothing to do are given something in one run.
+const IDLE_AT_ONCE: usize = 64;
 /// Others tried at random when no neighbour of a sink can help.
 const TRIES: usize = 4;
 
@@ -39,6 +45,60 @@ impl Planner {
         for slot in behind {
             self.relieve_one(now, before, slot);
         }
+    }
+
+    /// Gives uplinks that have next to nothing to do what their neighbours would get from others in a while, the fastest
+    /// first. With unequal uplinks that is worth a hundredth, most of it at the end.
+    pub(super) fn employ(&mut self, now: Moment) {
+        let mut ready_us: Vec<u64> = alloc::vec![0; self.peers.len()];
+        let mut idle: Vec<Slot> = Vec::new();
+        for slot in &self.live {
+            let peer = &self.peers[*slot as usize];
+            let ready = peer.gives.iter().filter(|give| peer.have.contains(give.piece)).count() as u64;
+            ready_us[*slot as usize] = ready * peer.up.piece_us();
+            let rested = peer.helped.is_none_or(|at| now.since(at).as_micros() as u64 >= peer.up.piece_us());
+            if rested && ready_us[*slot as usize] < IDLE_US && peer.may_give() && !peer.leaving {
+                idle.push(*slot);
+            }
+        }
+        idle.sort_unstable_by_key(|slot| (core::cmp::Reverse(self.peers[*slot as usize].up.rate()), *slot));
+        for slot in idle.into_iter().take(IDLE_AT_ONCE) {
+            while ready_us[slot as usize] < IDLE_US
+                && let Some((sink, piece, before)) = self.waits_elsewhere(slot, &ready_us)
+            {
+                self.detach(sink, piece);
+                self.attach(now, sink, piece, slot);
+                ready_us[before as usize] -= self.peers[before as usize].up.piece_us();
+                ready_us[slot as usize] += self.peers[slot as usize].up.piece_us();
+                self.peers[slot as usize].helped = Some(now);
+            }
+        }
+    }
+
+    /// A piece that this peer holds, and that a neighbour is to get from the source with most to do and has not begun to
+    /// get: sink, piece, source.
+    fn waits_elsewhere(&self, slot: Slot, ready_us: &[u64]) -> Option<(Slot, u32, Slot)> {
+        let peer = &self.peers[slot as usize];
+        // It would be done later here.
+        let mut most = IDLE_US.max(ready_us[slot as usize] + peer.up.piece_us());
+        let mut best = None;
+        for sink in &peer.neighbours {
+            let other = &self.peers[*sink as usize];
+            if other.avoided.contains(&peer.id) {
+                continue;
+            }
+            for want in other.wants.iter().rev() {
+                let fits = ready_us[want.source as usize] > most
+                    && want.left == self.piece_bytes
+                    && peer.have.contains(want.piece)
+                    && self.peers[want.source as usize].have.contains(want.piece);
+                if fits {
+                    most = ready_us[want.source as usize];
+                    best = Some((*sink, want.piece, want.source));
+                }
+            }
+        }
+        best
     }
 
     /// What an uplink could have given before that moment, to sinks that do get something.

@@ -39,9 +39,9 @@ pub(super) enum Message {
 /// The planner with what has to be known around it.
 pub(super) struct Index {
     /// None if nobody plans.
-    planner: Option<Planner>,
+    pub(super) planner: Option<Planner>,
     /// Those that came before the second sink did: one alone is not planned for.
-    waiting: Vec<(NodeId, PieceSet)>,
+    waiting: Vec<(NodeId, PieceSet, Hints)>,
     pub(super) members: Members,
     /// For when its timeout is entered as an event.
     due: Option<Micros>,
@@ -70,23 +70,22 @@ impl Index {
         self.planner.as_ref().map_or(0, Planner::assigned)
     }
 
-    fn join(&mut self, now: Moment, peer: NodeId, have: PieceSet, site: u32) {
+    fn join(&mut self, now: Moment, peer: NodeId, have: PieceSet, hints: Hints) {
         let Some(planner) = &mut self.planner else { return };
-        let hints = Hints { site, ..Hints::default() };
         if planner.peers() > 0 {
             planner.handle_join(now, peer_id(peer), &have, hints);
             return;
         }
-        self.waiting.push((peer, have));
-        if self.waiting.iter().filter(|(_, have)| !have.is_full()).count() >= 2 {
-            for (peer, have) in std::mem::take(&mut self.waiting) {
-                planner.handle_join(now, peer_id(peer), &have, Hints { site, ..Hints::default() });
+        self.waiting.push((peer, have, hints));
+        if self.waiting.iter().filter(|(_, have, _)| !have.is_full()).count() >= 2 {
+            for (peer, have, hints) in std::mem::take(&mut self.waiting) {
+                planner.handle_join(now, peer_id(peer), &have, hints);
             }
         }
     }
 
     fn have(&mut self, now: Moment, sink: NodeId, gained: &Runs, received: &[(NodeId, u64)], failed: &[NodeId]) {
-        if let Some((_, have)) = self.waiting.iter_mut().find(|(peer, _)| *peer == sink) {
+        if let Some((_, have, _)) = self.waiting.iter_mut().find(|(peer, ..)| *peer == sink) {
             have.insert_runs(gained);
         }
         let Some(planner) = &mut self.planner else { return };
@@ -98,7 +97,7 @@ impl Index {
     }
 
     fn depart(&mut self, now: Moment, peer: NodeId) {
-        self.waiting.retain(|(other, _)| *other != peer);
+        self.waiting.retain(|(other, ..)| *other != peer);
         if let Some(planner) = &mut self.planner {
             planner.handle_depart(now, peer_id(peer));
         }
@@ -134,7 +133,9 @@ impl World<'_> {
         let started = Instant::now();
         match message {
             Message::Joined { peer, have } => {
-                index.join(now, peer, have, self.scenario.peers[peer as usize].site);
+                let spec = &self.scenario.peers[peer as usize];
+                let hints = Hints { up: spec.told.then_some(spec.up), down: None, site: spec.site };
+                index.join(now, peer, have, hints);
                 index.spent += started.elapsed();
                 self.introduce(peer);
             }

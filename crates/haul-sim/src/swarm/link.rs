@@ -1,6 +1,6 @@
 //! One connection, and the requests that its source serves on it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use haul_core::download::RequestEnd;
@@ -12,9 +12,9 @@ use super::events::{Micros, NodeId};
 /// A connection's number.
 pub(super) type FlowId = u32;
 
-/// Leaves that a source has handed to a connection ahead of what the uplink sends: the mebibyte of its output queue. They
-/// cannot be taken back, and requests have their turns in filling it.
-const HANDED_OVER: usize = 16;
+/// Leaves that a source has handed to a connection ahead of what the uplink sends: on a slow one, two in the output queue,
+/// one that is being written and one in the kernel. They cannot be taken back.
+const HANDED_OVER: usize = 4;
 
 /// What an uplink sends.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +64,8 @@ pub(super) struct Flow {
     pub(super) asks: BTreeMap<u64, Ask>,
     /// At the source.
     pub(super) served: BTreeMap<u64, Served>,
-    /// Requests share the connection leaf by leaf, as streams do; if not, the first is served to its end.
-    alternate: bool,
-    /// Those that have something to send, in turn.
-    turn: VecDeque<u64>,
+    /// Those that have something to send; the oldest is served as long as it has.
+    turn: BTreeSet<u64>,
     /// What goes out next.
     out: VecDeque<Item>,
     /// Waits for its turn on the uplink.
@@ -80,7 +78,7 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(source: NodeId, sink: NodeId, open_from: Micros, window: u32, alternate: bool) -> Self {
+    pub(super) fn new(source: NodeId, sink: NodeId, open_from: Micros, window: u32) -> Self {
         Self {
             source,
             sink,
@@ -88,8 +86,7 @@ impl Flow {
             open_from,
             asks: BTreeMap::new(),
             served: BTreeMap::new(),
-            alternate,
-            turn: VecDeque::new(),
+            turn: BTreeSet::new(),
             out: VecDeque::new(),
             in_turn: false,
             under_way: 0,
@@ -103,7 +100,7 @@ impl Flow {
         let Some(served) = self.served.get_mut(&request) else { return };
         let has_news = !served.ready.is_empty() || served.lacking == 0;
         if served.granted && has_news && !std::mem::replace(&mut served.in_turn, true) {
-            self.turn.push_back(request);
+            self.turn.insert(request);
         }
     }
 
@@ -129,7 +126,7 @@ impl Flow {
 
     fn hand_over(&mut self, now: Micros) {
         while self.out.len() < HANDED_OVER
-            && let Some(request) = self.turn.pop_front()
+            && let Some(request) = self.turn.pop_first()
         {
             let Some(served) = self.served.get_mut(&request) else { continue };
             if let Some(unit) = served.ready.pop_front() {
@@ -138,7 +135,7 @@ impl Flow {
             }
             served.in_turn = !served.ready.is_empty();
             if served.in_turn {
-                if self.alternate { self.turn.push_back(request) } else { self.turn.push_front(request) }
+                self.turn.insert(request);
             } else if served.lacking == 0 {
                 self.out.push_back(Item::End { request, end: RequestEnd::Served });
             }

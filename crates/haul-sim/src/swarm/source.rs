@@ -28,7 +28,7 @@ impl World<'_> {
         let unit_us = self.nodes[source as usize].up_time(self.unit_bytes);
         let window = (4 * self.latency / unit_us) as u32 + 4;
         let open_from = self.now + SETUP_ROUND_TRIPS * 2 * self.latency;
-        self.flows.push(Flow::new(source, sink, open_from, window, self.machines));
+        self.flows.push(Flow::new(source, sink, open_from, window));
         self.nodes[sink as usize].flows_in.insert(source, flow);
         self.nodes[source as usize].flows_out.push(flow);
         flow
