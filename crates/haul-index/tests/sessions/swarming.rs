@@ -17,12 +17,12 @@ fn blob(name: &str) -> BlobId {
 }
 
 fn join(name: &str) -> IndexRequest {
-    IndexRequest::Join { blob: blob(name), size: 10, pieces: Runs::default() }
+    IndexRequest::Join { blob: blob(name), size: 10, pieces: Runs::default(), uplink: None }
 }
 
 fn have(name: &str, first: u32) -> IndexRequest {
     let pieces = vec![PieceRange { first, count: 1 }].try_into().unwrap();
-    IndexRequest::Have { blob: blob(name), pieces, received: List::default(), failed: List::default() }
+    IndexRequest::Have { blob: blob(name), pieces, received: List::default(), failed: List::default(), uplink: None }
 }
 
 async fn joined(peer: &Peer, name: &str) -> Joined {
@@ -114,7 +114,7 @@ async fn a_lost_session_departs_and_an_unknown_swarm_is_refused() {
     let (one, _) = f.member(2).await;
     assert_eq!(one.refused(have("set.bin", 0)).await, Refusal::NotOpen);
     joined(&one, "set.bin").await;
-    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default() };
+    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default(), uplink: None };
     let (two, _) = f.member(3).await;
     assert_eq!(two.refused(other_size).await, Refusal::NotFound, "nobody says so");
     one.connection.close("gone");
@@ -138,7 +138,7 @@ async fn those_that_claim_a_wrong_size_keep_nobody_out_however_many_they_are() {
     let (one, _) = f.member(3).await;
     let (two, _) = f.member(4).await;
     // Who believes the liar is by itself.
-    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default() };
+    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default(), uplink: None };
     let IndexAnswer::Joined(misled) = one.ask(other_size).await else { panic!("not joined") };
     assert!(misled.peers.is_empty());
     assert!(joined(&two, "set.bin").await.peers.is_empty());

@@ -274,7 +274,7 @@ impl Place {
                 let mut untold = self.held.clone();
                 let pieces = take_runs(&mut untold);
                 self.untold = untold;
-                Some(Order::Join(blob, self.number, IndexRequest::Join { blob, size: self.size, pieces }))
+                Some(Order::Join(blob, self.number, IndexRequest::Join { blob, size: self.size, pieces, uplink: None }))
             }
             Standing::Taken if !self.untold.is_empty() || !self.received.is_empty() || !self.failed.is_empty() => {
                 let pieces = take_runs(&mut self.untold);
@@ -283,7 +283,11 @@ impl Place {
                 let received = List::new(received.map(|(from, bytes)| Received { from, bytes }).collect());
                 let failed = std::iter::from_fn(|| self.failed.pop_first()).take(limits::SWARM_SOURCES);
                 let failed = List::new(failed.collect());
-                Some(Order::Have(blob, self.number, IndexRequest::Have { blob, pieces, received, failed }))
+                Some(Order::Have(
+                    blob,
+                    self.number,
+                    IndexRequest::Have { blob, pieces, received, failed, uplink: None },
+                ))
             }
             Standing::Asked | Standing::Taken | Standing::Refused => None,
         }
