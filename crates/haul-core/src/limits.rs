@@ -223,6 +223,20 @@ pub const SWARM_PEERS: usize = 1 << 16;
 /// No link in a swarm is taken for faster than this, in bytes per second: 100 Gbit/s, the fastest that machines have today.
 /// Sums over all peers of a swarm stay far from the end of numbers, whatever peers report.
 pub const FASTEST_RATE: u64 = 12_500_000_000;
+/// How often a peer looks at what it sends, to find out what its uplink carries: two looks in what is measured.
+pub const UPLINK_SAMPLE: Duration = Duration::from_millis(250);
+/// An uplink has to be busy for so long before its rate is measured: several round trips, and many times what the timers miss.
+pub const UPLINK_SPAN: Duration = Duration::from_millis(500);
+/// Different peers that have to be waiting for more from an uplink before it counts as busy: one alone may itself be slow.
+pub const UPLINK_WITNESSES: usize = 2;
+/// Of so many busy seconds the best half counts. What a lump or a pause makes of the others is over by then, and a link that
+/// has become slower is soon known.
+pub const UPLINK_LOOKBACK: Duration = Duration::from_secs(5);
+/// How long the rate of an uplink counts that nothing was learned of since. Links stay as they are for months, but machines are
+/// carried from one to another between two halves of a day; until the next upload a wrong rate costs some seconds.
+pub const UPLINK_MEMORY: Duration = Duration::from_hours(4);
+/// Change of an uplink's rate that the index is told of: a part of so many. Less is noise, and below what plans can use.
+pub const UPLINK_NEWS: u64 = 20;
 /// Sources that failed one sink and that its plans avoid; the oldest are forgiven.
 pub const SOURCES_AVOIDED: usize = 8;
 /// Sinks that a source fails before its have-set is struck out: one may itself be at fault. In swarms of 64 sinks it is one
@@ -275,6 +289,7 @@ const _: () = {
     assert!(LEASE.as_secs() >= 3 * LEASE_RENEWAL.as_secs());
     assert!(AMEND_ENTRIES >= WALK_COMMIT_ENTRIES);
     assert!(PLAN_LEASE.as_millis() >= 10 * PLAN_INTERVAL.as_millis());
+    assert!(UPLINK_SPAN.as_millis() >= 2 * UPLINK_SAMPLE.as_millis());
     assert!(SWARM_CELLS <= SWARM_CELLS_IN_ALL);
     // A planner multiplies a rate by the places in all trees, a few for each peer.
     assert!(FASTEST_RATE < u64::MAX / (64 * SWARM_PEERS as u64));
