@@ -27,6 +27,9 @@ pub const PUSH_BYTES_WAITING: usize = 8 * 1024 * 1024;
 pub const DATA_FRAME_COST: u32 = 64;
 /// Credit that one stream may have at most; more is a mistake of the receiver.
 pub const STREAM_CREDIT_MAX: usize = 256 * 1024 * 1024;
+/// Unsent bytes of one connection in the kernel above which it takes no more: little enough that an answer overtakes bulk
+/// data soon, and that a slow link still shows progress within the stall deadline.
+pub const UNSENT_BYTES: u32 = 256 * 1024;
 /// Bytes waiting to be written on one connection before its senders wait.
 pub const OUTPUT_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// A connection whose output queue has not moved for this long is closed.

@@ -12,9 +12,6 @@ use tokio::net::TcpStream;
 
 /// Bytes of one read from the kernel. TLS reads 4 KiB at a time, which would cost a system call each.
 const READ_BYTES: usize = 64 * 1024;
-/// Unsent bytes in the kernel above which a socket takes no more: little enough that an answer overtakes bulk data soon,
-/// and that a slow link still shows progress within the stall deadline.
-const UNSENT_BYTES: u32 = 256 * 1024;
 /// An idle connection is probed after this long …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// … this often …
@@ -50,7 +47,7 @@ impl Socket {
         #[cfg(target_os = "linux")]
         {
             socket.set_tcp_user_timeout(Some(ACKNOWLEDGE_TIMEOUT))?;
-            socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+            socket.set_tcp_notsent_lowat(haul_core::limits::UNSENT_BYTES)?;
         }
         Ok(Self { stream, input: Vec::new(), consumed: 0 })
     }
