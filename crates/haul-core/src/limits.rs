@@ -240,6 +240,9 @@ pub const UPLINK_LOOKBACK: Duration = Duration::from_secs(5);
 pub const UPLINK_MEMORY: Duration = Duration::from_hours(4);
 /// Change of an uplink's rate that the index is told of: a part of so many. Less is noise, and below what plans can use.
 pub const UPLINK_NEWS: u64 = 20;
+/// Places in swarms for which the index is told of a changed uplink alone, at each look; others wait for the next, or for news
+/// of their pieces. Requests about swarms go one after the other, and pieces should wait for few.
+pub const UPLINK_TELLINGS: u32 = 8;
 /// Sources that failed one sink and that its plans avoid; the oldest are forgiven.
 pub const SOURCES_AVOIDED: usize = 8;
 /// Sinks that a source fails before its have-set is struck out: one may itself be at fault. In swarms of 64 sinks it is one
