@@ -27,9 +27,15 @@ pub(super) async fn follow(
     shutdown: CancellationToken,
 ) {
     let mut watch = Watch::default();
+    let mut known = None;
     loop {
         let measured = watch.look(clock::boot_now(), &uploads);
-        link.tell_uplink(within(measured, bandwidth.up.of_all()));
+        let before = known;
+        known = within(measured, bandwidth.up.of_all());
+        if known != before {
+            tracing::debug!(bytes_per_second = known, "what the uplink carries");
+        }
+        link.tell_uplink(known);
         let idle = watch.open.is_empty();
         tokio::select! {
             () = shutdown.cancelled() => return,
