@@ -230,9 +230,12 @@ pub const FASTEST_RATE: u64 = 12_500_000_000;
 pub const UPLINK_SAMPLE: Duration = Duration::from_millis(250);
 /// An uplink has to be busy for so long before its rate is measured: several round trips, and many times what the timers miss.
 pub const UPLINK_SPAN: Duration = Duration::from_millis(500);
+/// … and as long as it stays busy, up to so much of it is measured in one: sockets take bytes in lumps of an eighth of a
+/// mebibyte each, which are a quarter of what 20 Mbit/s carry in half a second.
+pub const UPLINK_STRETCH: Duration = Duration::from_secs(2);
 /// Different peers that have to be waiting for more from an uplink before it counts as busy: one alone may itself be slow.
 pub const UPLINK_WITNESSES: usize = 2;
-/// Of so many busy seconds the best half counts. What a lump or a pause makes of the others is over by then, and a link that
+/// Of so many busy seconds the best stretch counts. What a lump or a pause makes of the others is over by then, and a link that
 /// has become slower is soon known.
 pub const UPLINK_LOOKBACK: Duration = Duration::from_secs(5);
 /// How long the rate of an uplink counts that nothing was learned of since. Links stay as they are for months, but machines are
@@ -295,6 +298,10 @@ const _: () = {
     assert!(LEASE.as_secs() >= 3 * LEASE_RENEWAL.as_secs());
     assert!(AMEND_ENTRIES >= WALK_COMMIT_ENTRIES);
     assert!(PLAN_LEASE.as_millis() >= 10 * PLAN_INTERVAL.as_millis());
+    assert!(
+        UPLINK_STRETCH.as_millis() > UPLINK_SPAN.as_millis()
+            && UPLINK_LOOKBACK.as_millis() > UPLINK_STRETCH.as_millis()
+    );
     assert!(UPLINK_SPAN.as_millis() >= 2 * UPLINK_SAMPLE.as_millis());
     assert!(SWARM_CELLS <= SWARM_CELLS_IN_ALL);
     // A planner multiplies a rate by the places in all trees, a few for each peer.

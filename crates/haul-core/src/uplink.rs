@@ -17,15 +17,23 @@ const STEP: Duration = Duration::from_millis(50);
 pub struct Uplink {
     /// When somebody looked last.
     seen: Option<Moment>,
-    /// Samples of the time since which the uplink has been busy, as far as half a second back: when, and bytes sent.
+    /// Samples of the time since which the uplink has been busy, as far back as is measured: when, and bytes sent.
     run: VecDeque<(Moment, u64)>,
     /// How long it was busy in all.
     busy: Duration,
-    /// Rates of the last busy seconds, each with `busy` when it was measured; only those that no later one exceeds, so
-    /// that the first is the largest.
-    rates: VecDeque<(Duration, u64)>,
+    /// Of the last busy seconds, only those that no later one exceeds, so that the first is the largest.
+    rates: VecDeque<Measured>,
     /// When a rate was measured last.
     measured: Moment,
+}
+
+/// The rate of one stretch.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    /// [`Uplink::busy`] at its beginning and its end.
+    from: Duration,
+    to: Duration,
+    rate: u64,
 }
 
 impl Uplink {
@@ -59,12 +67,12 @@ impl Uplink {
 
     /// Bytes per second that the uplink carries; none while nothing was found out in the last hours.
     pub fn rate(&self) -> Option<u64> {
-        self.rates.front().map(|(_, rate)| *rate)
+        self.rates.front().map(|measured| measured.rate)
     }
 
-    /// The rate of the shortest stretch that is long enough, if there is one.
+    /// The rate of the stretch that ends now, if it is long enough.
     fn measure(&mut self, now: Moment, sent: u64) {
-        while self.run.get(1).is_some_and(|(at, _)| now.since(*at) >= limits::UPLINK_SPAN) {
+        while self.run.get(1).is_some_and(|(at, _)| now.since(*at) >= limits::UPLINK_STRETCH) {
             self.run.pop_front();
         }
         let Some((from, sent_before)) = self.run.front().copied() else { return };
@@ -77,19 +85,19 @@ impl Uplink {
         let rate = u64::try_from(rate).unwrap_or(u64::MAX).min(limits::FASTEST_RATE);
         // A network that is gone for a moment says nothing of what the uplink carries.
         if rate > 0 {
-            self.keep(now, rate);
+            self.measured = now;
+            self.keep(Measured { from: self.busy.saturating_sub(span), to: self.busy, rate });
         }
     }
 
     /// What is received is acknowledged, and waited for, in lumps: the largest rate is what the link can do, a dip is no news.
-    fn keep(&mut self, now: Moment, rate: u64) {
-        self.measured = now;
-        let busy = self.busy;
-        while self.rates.back().is_some_and(|(_, other)| *other <= rate) {
+    /// A longer stretch stands for those within it, of which the largest may owe itself to such a lump.
+    fn keep(&mut self, new: Measured) {
+        while self.rates.back().is_some_and(|old| old.rate <= new.rate || old.from >= new.from) {
             self.rates.pop_back();
         }
-        self.rates.push_back((busy, rate));
-        while self.rates.front().is_some_and(|(at, _)| busy.saturating_sub(*at) > limits::UPLINK_LOOKBACK) {
+        self.rates.push_back(new);
+        while self.rates.front().is_some_and(|old| new.to.saturating_sub(old.to) > limits::UPLINK_LOOKBACK) {
             self.rates.pop_front();
         }
     }
@@ -98,6 +106,8 @@ impl Uplink {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use alloc::vec::Vec;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -150,7 +160,7 @@ mod tests {
             assert_eq!(world.sends(250, 1, RATE), None, "never for half a second");
         }
         assert_eq!(world.seconds(1, 2, 0), None, "nothing moves: there is no network");
-        assert_eq!(world.seconds(1, 2, RATE), Some(RATE));
+        assert_eq!(world.seconds(2, 2, RATE), Some(RATE));
         assert_eq!(world.seconds(10, 0, 1_000), Some(RATE));
         assert_eq!(world.seconds(10, 1, 1_000), Some(RATE));
     }
@@ -160,14 +170,30 @@ mod tests {
         let mut world = World::default();
         world.look(0, 0, 0);
         for second in 0..20 {
-            let told = world.seconds(1, 2, if second % 4 == 0 { RATE } else { RATE / 2 });
+            let told = world.seconds(1, 2, if second % 4 == 3 { RATE / 2 } else { RATE });
             assert_eq!(told, Some(RATE), "after {second} s");
         }
-        assert_eq!(world.seconds(1, 2, RATE), Some(RATE));
+        assert_eq!(world.seconds(2, 2, RATE), Some(RATE));
         world.seconds(10, 0, 0);
         assert_eq!(world.seconds(4, 2, RATE / 3), Some(RATE), "seconds count while it is busy");
         assert_eq!(world.seconds(2, 2, RATE / 3), Some(RATE / 3));
-        assert_eq!(world.seconds(1, 2, 2 * RATE), Some(2 * RATE), "more is believed at once");
+        assert_eq!(world.seconds(2, 2, 2 * RATE), Some(2 * RATE), "more is believed at once");
+    }
+
+    #[test]
+    fn a_long_stretch_stands_for_the_lumps_within_it() {
+        let mut world = World::default();
+        world.look(0, 0, 0);
+        let mut told = Vec::new();
+        for look in 0..16 {
+            // A quarter of a mebibyte more is taken in every other interval.
+            told.extend(world.look(250, 2, RATE / 4 + if look % 2 == 0 { 262_144 } else { 0 } - 131_072));
+        }
+        assert!(told.iter().all(|told| told.abs_diff(RATE) <= RATE / 4), "{told:?}");
+        assert!(told[7..].iter().all(|told| told.abs_diff(RATE) <= RATE / 40), "{told:?}");
+        world.look(250, 0, 0);
+        let after = world.seconds(1, 2, RATE * 2).unwrap();
+        assert_eq!(after, 2 * RATE, "another stretch counts by itself");
     }
 
     #[test]
@@ -204,7 +230,7 @@ mod tests {
         }
         let most = limits::UPLINK_LOOKBACK.as_millis() / STEP.as_millis() + 1;
         assert!(world.uplink.rates.len() as u128 <= most, "{} rates", world.uplink.rates.len());
-        assert!(world.uplink.run.len() as u128 <= limits::UPLINK_SPAN.as_millis() / STEP.as_millis() + 1);
+        assert!(world.uplink.run.len() as u128 <= limits::UPLINK_STRETCH.as_millis() / STEP.as_millis() + 1);
     }
 
     proptest! {
