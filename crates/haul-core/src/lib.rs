@@ -15,6 +15,7 @@
 //! | [`bandwidth`] | rates and their weekly schedule; the buckets that keep them |
 //! | [`slots`] | whose request is served next: upload slots, shared fairly among users |
 //! | [`planner`] | who fetches which pieces from whom: one machine per swarm, at the index |
+//! | [`uplink`] | what this peer's uplink carries, from what it sends while others wait |
 //! | [`registry`] | leases and presence: who is online |
 //! | [`query`] | the query language: folding, parsing, ranking |
 //! | [`wire`] | frames and messages of both protocols |
@@ -51,4 +52,5 @@ pub mod slots;
 pub mod text;
 pub mod time;
 pub mod trust;
+pub mod uplink;
 pub mod wire;

@@ -27,6 +27,9 @@ pub const PUSH_BYTES_WAITING: usize = 8 * 1024 * 1024;
 pub const DATA_FRAME_COST: u32 = 64;
 /// Credit that one stream may have at most; more is a mistake of the receiver.
 pub const STREAM_CREDIT_MAX: usize = 256 * 1024 * 1024;
+/// Unsent bytes of one connection in the kernel above which it takes no more, on a fast link: an answer overtakes bulk data
+/// soon, and fewer wake-ups than with this many gain nothing.
+pub const UNSENT_BYTES: u32 = 256 * 1024;
 /// Bytes waiting to be written on one connection before its senders wait.
 pub const OUTPUT_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// A connection whose output queue has not moved for this long is closed.
@@ -223,6 +226,26 @@ pub const SWARM_PEERS: usize = 1 << 16;
 /// No link in a swarm is taken for faster than this, in bytes per second: 100 Gbit/s, the fastest that machines have today.
 /// Sums over all peers of a swarm stay far from the end of numbers, whatever peers report.
 pub const FASTEST_RATE: u64 = 12_500_000_000;
+/// How often a peer looks at what it sends, to find out what its uplink carries: two looks in what is measured.
+pub const UPLINK_SAMPLE: Duration = Duration::from_millis(250);
+/// An uplink has to be busy for so long before its rate is measured: several round trips, and many times what the timers miss.
+pub const UPLINK_SPAN: Duration = Duration::from_millis(500);
+/// … and as long as it stays busy, up to so much of it is measured in one: sockets take bytes in lumps of an eighth of a
+/// mebibyte each, which are a quarter of what 20 Mbit/s carry in half a second.
+pub const UPLINK_STRETCH: Duration = Duration::from_secs(2);
+/// Different peers that have to be waiting for more from an uplink before it counts as busy: one alone may itself be slow.
+pub const UPLINK_WITNESSES: usize = 2;
+/// Of so many busy seconds the best stretch counts. What a lump or a pause makes of the others is over by then, and a link that
+/// has become slower is soon known.
+pub const UPLINK_LOOKBACK: Duration = Duration::from_secs(5);
+/// How long the rate of an uplink counts that nothing was learned of since. Links stay as they are for months, but machines are
+/// carried from one to another between two halves of a day; until the next upload a wrong rate costs some seconds.
+pub const UPLINK_MEMORY: Duration = Duration::from_hours(4);
+/// Change of an uplink's rate that the index is told of: a part of so many. Less is noise, and below what plans can use.
+pub const UPLINK_NEWS: u64 = 20;
+/// Places in swarms for which the index is told of a changed uplink alone, at each look; others wait for the next, or for news
+/// of their pieces. Requests about swarms go one after the other, and pieces should wait for few.
+pub const UPLINK_TELLINGS: u32 = 8;
 /// Sources that failed one sink and that its plans avoid; the oldest are forgiven.
 pub const SOURCES_AVOIDED: usize = 8;
 /// Sinks that a source fails before its have-set is struck out: one may itself be at fault. In swarms of 64 sinks it is one
@@ -275,6 +298,11 @@ const _: () = {
     assert!(LEASE.as_secs() >= 3 * LEASE_RENEWAL.as_secs());
     assert!(AMEND_ENTRIES >= WALK_COMMIT_ENTRIES);
     assert!(PLAN_LEASE.as_millis() >= 10 * PLAN_INTERVAL.as_millis());
+    assert!(
+        UPLINK_STRETCH.as_millis() > UPLINK_SPAN.as_millis()
+            && UPLINK_LOOKBACK.as_millis() > UPLINK_STRETCH.as_millis()
+    );
+    assert!(UPLINK_SPAN.as_millis() >= 2 * UPLINK_SAMPLE.as_millis());
     assert!(SWARM_CELLS <= SWARM_CELLS_IN_ALL);
     // A planner multiplies a rate by the places in all trees, a few for each peer.
     assert!(FASTEST_RATE < u64::MAX / (64 * SWARM_PEERS as u64));

@@ -40,6 +40,8 @@ pub struct Joiner {
     pub groups: Vec<Label>,
     /// Groups that it may pass the blob on to; none means everyone.
     pub passes_to: Vec<Label>,
+    /// Bytes per second that its uplink carries, if it knows.
+    pub uplink: Option<u64>,
     /// Where it is told of others.
     pub mailbox: Arc<Mailbox>,
 }
@@ -89,6 +91,8 @@ pub struct Report {
     pub received: Vec<(PeerId, u64)>,
     /// Others that did not give what they should hold.
     pub failed: Vec<PeerId>,
+    /// Bytes per second that its uplink carries, if that is new.
+    pub uplink: Option<u64>,
 }
 
 /// What a peer that goes soon leaves behind, and what it cost to find out.

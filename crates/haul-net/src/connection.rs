@@ -205,6 +205,21 @@ pub struct Traffic {
     pub bytes_in: u64,
     /// Bytes sent, as seen above TLS.
     pub bytes_out: u64,
+    /// How often the transport began to keep something waiting that it did not take at once, and how often all was taken
+    /// after that: odd while something waits.
+    pub blocks: u64,
+}
+
+impl Traffic {
+    /// Whether something waits now until the transport takes it.
+    pub fn is_blocked(&self) -> bool {
+        self.blocks % 2 == 1
+    }
+
+    /// Whether something has been waiting at every moment since `earlier`, however much was taken meanwhile.
+    pub fn was_blocked_since(&self, earlier: &Self) -> bool {
+        self.is_blocked() && self.blocks == earlier.blocks
+    }
 }
 
 /// A handle on a connection. Clones are cheap; the connection closes when the last handle is gone, including the inbox

@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use haul_core::limits::UNSENT_BYTES;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -16,9 +17,7 @@ const READ_BYTES: usize = 64 * 1024;
 const UNSENT: Duration = Duration::from_millis(100);
 /// … but at least this, a leaf …
 const UNSENT_LEAST: u32 = 64 * 1024;
-/// … and at most this: an answer overtakes bulk data soon, and fewer wake-ups than with this many bytes gain nothing.
-const UNSENT_MOST: u32 = 256 * 1024;
-/// At the beginning.
+/// … at most [`UNSENT_BYTES`], and this at the beginning.
 const UNSENT_FIRST: u32 = 128 * 1024;
 /// An idle connection is probed after this long …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -97,7 +96,7 @@ impl Socket {
         }
         let per_second = self.written as f64 / self.since.elapsed().as_secs_f64().max(1e-6);
         (self.written, self.since) = (0, Instant::now());
-        let unsent = (per_second * UNSENT.as_secs_f64()).clamp(UNSENT_LEAST.into(), UNSENT_MOST.into()) as u32;
+        let unsent = (per_second * UNSENT.as_secs_f64()).clamp(UNSENT_LEAST.into(), UNSENT_BYTES.into()) as u32;
         // Each change is a system call.
         if unsent >= self.unsent / 2 * 3 || unsent <= self.unsent / 3 * 2 {
             self.unsent = unsent;

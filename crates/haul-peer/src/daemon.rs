@@ -10,6 +10,7 @@ pub mod home;
 mod serving;
 pub mod socket;
 mod stages;
+mod uplink;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -245,6 +246,8 @@ impl Daemon {
         });
         if let Some(listener) = listener {
             let checks = link.standing().checks();
+            let (sent, limits) = (context.uploads.clone(), bandwidth.clone());
+            stages.run("serving", uplink::follow(sent, limits, link.clone(), serving.clone()));
             let acceptor = serving::Acceptor::new(listener, shares.clone(), checks, context.uploads.clone(), bandwidth);
             stages.run("serving", acceptor.run(serving));
         }

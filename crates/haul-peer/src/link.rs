@@ -288,6 +288,12 @@ impl IndexLink {
         self.shared.swarms.join(blob, size)
     }
 
+    /// What the uplink of this peer carries for swarms, in bytes per second; none while nothing is known of it. The index is
+    /// told for every place.
+    pub fn tell_uplink(&self, rate: Option<u64>) {
+        self.shared.swarms.set_uplink(rate);
+    }
+
     /// Tells the index that this peer goes soon, and waits until nobody needs what only it has, at most
     /// [`haul_core::limits::LEAVING_PATIENCE`]. `tell` is called at every look that finds some. Without a session, or
     /// an index that answers, there is nothing to wait for.

@@ -213,6 +213,5 @@ impl Server {
 
 /// Which streams of a connection are served one after the other: those of one content.
 fn lane_of(blob: &BlobId) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *blob.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    blob.as_bytes().first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }

@@ -169,7 +169,7 @@ mod tests {
             ("Unwatch", IndexRequest::Unwatch { watch: 1 }),
             ("Locate", IndexRequest::Locate { blobs: List::default(), max: 1, away: false }),
             ("Cards", IndexRequest::Cards { numbers: List::default() }),
-            ("Join", IndexRequest::Join { blob, size: 0, pieces: Runs::default() }),
+            ("Join", IndexRequest::Join { blob, size: 0, pieces: Runs::default(), uplink: None }),
             (
                 "Have",
                 IndexRequest::Have {
@@ -177,6 +177,7 @@ mod tests {
                     pieces: Runs::default(),
                     received: List::default(),
                     failed: List::default(),
+                    uplink: None,
                 },
             ),
             ("Depart", IndexRequest::Depart { blob }),

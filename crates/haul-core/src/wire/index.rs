@@ -203,6 +203,8 @@ pub enum IndexRequest {
         size: u64,
         /// The pieces that the peer holds, as in Have.
         pieces: Runs,
+        /// Bytes per second that the peer's uplink carries for this blob, as far as it knows; none or 0 if nothing is known.
+        uplink: Option<u64>,
     },
     /// Pieces of a joined blob that are verified now, besides those told before.
     Have {
@@ -214,6 +216,8 @@ pub enum IndexRequest {
         received: List<Received, { limits::SWARM_SOURCES }>,
         /// Peers that did not give what they should hold.
         failed: List<PeerId, { limits::SWARM_SOURCES }>,
+        /// Bytes per second that the peer's uplink carries for this blob; none or 0 if there is nothing new of it.
+        uplink: Option<u64>,
     },
     /// Ends a Join.
     Depart {

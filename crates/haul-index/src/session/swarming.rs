@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::{Done, Job, Session, Visitor};
 use crate::state::refusal;
 use crate::store::{Asker, IndexStore};
-use crate::swarms::{Joiner, Mailbox, News, Report, Swarms};
+use crate::swarms::{Content, Joiner, Mailbox, News, Report, Swarms};
 
 /// Between two pushes of one session: what comes meanwhile goes together.
 const PUSH_GAP: Duration = Duration::from_millis(20);
@@ -75,16 +75,16 @@ pub(super) fn is_about_swarms(request: &IndexRequest) -> bool {
 pub(super) async fn answer<S: IndexStore>(session: &Session<S>, request: IndexRequest) -> Result<IndexAnswer, Refusal> {
     let swarming = &session.swarming;
     match request {
-        IndexRequest::Join { blob, size, pieces } => {
+        IndexRequest::Join { blob, size, pieces, uplink } => {
             session.ask()?;
             session.pay(join_cost(size) + pieces.count() as usize);
-            join(session, blob, size, &pieces).await.map(IndexAnswer::Joined)
+            join(session, (blob, size), &pieces, uplink).await.map(IndexAnswer::Joined)
         }
-        IndexRequest::Have { blob, pieces, received, failed } => {
+        IndexRequest::Have { blob, pieces, received, failed, uplink } => {
             session.ask()?;
             session.pay(HAVE_COST + pieces.count() as usize);
             let received = received.iter().map(|Received { from, bytes }| (*from, *bytes)).collect();
-            let report = Report { pieces, received, failed: failed.into_vec() };
+            let report = Report { pieces, received, failed: failed.into_vec(), uplink };
             swarming.swarms.have(clock::boot_now(), swarming.session, &swarming.peer, &blob, &report)?;
             Ok(IndexAnswer::Noted)
         }
@@ -107,7 +107,12 @@ fn join_cost(size: u64) -> usize {
     JOIN_COST + BlobGeometry::new(size).map_or(0, |geometry| geometry.pieces() / PIECES_PER_UNIT) as usize
 }
 
-async fn join<S: IndexStore>(session: &Session<S>, blob: BlobId, size: u64, pieces: &Runs) -> Result<Joined, Refusal> {
+async fn join<S: IndexStore>(
+    session: &Session<S>,
+    (blob, size): Content,
+    pieces: &Runs,
+    uplink: Option<u64>,
+) -> Result<Joined, Refusal> {
     let passes_to = groups_that_see(session, blob, size).await?;
     let swarming = &session.swarming;
     let joiner = Joiner {
@@ -115,6 +120,7 @@ async fn join<S: IndexStore>(session: &Session<S>, blob: BlobId, size: u64, piec
         peer: swarming.peer,
         groups: session.asker.groups.clone(),
         passes_to: passes_to.clone(),
+        uplink,
         mailbox: Arc::clone(swarming.mailbox.get_or_init(Arc::default)),
     };
     let others = swarming.swarms.join(clock::boot_now(), joiner, blob, size, pieces)?;

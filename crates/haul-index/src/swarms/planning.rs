@@ -1,6 +1,6 @@
 //! The planner of those members of a swarm that pass the blob on to the same groups, and of those that share it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use haul_core::blob::BlobGeometry;
@@ -65,7 +65,8 @@ pub(super) struct Planning {
     stage: Stage,
     /// Who shares the blob and is no member.
     owners: BTreeSet<PeerId>,
-    members: BTreeSet<PeerId>,
+    /// With the bytes per second that the uplink of each carries, as it said last.
+    members: BTreeMap<PeerId, Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -84,16 +85,16 @@ enum Stage {
 impl Planning {
     pub(super) fn new(geometry: BlobGeometry, dealing: Option<Dealing>, seed: u64) -> Self {
         let stage = Stage::Waiting { complete: BTreeSet::new(), sink: None };
-        Self { geometry, dealing, seed, stage, owners: BTreeSet::new(), members: BTreeSet::new() }
+        Self { geometry, dealing, seed, stage, owners: BTreeSet::new(), members: BTreeMap::new() }
     }
 
     /// Somebody joins. Who does not fit into `room` cells acts alone.
-    pub(super) fn join(&mut self, now: Moment, peer: PeerId, held: Held, room: u64) {
+    pub(super) fn join(&mut self, now: Moment, peer: PeerId, held: Held, uplink: Option<u64>, room: u64) {
         // Whoever shared it all may hold less now.
         if self.owners.remove(&peer) {
             self.with_planner(|planner| planner.handle_depart(now, peer));
         }
-        self.members.insert(peer);
+        self.members.insert(peer, known(uplink));
         let pieces = self.geometry.pieces();
         match &mut self.stage {
             Stage::Waiting { complete, sink } => match held {
@@ -110,7 +111,8 @@ impl Planning {
                     Held::Part(set) => set,
                     Held::Unplanned(_) => return,
                 };
-                self.with_planner(|planner| planner.handle_join(now, peer, &set, Hints::default()));
+                let hints = self.hints(&peer);
+                self.with_planner(|planner| planner.handle_join(now, peer, &set, hints));
             }
             Stage::Planned(_) | Stage::Failed => {}
         }
@@ -127,15 +129,23 @@ impl Planning {
         let (complete, sink) = (std::mem::take(complete), sink.take());
         self.stage = Stage::Planned(Box::new(Planner::with_dealing(self.geometry, self.seed, dealing)));
         let all = PieceSet::full(self.geometry.pieces());
-        let owners = self.owners.clone();
+        let whole = complete.iter().chain(&self.owners).map(|peer| (*peer, self.hints(peer)));
+        let whole: Vec<(PeerId, Hints)> = whole.collect();
+        let sinks = sink.into_iter().chain([(peer, set)]).map(|(peer, set)| (peer, set, self.hints(&peer)));
+        let sinks: Vec<(PeerId, PieceSet, Hints)> = sinks.collect();
         self.with_planner(|planner| {
-            for peer in complete.iter().chain(&owners) {
-                planner.handle_join(now, *peer, &all, Hints::default());
+            for (peer, hints) in whole {
+                planner.handle_join(now, peer, &all, hints);
             }
-            for (peer, set) in sink.into_iter().chain([(peer, set)]) {
-                planner.handle_join(now, peer, &set, Hints::default());
+            for (peer, set, hints) in sinks {
+                planner.handle_join(now, peer, &set, hints);
             }
         });
+    }
+
+    /// What a member said of its uplink, before there was a planner or since. Who only shares the blob says nothing.
+    fn hints(&self, peer: &PeerId) -> Hints {
+        Hints { up: self.members.get(peer).copied().flatten(), ..Hints::default() }
     }
 
     pub(super) fn depart(&mut self, now: Moment, peer: PeerId) {
@@ -172,7 +182,14 @@ impl Planning {
                 *sink = None;
             }
         }
+        let uplink = known(report.uplink);
+        if let (Some(said), Some(_)) = (self.members.get_mut(&peer), uplink) {
+            *said = uplink;
+        }
         self.with_planner(|planner| {
+            if let Some(rate) = uplink {
+                planner.handle_uplink(now, peer, rate);
+            }
             planner.handle_have(now, peer, &report.pieces, &report.received);
             for source in &report.failed {
                 planner.handle_failed(now, peer, *source);
@@ -237,7 +254,7 @@ impl Planning {
         if let Stage::Planned(planner) = &self.stage
             && planner.sinks() == 0
         {
-            let complete = self.members.iter().copied().filter(|peer| planner.rates(peer).is_some()).collect();
+            let complete = self.members.keys().copied().filter(|peer| planner.rates(peer).is_some()).collect();
             self.stage = Stage::Waiting { complete, sink: None };
         }
     }
@@ -270,6 +287,11 @@ impl Planning {
     }
 }
 
+/// Nothing is known of an uplink that is said to carry nothing.
+fn known(uplink: Option<u64>) -> Option<u64> {
+    uplink.filter(|rate| *rate > 0)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
@@ -283,7 +305,7 @@ mod tests {
         let mut planning = Planning::new(geometry, Some(Dealing::Planned), 1);
         let peers: Vec<PeerId> = (1..=2).map(|n| PublicKey::new([n; 32]).unwrap()).collect();
         for peer in &peers {
-            planning.join(Moment(0), *peer, Held::Part(PieceSet::new(geometry.pieces())), u64::MAX);
+            planning.join(Moment(0), *peer, Held::Part(PieceSet::new(geometry.pieces())), None, u64::MAX);
         }
         planning.set_owners(Moment(0), BTreeSet::from([PublicKey::new([3; 32]).unwrap()]), 1, u64::MAX);
         assert_eq!(planning.plan(Moment(0)).len(), 2);

@@ -59,7 +59,8 @@ impl Swarm {
         let knew = self.remove(now, &peer);
         let (geometry, dealing) = (self.geometry, self.dealing);
         let planning = self.plannings.entry(joiner.passes_to.clone());
-        planning.or_insert_with(|| Planning::new(geometry, dealing, random)).join(now, peer, held, room);
+        let planning = planning.or_insert_with(|| Planning::new(geometry, dealing, random));
+        planning.join(now, peer, held, joiner.uplink, room);
         self.sinks += usize::from(missing > 0);
         let (to, of) = (joiner.groups.clone(), joiner.passes_to.clone());
         self.members.insert(peer, Member { joiner, missing, knows: BTreeSet::new(), known_by: BTreeSet::new() });

@@ -22,6 +22,7 @@ fn joiner(n: u8, groups: &[&str], passes_to: &[&str]) -> Joiner {
         peer: peer(n),
         groups: labels(groups),
         passes_to: labels(passes_to),
+        uplink: None,
         mailbox: Arc::default(),
     }
 }
@@ -309,4 +310,75 @@ fn two_downloaders_are_planned_for_and_learn_of_whom_they_are_to_ask() {
     swarms.end_session(NOW, b.session, &b.peer);
     assert_eq!(swarms.downloaded(), []);
     assert_eq!(swarms.cells(), 0);
+}
+
+/// Pieces that plans have some sink fetch from each of these members.
+fn dealt<const N: usize>(swarms: &Swarms, sinks: &[&Joiner], sources: [&Joiner; N]) -> [u32; N] {
+    swarms.plan(NOW, || true);
+    let plans: Vec<_> = sinks.iter().flat_map(|sink| sink.mailbox.take(&blob()).plan.unwrap().1).collect();
+    sources.map(|source| {
+        let of_source = plans.iter().filter(|(from, _)| *from == source.peer);
+        of_source.flat_map(|(_, pieces)| pieces).map(|run| run.count).sum()
+    })
+}
+
+fn join_with(swarms: &Swarms, member: &Joiner, holds: u32, uplink: u64) {
+    let member = Joiner { uplink: Some(uplink), ..member.clone() };
+    let held = if holds > 0 { runs(0, holds) } else { Runs::default() };
+    swarms.join(NOW, member, blob(), SIZE, &held).unwrap();
+}
+
+fn tell_uplink(swarms: &Swarms, member: &Joiner, uplink: u64) {
+    let report = Report { uplink: Some(uplink), ..Report::default() };
+    swarms.have(NOW, member.session, &member.peer, &blob(), &report).unwrap();
+}
+
+#[test]
+fn plans_follow_what_those_that_hold_all_say_of_their_uplinks() {
+    const SLOW: u64 = 600_000;
+    type Say = fn(&Swarms, &Joiner, u64);
+    let nothing: Say = |_, _, _| {};
+    let join: Say = |swarms, member, uplink| join_with(swarms, member, 64, uplink);
+    // What the slower of two says before there is a planner, and then.
+    for (early, late, slow_says) in [
+        (nothing, nothing, false),
+        (join, nothing, true),
+        (tell_uplink, nothing, true),
+        (nothing, join, true),
+        (nothing, tell_uplink, true),
+        (join, |swarms, member, _| tell_uplink(swarms, member, 0), true),
+        (|swarms, member, _| join_with(swarms, member, 64, 0), nothing, false),
+    ] as [(Say, Say, bool); 7]
+    {
+        let swarms = Swarms::default();
+        let (other, slow) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
+        let (first, second) = (joiner(4, &[], &[]), joiner(7, &[], &[]));
+        for member in [&other, &slow] {
+            swarms.join(NOW, member.clone(), blob(), SIZE, &runs(0, 64)).unwrap();
+        }
+        early(&swarms, &slow, SLOW);
+        for sink in [&first, &second] {
+            swarms.join(NOW, sink.clone(), blob(), SIZE, &Runs::default()).unwrap();
+        }
+        late(&swarms, &slow, SLOW);
+        let [of_other, of_slow] = dealt(&swarms, &[&first, &second], [&other, &slow]);
+        let expected = if slow_says { 2 * of_other >= 3 * of_slow } else { of_other.abs_diff(of_slow) <= 2 };
+        assert!(expected, "{of_other} and {of_slow}");
+    }
+}
+
+#[test]
+fn plans_follow_what_the_first_downloader_said_of_its_uplink_while_it_was_alone() {
+    let swarms = Swarms::default();
+    let (seed, slow) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
+    let others = [joiner(4, &[], &[]), joiner(7, &[], &[]), joiner(8, &[], &[])];
+    swarms.join(NOW, seed, blob(), SIZE, &runs(0, 64)).unwrap();
+    join_with(&swarms, &slow, 0, 6_000_000);
+    tell_uplink(&swarms, &slow, 300_000);
+    for other in &others {
+        swarms.join(NOW, other.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    }
+    let [first, second, third] = &others;
+    let [of_slow, of_first] = dealt(&swarms, &[&slow, first, second, third], [&slow, first]);
+    assert!(of_first >= 4 * of_slow.max(1), "{of_first} and {of_slow}");
 }

@@ -1,9 +1,11 @@
 //! Swarms: who may join, who is told of whom, and what a lost session leaves.
 
+use std::collections::BTreeMap;
+
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::trust::Role;
 use haul_core::wire::index::{
-    IndexAnswer, IndexPush, IndexRequest, Joined, Membership, PieceRange, Refusal, Runs, SwarmPeer,
+    IndexAnswer, IndexPush, IndexRequest, Joined, Membership, PieceRange, PlannedSource, Refusal, Runs, SwarmPeer,
 };
 use haul_core::wire::{Label, List};
 use haul_index::Invitation;
@@ -17,12 +19,12 @@ fn blob(name: &str) -> BlobId {
 }
 
 fn join(name: &str) -> IndexRequest {
-    IndexRequest::Join { blob: blob(name), size: 10, pieces: Runs::default() }
+    IndexRequest::Join { blob: blob(name), size: 10, pieces: Runs::default(), uplink: None }
 }
 
 fn have(name: &str, first: u32) -> IndexRequest {
     let pieces = vec![PieceRange { first, count: 1 }].try_into().unwrap();
-    IndexRequest::Have { blob: blob(name), pieces, received: List::default(), failed: List::default() }
+    IndexRequest::Have { blob: blob(name), pieces, received: List::default(), failed: List::default(), uplink: None }
 }
 
 async fn joined(peer: &Peer, name: &str) -> Joined {
@@ -44,6 +46,18 @@ async fn told(peer: &mut Peer) -> Vec<(PeerId, bool)> {
             if !others.is_empty() {
                 return others;
             }
+        }
+    }
+}
+
+/// The first plan that comes: pieces from each peer.
+async fn planned(peer: &mut Peer) -> BTreeMap<PeerId, u32> {
+    loop {
+        let inbound = tokio::time::timeout(PATIENCE, peer.inbox.next()).await.expect("a push in time");
+        let Some(Inbound::Push(bytes)) = inbound else { panic!("no push") };
+        if let IndexPush::Plan { sources, .. } = haul_core::wire::decode(&bytes).unwrap() {
+            let pieces = |source: &PlannedSource| source.pieces.iter().map(|run| run.count).sum();
+            return sources.iter().map(|source| (source.from, pieces(source))).collect();
         }
     }
 }
@@ -114,7 +128,7 @@ async fn a_lost_session_departs_and_an_unknown_swarm_is_refused() {
     let (one, _) = f.member(2).await;
     assert_eq!(one.refused(have("set.bin", 0)).await, Refusal::NotOpen);
     joined(&one, "set.bin").await;
-    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default() };
+    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default(), uplink: None };
     let (two, _) = f.member(3).await;
     assert_eq!(two.refused(other_size).await, Refusal::NotFound, "nobody says so");
     one.connection.close("gone");
@@ -138,7 +152,7 @@ async fn those_that_claim_a_wrong_size_keep_nobody_out_however_many_they_are() {
     let (one, _) = f.member(3).await;
     let (two, _) = f.member(4).await;
     // Who believes the liar is by itself.
-    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default() };
+    let other_size = IndexRequest::Join { blob: blob("set.bin"), size: 11, pieces: Runs::default(), uplink: None };
     let IndexAnswer::Joined(misled) = one.ask(other_size).await else { panic!("not joined") };
     assert!(misled.peers.is_empty());
     assert!(joined(&two, "set.bin").await.peers.is_empty());
@@ -146,4 +160,32 @@ async fn those_that_claim_a_wrong_size_keep_nobody_out_however_many_they_are() {
     let others = joined(&one, "set.bin").await.peers;
     assert_eq!(others.iter().map(|peer| peer.card.id).collect::<Vec<_>>(), [peer_id(4)]);
     assert_eq!(one.ask(have("set.bin", 0)).await, IndexAnswer::Noted);
+}
+
+#[tokio::test]
+async fn plans_follow_what_members_say_of_their_uplinks() {
+    const SIZE: u64 = 64 * 1024 * 1024;
+    const SLOW: u64 = 400_000;
+    let f = Fixture::start().await;
+    let (owner, _) = f.member(1).await;
+    owner.register(share(1), &Files::with_contents(1, vec![("set.bin".into(), blob("set.bin"), SIZE)])).await;
+    let join = |pieces: Vec<PieceRange>, uplink| {
+        let pieces = pieces.try_into().unwrap();
+        IndexRequest::Join { blob: blob("set.bin"), size: SIZE, pieces, uplink }
+    };
+    let all = || vec![PieceRange { first: 0, count: 64 }];
+    let ((says_when_joining, _), (says_later, _)) = (f.member(2).await, f.member(3).await);
+    let ((mut one, _), (mut two, _)) = (f.member(4).await, f.member(5).await);
+    let joins = |answer| assert!(matches!(answer, IndexAnswer::Joined(_)), "{answer:?}");
+    joins(says_when_joining.ask(join(all(), Some(SLOW))).await);
+    joins(says_later.ask(join(all(), None)).await);
+    let (pieces, received, failed) = (Runs::default(), List::default(), List::default());
+    let later = IndexRequest::Have { blob: blob("set.bin"), pieces, received, failed, uplink: Some(SLOW) };
+    assert_eq!(says_later.ask(later).await, IndexAnswer::Noted);
+    joins(one.ask(join(Vec::new(), None)).await);
+    joins(two.ask(join(Vec::new(), None)).await);
+    let plans = [planned(&mut one).await, planned(&mut two).await];
+    let [of_owner, of_first, of_second] =
+        [1, 2, 3].map(|n| plans.iter().filter_map(|plan| plan.get(&peer_id(n))).sum::<u32>());
+    assert!(2 * of_owner >= 3 * of_first.max(of_second), "{of_owner}, {of_first} and {of_second}");
 }

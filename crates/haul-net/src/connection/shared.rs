@@ -39,6 +39,7 @@ pub(super) struct Counters {
     pub(super) frames_out: AtomicU64,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+    pub(super) blocks: AtomicU64,
 }
 
 #[derive(Default)]
@@ -145,6 +146,7 @@ impl Shared {
             frames_out: self.counters.frames_out.load(Ordering::Relaxed),
             bytes_in: self.counters.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.counters.bytes_out.load(Ordering::Relaxed),
+            blocks: self.counters.blocks.load(Ordering::Relaxed),
         }
     }
 

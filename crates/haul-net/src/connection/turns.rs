@@ -148,7 +148,9 @@ impl Turns {
             state.closed = true;
             std::mem::take(&mut state.waiting)
         };
-        waiting.into_values().for_each(|(_, waker)| waker.wake());
+        for (_, waker) in waiting.into_values() {
+            waker.wake();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

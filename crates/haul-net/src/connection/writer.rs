@@ -40,6 +40,8 @@ pub(super) struct Writer {
     unflushed: bool,
     /// Runs while the other side takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
+    /// The other side has left something waiting, and not all has been written since.
+    blocked: bool,
     said_goodbye: bool,
 }
 
@@ -55,6 +57,7 @@ impl Writer {
             turn_bytes: 0,
             unflushed: false,
             stall: None,
+            blocked: false,
             said_goodbye: false,
         }
     }
@@ -115,6 +118,7 @@ impl Writer {
             ready!(flushed).map_err(|error| broken(&error))?;
         }
         self.stall = None;
+        self.note_blocked(false);
         Poll::Ready(Ok(()))
     }
 
@@ -202,9 +206,18 @@ impl Writer {
 
     /// The transport takes nothing now: waits, but not for ever.
     fn poll_stall(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        self.note_blocked(true);
         let limit = self.shared.settings.output_stall;
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(limit)));
         stall.as_mut().poll(context).map(|()| Err(CloseReason::Stalled))
+    }
+
+    /// A transport under steady load takes something every few milliseconds: that is one wait, which ends when nothing is left.
+    fn note_blocked(&mut self, blocked: bool) {
+        if self.blocked != blocked {
+            self.blocked = blocked;
+            self.shared.counters.blocks.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn advance(&mut self, mut written: usize) {

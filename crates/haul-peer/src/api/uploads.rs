@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use haul_net::connection::Connection;
+use haul_core::ids::PeerId;
+use haul_net::connection::{Connection, Traffic};
+use tokio::sync::Notify;
 
 #[derive(Default)]
 struct Inner {
@@ -17,6 +19,8 @@ struct Inner {
 #[derive(Default)]
 pub struct Uploads {
     inner: Mutex<Inner>,
+    /// A connection was opened.
+    opened: Notify,
 }
 
 /// Counts one connection until it is dropped.
@@ -32,6 +36,8 @@ impl Uploads {
         inner.last += 1;
         let number = inner.last;
         inner.open.insert(number, connection);
+        drop(inner);
+        self.opened.notify_one();
         Counted { uploads: self.clone(), number }
     }
 
@@ -40,6 +46,21 @@ impl Uploads {
         let inner = self.lock();
         let open: u64 = inner.open.values().map(|connection| connection.traffic().bytes_out).sum();
         (inner.open.len() as u64, inner.past + open)
+    }
+
+    /// Connections that are open, by number, each with its peer and what went over it; and bytes sent over all since the
+    /// start.
+    pub fn traffic(&self) -> (BTreeMap<u64, (PeerId, Traffic)>, u64) {
+        let inner = self.lock();
+        let of = |(number, connection): (&u64, &Connection)| (*number, (connection.remote(), connection.traffic()));
+        let open: BTreeMap<u64, (PeerId, Traffic)> = inner.open.iter().map(of).collect();
+        let sent = open.values().map(|(_, traffic)| traffic.bytes_out).sum::<u64>();
+        (open, inner.past + sent)
+    }
+
+    /// Waits until a connection was opened since the last time. For one task.
+    pub async fn opened(&self) {
+        self.opened.notified().await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

@@ -31,6 +31,10 @@ pub(super) struct Swarms {
 struct Inner {
     last: u64,
     places: BTreeMap<BlobId, Place>,
+    /// Bytes per second that the uplink of this peer carries, if that is known.
+    uplink: Option<u64>,
+    /// How many more places may be told of that alone, until the next look.
+    uplink_tellings: u32,
     /// Whose order was carried out last: the next one is that of a place behind it, so that all have their turn.
     served: Option<BlobId>,
     /// Given up here, and still taken at the index.
@@ -47,6 +51,8 @@ struct Place {
     untold: BTreeSet<u32>,
     received: BTreeMap<PeerId, u64>,
     failed: BTreeSet<PeerId>,
+    /// What the index was told of the uplink last.
+    uplink_told: Option<u64>,
     /// Who may have the blob, as the index said last.
     groups: Option<Vec<Label>>,
     news: mpsc::UnboundedSender<SwarmNews>,
@@ -140,6 +146,7 @@ impl Swarms {
             untold: BTreeSet::new(),
             received: BTreeMap::new(),
             failed: BTreeSet::new(),
+            uplink_told: None,
             groups: None,
             news: sender,
         };
@@ -147,6 +154,19 @@ impl Swarms {
         drop(inner);
         self.orders.notify_one();
         Some(Seat { seat: Box::new(LinkSeat { blob, number, swarms: Arc::clone(self) }), news })
+    }
+
+    /// What the uplink carries for all swarms, in bytes per second; none if nothing is known of it. To be called again and
+    /// again: each time, some places are told.
+    pub(super) fn set_uplink(&self, rate: Option<u64>) {
+        let mut inner = self.lock();
+        (inner.uplink, inner.uplink_tellings) = (rate, limits::UPLINK_TELLINGS);
+        let share = inner.uplink_share();
+        let news = inner.places.values().any(|place| place.uplink_news(share) != UplinkNews::Nothing);
+        drop(inner);
+        if news {
+            self.orders.notify_one();
+        }
     }
 
     /// A new session: all places are taken anew.
@@ -215,10 +235,13 @@ impl Swarms {
                 return Some(Order::Depart(IndexRequest::Depart { blob }));
             }
         }
-        let after = inner.served.map_or(Bound::Unbounded, Bound::Excluded);
-        let order = |(blob, place): (&BlobId, &mut Place)| Some((*blob, place.order(*blob)?));
-        let behind = inner.places.range_mut((after, Bound::Unbounded)).find_map(order);
-        let (blob, order) = behind.or_else(|| inner.places.iter_mut().find_map(order))?;
+        // Pieces are told of first: others wait for them.
+        let (blob, order) = inner.next_order(false).or_else(|| {
+            let alone = inner.uplink_tellings > 0;
+            let found = inner.next_order(alone)?;
+            inner.uplink_tellings = inner.uplink_tellings.saturating_sub(1);
+            Some(found)
+        })?;
         inner.served = Some(blob);
         Some(order)
     }
@@ -264,8 +287,52 @@ impl Swarms {
     }
 }
 
+impl Inner {
+    /// The order of the next place that has one, also if the uplink `alone` is news.
+    fn next_order(&mut self, alone: bool) -> Option<(BlobId, Order)> {
+        let share = self.uplink_share();
+        let after = self.served.map_or(Bound::Unbounded, Bound::Excluded);
+        let order = |(blob, place): (&BlobId, &mut Place)| Some((*blob, place.order(*blob, share, alone)?));
+        let behind = self.places.range_mut((after, Bound::Unbounded)).find_map(order);
+        behind.or_else(|| self.places.iter_mut().find_map(order))
+    }
+
+    /// What the uplink carries for one place. Swarms are planned each by itself: if every one took all of the uplink for its
+    /// own, each would have too much planned. Which of them this peer is to serve how much is not known here.
+    fn uplink_share(&self) -> Option<u64> {
+        let places = self.places.values().filter(|place| place.standing != Standing::Refused).count();
+        // Zero would say that nothing is known.
+        Some((self.uplink? / places.max(1) as u64).max(1))
+    }
+}
+
+/// What is to be told of the uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UplinkNews {
+    Nothing,
+    Rate(u64),
+    /// What was told does not hold any more, and nothing else is known: only a new Join takes it back.
+    TakenBack,
+}
+
 impl Place {
-    fn order(&mut self, blob: BlobId) -> Option<Order> {
+    fn uplink_news(&self, share: Option<u64>) -> UplinkNews {
+        match (self.standing, self.uplink_told, share) {
+            (Standing::Taken, Some(told), Some(share)) if share.abs_diff(told) > told / limits::UPLINK_NEWS => {
+                UplinkNews::Rate(share)
+            }
+            (Standing::Taken, None, Some(share)) => UplinkNews::Rate(share),
+            (Standing::Taken, Some(_), None) => UplinkNews::TakenBack,
+            _ => UplinkNews::Nothing,
+        }
+    }
+
+    /// What the index is to be told of this place, which carries such a share of the uplink; of that `alone`, too.
+    fn order(&mut self, blob: BlobId, share: Option<u64>, alone: bool) -> Option<Order> {
+        let news = if alone || self.has_news() { self.uplink_news(share) } else { UplinkNews::Nothing };
+        if news == UplinkNews::TakenBack {
+            self.standing = Standing::New;
+        }
         match self.standing {
             Standing::New => {
                 self.standing = Standing::Asked;
@@ -274,19 +341,32 @@ impl Place {
                 let mut untold = self.held.clone();
                 let pieces = take_runs(&mut untold);
                 self.untold = untold;
-                Some(Order::Join(blob, self.number, IndexRequest::Join { blob, size: self.size, pieces }))
+                self.uplink_told = share;
+                Some(Order::Join(
+                    blob,
+                    self.number,
+                    IndexRequest::Join { blob, size: self.size, pieces, uplink: share },
+                ))
             }
-            Standing::Taken if !self.untold.is_empty() || !self.received.is_empty() || !self.failed.is_empty() => {
+            Standing::Taken if self.has_news() || news != UplinkNews::Nothing => {
                 let pieces = take_runs(&mut self.untold);
                 // What one message does not hold follows with the next.
                 let received = std::iter::from_fn(|| self.received.pop_first()).take(limits::SWARM_SOURCES);
                 let received = List::new(received.map(|(from, bytes)| Received { from, bytes }).collect());
                 let failed = std::iter::from_fn(|| self.failed.pop_first()).take(limits::SWARM_SOURCES);
                 let failed = List::new(failed.collect());
-                Some(Order::Have(blob, self.number, IndexRequest::Have { blob, pieces, received, failed }))
+                let uplink = if let UplinkNews::Rate(rate) = news { Some(rate) } else { None };
+                self.uplink_told = uplink.or(self.uplink_told);
+                let have = IndexRequest::Have { blob, pieces, received, failed, uplink };
+                Some(Order::Have(blob, self.number, have))
             }
             Standing::Asked | Standing::Taken | Standing::Refused => None,
         }
+    }
+
+    /// Whether there is anything to tell of pieces and of others.
+    fn has_news(&self) -> bool {
+        !self.untold.is_empty() || !self.received.is_empty() || !self.failed.is_empty()
     }
 }
 
@@ -319,8 +399,10 @@ mod tests {
         let blob = BlobId::new([1; 32]);
         let mut seat = swarms.join(blob, 100).unwrap();
         assert!(swarms.join(blob, 100).is_none(), "one download of a blob has the place");
-        let join =
-            |pieces: Vec<PieceRange>| Some(IndexRequest::Join { blob, size: 100, pieces: pieces.try_into().unwrap() });
+        let join = |pieces: Vec<PieceRange>| {
+            let pieces = pieces.try_into().unwrap();
+            Some(IndexRequest::Join { blob, size: 100, pieces, uplink: None })
+        };
         assert_eq!(request(swarms.next_order()), join(Vec::new()));
         let other = haul_core::ids::PublicKey::new([7; 32]).unwrap();
         let received = vec![Received { from: other, bytes: 5 }];
@@ -337,6 +419,7 @@ mod tests {
             pieces: vec![run(3, 2)].try_into().unwrap(),
             received: List::new(vec![Received { from: other, bytes: 10 }]),
             failed: List::new(vec![other]),
+            uplink: None,
         };
         assert_eq!(request(swarms.next_order()), Some(have));
         assert_eq!(request(swarms.next_order()), None);
@@ -428,5 +511,97 @@ mod tests {
         };
         assert!(matches!(next(0), Some(Order::Join(blob, ..)) if blob == high));
         assert!(matches!(next(1), Some(Order::Have(blob, ..)) if blob == low));
+    }
+
+    /// The next order, if there is one, with what it says of the uplink.
+    fn said(swarms: &Arc<Swarms>) -> Option<(&'static str, Option<u64>)> {
+        swarms.next_order().map(|order| match order.request() {
+            IndexRequest::Join { uplink, .. } => ("join", *uplink),
+            IndexRequest::Have { uplink, .. } => ("have", *uplink),
+            _ => ("depart", None),
+        })
+    }
+
+    fn joined() -> Joined {
+        Joined { groups: List::new(Vec::new()), peers: Vec::new() }
+    }
+
+    /// Whether the task that carries out orders is woken.
+    fn is_woken(swarms: &Swarms) -> bool {
+        use futures_util::FutureExt;
+        swarms.orders.notified().now_or_never().is_some()
+    }
+
+    #[test]
+    fn what_the_uplink_carries_is_told_when_it_is_known_and_when_it_has_changed() {
+        let swarms = Arc::<Swarms>::default();
+        let blob = BlobId::new([1; 32]);
+        let seat = swarms.join(blob, 100).unwrap();
+        assert!(is_woken(&swarms));
+        assert_eq!(said(&swarms), Some(("join", None)));
+        swarms.set_uplink(Some(1_000));
+        assert!(!is_woken(&swarms), "the index has not answered yet");
+        assert_eq!(said(&swarms), None);
+        swarms.joined(blob, 1, joined());
+        assert_eq!(said(&swarms), Some(("have", Some(1_000))), "although no piece was gained");
+        swarms.set_uplink(Some(1_050));
+        assert!(!is_woken(&swarms) && said(&swarms).is_none(), "a twentieth is noise");
+        seat.seat.have(&Report { pieces: vec![run(3, 1)], ..Report::default() });
+        assert!(is_woken(&swarms));
+        assert_eq!(said(&swarms), Some(("have", None)), "nor is it told with a piece");
+        swarms.set_uplink(Some(949));
+        assert!(is_woken(&swarms));
+        seat.seat.have(&Report { pieces: vec![run(4, 1)], ..Report::default() });
+        assert_eq!(said(&swarms), Some(("have", Some(949))));
+        assert_eq!(said(&swarms), None);
+        swarms.begin_session();
+        assert_eq!(said(&swarms), Some(("join", Some(949))));
+        swarms.joined(blob, 1, joined());
+        assert_eq!(said(&swarms), None);
+        swarms.set_uplink(None);
+        assert!(is_woken(&swarms));
+        assert_eq!(said(&swarms), Some(("join", None)), "nothing else takes back what was said");
+        swarms.joined(blob, 1, joined());
+        assert_eq!(said(&swarms), None);
+    }
+
+    #[test]
+    fn so_many_places_are_told_of_the_uplink_at_once_and_the_others_later() {
+        let swarms = Arc::<Swarms>::default();
+        let most = limits::UPLINK_TELLINGS as u8;
+        let blobs: Vec<BlobId> = (0..most + 2).map(|n| BlobId::new([n; 32])).collect();
+        let seats: Vec<Seat> = blobs.iter().map(|blob| swarms.join(*blob, 100).unwrap()).collect();
+        for (number, blob) in (1..).zip(&blobs) {
+            assert!(matches!(swarms.next_order(), Some(Order::Join(..))));
+            swarms.joined(*blob, number, joined());
+        }
+        let told = |swarms| std::iter::from_fn(|| said(swarms)).filter(|(_, uplink)| uplink.is_some()).count();
+        swarms.set_uplink(Some(1_000_000));
+        assert_eq!(told(&swarms), usize::from(most));
+        let Some(last) = seats.last() else { panic!("some have seats") };
+        last.seat.have(&Report { pieces: vec![run(3, 1)], ..Report::default() });
+        assert_eq!(told(&swarms), 1, "with a piece");
+        swarms.set_uplink(Some(1_000_000));
+        assert!(is_woken(&swarms));
+        assert_eq!(told(&swarms), 1);
+    }
+
+    #[test]
+    fn places_share_the_uplink() {
+        let swarms = Arc::<Swarms>::default();
+        let blobs = [1, 2].map(|n| BlobId::new([n; 32]));
+        swarms.set_uplink(Some(1_000));
+        let _first = swarms.join(blobs[0], 100).unwrap();
+        assert_eq!(said(&swarms), Some(("join", Some(1_000))));
+        swarms.joined(blobs[0], 1, joined());
+        let second = swarms.join(blobs[1], 100).unwrap();
+        assert_eq!(said(&swarms), Some(("join", Some(500))));
+        assert_eq!(said(&swarms), Some(("have", Some(500))), "it has less for the first one now");
+        swarms.refused(blobs[1], 2);
+        assert_eq!(said(&swarms), Some(("have", Some(1_000))), "the other one is no place");
+        drop(second);
+        assert_eq!(said(&swarms), Some(("depart", None)));
+        swarms.set_uplink(Some(0));
+        assert_eq!(said(&swarms), Some(("have", Some(1))));
     }
 }

@@ -226,3 +226,41 @@ async fn the_stream_that_was_asked_for_first_is_through_first() {
     while !matches!(read_frame(&mut raw).await.unwrap(), (FrameKind::End, 4, _)) {}
     tokio::try_join!(first, second).unwrap();
 }
+
+/// Reads this many bytes, and lets the connection go on with what it has.
+async fn take(raw: &mut DuplexStream, bytes: usize) {
+    raw.read_exact(&mut vec![0; bytes]).await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn who_has_something_waiting_all_the_time_is_told_from_who_ran_empty() {
+    let (mut raw, (right, mut inbox)) = raw(ConnectionSettings::default());
+    raw.write_all(&frame(FrameKind::Request, 9, &[1])).await.unwrap();
+    let leaves = 24;
+    let sender = tokio::spawn(async move { send_leaves(next_request(&mut inbox).await, leaves).await });
+    let idle = right.traffic();
+    assert!(!idle.is_blocked());
+    let frame_bytes = HEADER_BYTES + size_of::<u64>() + 65_536;
+    take(&mut raw, frame_bytes).await;
+    let first = right.traffic();
+    assert!(first.is_blocked() && !first.was_blocked_since(&idle));
+    for _ in 0..10 {
+        let before = right.traffic();
+        take(&mut raw, frame_bytes).await;
+        let after = right.traffic();
+        assert!(after.was_blocked_since(&before) && after.bytes_out > before.bytes_out);
+    }
+    take(&mut raw, (leaves as usize - 11) * frame_bytes).await;
+    assert_eq!(sender.await.unwrap(), leaves);
+    let empty = right.traffic();
+    assert!(!empty.is_blocked() && empty.blocks == first.blocks + 1, "{empty:?}");
+    for _ in 0..10 {
+        right.push(&vec![7_u8; 100_000]).unwrap();
+    }
+    take(&mut raw, 1).await;
+    let again = right.traffic();
+    assert!(again.is_blocked() && !again.was_blocked_since(&first), "it ran empty between");
+}

@@ -1,0 +1,184 @@
+//! Looks at what is sent to other peers, and has the index told what this peer's uplink carries.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use haul_core::ids::PeerId;
+use haul_core::limits;
+use haul_core::time::Moment;
+use haul_core::uplink::Uplink;
+use haul_net::clock;
+use haul_net::connection::Traffic;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::uploads::Uploads;
+use crate::bandwidth::Bandwidth;
+use crate::link::IndexLink;
+
+/// How often a limit is looked at while nobody is connected.
+const IDLE_LOOK: Duration = Duration::from_secs(2);
+
+/// Runs until shutdown.
+pub(super) async fn follow(
+    uploads: Arc<Uploads>,
+    bandwidth: Arc<Bandwidth>,
+    link: IndexLink,
+    shutdown: CancellationToken,
+) {
+    let mut watch = Watch::default();
+    let mut known = None;
+    loop {
+        let measured = watch.look(clock::boot_now(), &uploads);
+        let before = known;
+        known = within(measured, bandwidth.up.of_all());
+        if known != before {
+            tracing::debug!(bytes_per_second = known, "what the uplink carries");
+        }
+        link.tell_uplink(known);
+        let idle = watch.open.is_empty();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = uploads.opened(), if idle => {}
+            () = tokio::time::sleep(if idle { IDLE_LOOK } else { limits::UPLINK_SAMPLE }) => {}
+        }
+    }
+}
+
+/// What the uplink gives under a limit. Streams that a limit holds back wait before they come to a connection, so that a
+/// limited uplink is never seen to be busy. Limits of groups and transfers are not looked at: nobody knows whom plans will
+/// have served.
+fn within(measured: Option<u64>, limit: Option<u64>) -> Option<u64> {
+    match (measured, limit) {
+        (Some(measured), Some(limit)) => Some(measured.min(limit)),
+        (measured, limit) => measured.or(limit),
+    }
+}
+
+/// The machine with what it was told last.
+#[derive(Default)]
+struct Watch {
+    uplink: Uplink,
+    open: BTreeMap<u64, (PeerId, Traffic)>,
+    /// Bytes that the kernel has taken, and of those that the machine was told of.
+    taken: u64,
+    sent: u64,
+}
+
+impl Watch {
+    fn look(&mut self, now: Moment, uploads: &Uploads) -> Option<u64> {
+        let (open, taken) = uploads.traffic();
+        let (mut waiting, mut filled) = (BTreeSet::new(), 0);
+        for (number, (peer, traffic)) in &open {
+            let before = self.open.get(number).map(|(_, before)| *before).unwrap_or_default();
+            if traffic.was_blocked_since(&before) {
+                waiting.insert(*peer);
+            } else if traffic.is_blocked() {
+                // What it sent last may still be in the kernel, which takes so much before anything waits.
+                filled += (traffic.bytes_out - before.bytes_out).min(limits::UNSENT_BYTES.into());
+            }
+        }
+        self.sent += (taken - self.taken).saturating_sub(filled);
+        (self.open, self.taken) = (open, taken);
+        self.uplink.observe(now, self.sent, waiting.len());
+        self.uplink.rate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use haul_core::ids::PublicKey;
+    use haul_net::connection::{Connection, ConnectionSettings, Inbox};
+    use haul_net::transport::memory_pair;
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    use super::*;
+    use crate::api::uploads::Counted;
+
+    /// Bytes that every receiver takes between two looks.
+    const TAKEN: usize = 100_000;
+
+    fn peer(n: u8) -> PeerId {
+        let mut bytes = [7; 32];
+        bytes[0] = n;
+        PublicKey::new(bytes).unwrap()
+    }
+
+    /// A receiver that always waits for more than it has taken.
+    struct Receiver {
+        raw: DuplexStream,
+        connection: Connection,
+        _inbox: Inbox,
+        _counted: Counted,
+    }
+
+    impl Receiver {
+        fn new(uploads: &Arc<Uploads>, n: u8) -> Self {
+            let (raw, other) = memory_pair();
+            let (connection, inbox) = Connection::start(other, peer(n), ConnectionSettings::default());
+            let counted = uploads.count(connection.clone());
+            Self { raw, connection, _inbox: inbox, _counted: counted }
+        }
+
+        async fn takes(&mut self, bytes: usize) {
+            while self.connection.push(&vec![7_u8; 100_000]).is_ok() {}
+            self.raw.read_exact(&mut vec![0; bytes]).await.unwrap();
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// What is known after so many looks at these receivers, a quarter of a second apart.
+    async fn known_of(peers: &[u8], looks: u64) -> Option<u64> {
+        let (uploads, mut watch) = (Arc::<Uploads>::default(), Watch::default());
+        let mut receivers: Vec<Receiver> = peers.iter().map(|n| Receiver::new(&uploads, *n)).collect();
+        watch.look(Moment(1_000), &uploads);
+        for look in 1..=looks {
+            for receiver in &mut receivers {
+                receiver.takes(TAKEN).await;
+            }
+            watch.look(Moment(1_000 + 250 * look), &uploads);
+        }
+        watch.uplink.rate()
+    }
+
+    #[tokio::test]
+    async fn two_peers_that_wait_for_more_show_what_the_uplink_carries() {
+        // The first look finds buffers that were filled.
+        assert_eq!(known_of(&[1, 2], 2).await, None);
+        let rate = known_of(&[1, 2], 3).await.unwrap();
+        // What is written at once is a batch, half a second is some of them.
+        assert!(rate.abs_diff(8 * TAKEN as u64) <= 4 * 64 * 1024, "{rate}");
+        assert_eq!(known_of(&[1, 1], 10).await, None, "two connections to one peer are one receiver");
+        assert_eq!(known_of(&[1], 10).await, None);
+        assert_eq!(known_of(&[], 10).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_fills_a_buffer_of_another_connection_does_not_count() {
+        let (uploads, mut watch) = (Arc::<Uploads>::default(), Watch::default());
+        let mut receivers: Vec<Receiver> = [1, 2].map(|n| Receiver::new(&uploads, n)).into();
+        let mut looks = Vec::new();
+        for look in 1..=12 {
+            if look == 6 {
+                receivers.push(Receiver::new(&uploads, 4));
+            }
+            for (at, receiver) in receivers.iter_mut().enumerate() {
+                receiver.takes(if at < 2 { TAKEN } else { 1 }).await;
+            }
+            looks.extend(watch.look(Moment(250 * look), &uploads));
+        }
+        let (least, most) = (*looks.iter().min().unwrap(), *looks.iter().max().unwrap());
+        assert!(most <= least + 2 * 64 * 1024, "{looks:?}");
+    }
+
+    #[test]
+    fn a_limit_counts_where_it_is_less_and_where_nothing_else_is_known() {
+        assert_eq!(within(None, None), None);
+        assert_eq!(within(Some(5), None), Some(5));
+        assert_eq!(within(None, Some(5)), Some(5));
+        assert_eq!([within(Some(5), Some(7)), within(Some(7), Some(5))], [Some(5); 2]);
+    }
+}
