@@ -45,6 +45,8 @@ pub(super) enum Event {
     HeldAsked(FlowId),
     /// A downloader's report is due.
     Report(NodeId),
+    /// A downloader looks at what its uplink carries.
+    Look(NodeId),
     /// The index has answered a downloader's report.
     Answered(NodeId),
     /// A downloader's timeout.

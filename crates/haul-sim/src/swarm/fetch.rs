@@ -61,10 +61,11 @@ impl World<'_> {
         node.sink = Sink::Machine(Box::new(fetch));
         // Nothing is told before the index has taken it in.
         node.reports.asked = true;
+        self.on_look(sink);
         self.go_on_fetching(sink);
     }
 
-    fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Moment {
         Moment(self.now / 1000)
     }
 

@@ -23,7 +23,7 @@ pub(super) enum Message {
     /// To the index: a peer takes part.
     Joined { peer: NodeId, have: PieceSet },
     /// To the index: what a sink has, from whom it came, and who failed it.
-    Have { sink: NodeId, gained: Runs, received: Vec<(NodeId, u64)>, failed: Vec<NodeId> },
+    Have { sink: NodeId, gained: Runs, received: Vec<(NodeId, u64)>, failed: Vec<NodeId>, uplink: Option<u64> },
     /// To the index: a peer goes soon.
     Leaving { peer: NodeId },
     /// To the index: a peer is gone.
@@ -96,6 +96,12 @@ impl Index {
         }
     }
 
+    fn uplink(&mut self, now: Moment, peer: NodeId, rate: Option<u64>) {
+        if let (Some(planner), Some(rate)) = (&mut self.planner, rate) {
+            planner.handle_uplink(now, peer_id(peer), rate);
+        }
+    }
+
     fn depart(&mut self, now: Moment, peer: NodeId) {
         self.waiting.retain(|(other, ..)| *other != peer);
         if let Some(planner) = &mut self.planner {
@@ -139,7 +145,8 @@ impl World<'_> {
                 index.spent += started.elapsed();
                 self.introduce(peer);
             }
-            Message::Have { sink, gained, received, failed } => {
+            Message::Have { sink, gained, received, failed, uplink } => {
+                index.uplink(now, sink, uplink);
                 index.have(now, sink, &gained, &received, &failed);
                 index.spent += started.elapsed();
                 self.note_gained(sink, gained.count());

@@ -73,6 +73,8 @@ pub(super) struct Flow {
     /// Sent and not delivered, and how much of that there may be.
     pub(super) under_way: u32,
     pub(super) window: u32,
+    /// It has had something to send at every moment since its source looked last.
+    pub(super) blocked: bool,
     /// Leaves that the sink knows its source to hold, if it has asked.
     pub(super) known_held: Option<u64>,
 }
@@ -91,6 +93,7 @@ impl Flow {
             in_turn: false,
             under_way: 0,
             window,
+            blocked: false,
             known_held: None,
         }
     }
@@ -121,7 +124,10 @@ impl Flow {
 
     pub(super) fn next_output(&mut self, now: Micros) -> Option<Item> {
         self.hand_over(now);
-        self.out.pop_front()
+        let next = self.out.pop_front();
+        self.hand_over(now);
+        self.blocked &= !self.out.is_empty();
+        next
     }
 
     fn hand_over(&mut self, now: Micros) {

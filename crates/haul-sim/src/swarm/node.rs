@@ -6,6 +6,7 @@ use haul_core::blob::LeafSet;
 use haul_core::limits::UPLOAD_SLOTS;
 use haul_core::planner::PieceSet;
 use haul_core::slots::{SlotId, SlotQueue};
+use haul_core::uplink::Uplink;
 
 use super::events::{Micros, NodeId};
 use super::fetch::Fetch;
@@ -47,6 +48,7 @@ pub(super) struct Node {
     pub(super) flows_out: Vec<FlowId>,
     pub(super) sink: Sink,
     pub(super) reports: Reports,
+    pub(super) uplink: Uplink,
     pub(super) joined: Micros,
     pub(super) finished: Option<Micros>,
     pub(super) sent_bytes: u64,
@@ -73,11 +75,14 @@ pub(super) struct Reports {
     pub(super) gained: BTreeSet<u32>,
     pub(super) received: BTreeMap<NodeId, u64>,
     pub(super) failed: BTreeSet<NodeId>,
+    /// Bytes per second of the uplink, if the index does not know yet, and what it was told last.
+    pub(super) uplink: Option<u64>,
+    pub(super) uplink_told: u64,
 }
 
 impl Reports {
     pub(super) fn is_empty(&self) -> bool {
-        self.gained.is_empty() && self.received.is_empty() && self.failed.is_empty()
+        self.gained.is_empty() && self.received.is_empty() && self.failed.is_empty() && self.uplink.is_none()
     }
 }
 
@@ -110,6 +115,7 @@ impl Node {
             flows_out: Vec::new(),
             sink: Sink::None,
             reports: Reports::default(),
+            uplink: Uplink::default(),
             joined: 0,
             finished: None,
             sent_bytes: 0,

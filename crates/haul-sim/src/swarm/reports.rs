@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use haul_core::limits::SWARM_SOURCES;
+use haul_core::limits::{SWARM_SOURCES, UPLINK_NEWS, UPLINK_SAMPLE};
 use haul_core::planner::Runs;
 
 use super::events::{Event, Micros, NodeId};
@@ -59,9 +59,32 @@ impl World<'_> {
         reports.gained.retain(|piece| !gained.push(*piece));
         let received = std::iter::from_fn(|| reports.received.pop_first()).take(SWARM_SOURCES).collect();
         let failed = std::iter::from_fn(|| reports.failed.pop_first()).take(SWARM_SOURCES).collect();
-        self.tell_index(Message::Have { sink, gained, received, failed });
+        let uplink = reports.uplink.take();
+        reports.uplink_told = uplink.unwrap_or(reports.uplink_told);
+        self.tell_index(Message::Have { sink, gained, received, failed, uplink });
         if self.machines {
             self.events.at(self.now + 2 * self.control, Event::Answered(sink));
+        }
+    }
+
+    /// A peer looks at what its uplink carries; the index is told what is new.
+    pub(super) fn on_look(&mut self, node: NodeId) {
+        if !self.nodes[node as usize].here {
+            return;
+        }
+        self.events.at(self.now + UPLINK_SAMPLE.as_micros() as Micros, Event::Look(node));
+        let (now, mut blocked) = (self.moment(), 0);
+        for flow in &self.nodes[node as usize].flows_out {
+            let flow = &mut self.flows[*flow as usize];
+            blocked += usize::from(flow.blocked);
+            flow.blocked = flow.has_output(self.now);
+        }
+        let looker = &mut self.nodes[node as usize];
+        looker.uplink.observe(now, looker.sent_bytes, blocked);
+        let told = looker.reports.uplink_told;
+        if let Some(rate) = looker.uplink.rate().filter(|rate| rate.abs_diff(told) > told / UPLINK_NEWS) {
+            looker.reports.uplink = Some(rate);
+            self.report(node, false);
         }
     }
 

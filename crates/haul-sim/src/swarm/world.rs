@@ -111,6 +111,7 @@ impl<'a> World<'a> {
             Event::Connected(flow) => self.on_connected(flow),
             Event::HeldAsked(flow) => self.on_held_asked(flow),
             Event::Report(node) => self.on_report(node),
+            Event::Look(node) => self.on_look(node),
             Event::Answered(node) => self.on_answered(node),
             Event::Due(node) => self.on_due(node),
             Event::Message(number) => self.on_message(number),
