@@ -226,6 +226,9 @@ pub const SWARM_PEERS: usize = 1 << 16;
 /// No link in a swarm is taken for faster than this, in bytes per second: 100 Gbit/s, the fastest that machines have today.
 /// Sums over all peers of a swarm stay far from the end of numbers, whatever peers report.
 pub const FASTEST_RATE: u64 = 12_500_000_000;
+/// Bytes per second assumed of a link of which nothing is known: 50 Mbit/s. Ten times too much is noticed within two windows,
+/// too little doubles once a window.
+pub const UPLINK_ASSUMED: u64 = 6_250_000;
 /// How often a peer looks at what it sends, to find out what its uplink carries: two looks in what is measured.
 pub const UPLINK_SAMPLE: Duration = Duration::from_millis(250);
 /// An uplink has to be busy for so long before its rate is measured: several round trips, and many times what the timers miss.

@@ -15,10 +15,8 @@ use tokio::net::TcpStream;
 const READ_BYTES: usize = 64 * 1024;
 /// Unsent bytes in the kernel above which a socket takes no more: what the link carries in this time …
 const UNSENT: Duration = Duration::from_millis(100);
-/// … but at least this, a leaf …
-const UNSENT_LEAST: u32 = 64 * 1024;
-/// … at most [`UNSENT_BYTES`], and this at the beginning.
-const UNSENT_FIRST: u32 = 128 * 1024;
+/// … but at least this, two leaves, which is also the beginning, and at most [`UNSENT_BYTES`].
+const UNSENT_LEAST: u32 = 128 * 1024;
 /// An idle connection is probed after this long …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// … this often …
@@ -59,9 +57,9 @@ impl Socket {
         #[cfg(target_os = "linux")]
         {
             socket.set_tcp_user_timeout(Some(ACKNOWLEDGE_TIMEOUT))?;
-            socket.set_tcp_notsent_lowat(UNSENT_FIRST)?;
+            socket.set_tcp_notsent_lowat(UNSENT_LEAST)?;
         }
-        Ok(Self { stream, input: Vec::new(), consumed: 0, unsent: UNSENT_FIRST, written: 0, since: Instant::now() })
+        Ok(Self { stream, input: Vec::new(), consumed: 0, unsent: UNSENT_LEAST, written: 0, since: Instant::now() })
     }
 
     /// Fills the empty input buffer; zero bytes are the end of the stream.

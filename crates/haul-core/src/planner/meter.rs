@@ -2,12 +2,9 @@
 
 use core::time::Duration;
 
-use crate::limits::FASTEST_RATE;
+use crate::limits::{FASTEST_RATE, UPLINK_ASSUMED as GUESSED_RATE};
 use crate::time::Moment;
 
-/// Bytes per second assumed of a link that has shown nothing yet: 50 Mbit/s. Ten times too much is noticed within two
-/// windows, too little doubles once a window.
-const GUESSED_RATE: u64 = 6_250_000;
 /// No link is taken for slower than this many bytes per second.
 const SLOWEST_RATE: u64 = 16_384;
 /// Length of a window in which a known rate is measured: several reports long, so that lumps even out.
@@ -25,9 +22,9 @@ pub(super) struct Meter {
     rate: u64,
     /// Whether `rate` was measured or told.
     known: bool,
-    /// Its owner says what it carries: nothing is found out by probing.
-    told: bool,
-    /// It carried less than half of what was said: from then on only less is believed.
+    /// What its owner says that it carries: nothing is found out by probing.
+    said: Option<u64>,
+    /// It carried less than half of what was said: it is measured like any other from then on.
     doubted: bool,
     /// Bytes planned and not yet reported.
     open: u64,
@@ -52,7 +49,7 @@ impl Meter {
         let mut meter = Self {
             rate: 0,
             known: false,
-            told: false,
+            said: None,
             doubted: false,
             open: 0,
             moved: 0,
@@ -80,16 +77,24 @@ impl Meter {
         self.known.then_some(self.rate)
     }
 
-    /// Its owner says that it carries so many bytes per second.
+    /// Its owner says that it carries so many bytes per second; 0 takes that back.
     pub(super) fn tell(&mut self, rate: u64) {
-        let most = if self.doubted { self.rate } else { self.shown.saturating_mul(BELIEVED) };
-        self.set_rate(rate.min(most));
-        (self.known, self.told) = (true, true);
+        if rate == 0 {
+            self.said = None;
+            return;
+        }
+        if self.doubted {
+            // That it is slower can be believed.
+            self.set_rate(rate.min(self.rate));
+            return;
+        }
+        self.set_rate(rate.min(self.shown.saturating_mul(BELIEVED)));
+        (self.known, self.said) = (true, Some(rate));
     }
 
     /// Whether it is time for [`Self::end_window`].
     pub(super) fn window_is_over(&self, now: Moment) -> bool {
-        let window = if self.known { Duration::from_secs(WINDOW_SECONDS) } else { FIRST_WINDOW };
+        let window = if self.known && self.reported { Duration::from_secs(WINDOW_SECONDS) } else { FIRST_WINDOW };
         self.begun && now.since(self.window_from) >= window
     }
 
@@ -158,19 +163,33 @@ impl Meter {
             // Not even a leaf, ever: that is no lump in the reports.
             self.set_rate(self.rate / 4);
             self.known = true;
+            self.doubt();
             return;
         }
-        self.shown = self.shown.max(sample);
-        self.doubted |= busy && self.told && sample < self.rate / 2;
+        if sample > self.shown {
+            // More of what was said can be believed.
+            let before = self.shown.saturating_mul(BELIEVED);
+            self.shown = sample;
+            if let Some(said) = self.said.filter(|said| *said > before) {
+                self.set_rate(said.min(sample.saturating_mul(BELIEVED)));
+            }
+        }
+        if busy && self.said.is_some() && sample < self.rate / 2 {
+            self.doubt();
+        }
         // Reports come in lumps, and a link may have waited for another: what one window shows is believed in part.
-        if probe && !busy && !self.told {
+        if probe && !busy && self.said.is_none() {
             self.set_rate(u64::midpoint(self.rate, self.rate.max(sample + sample / 2)));
         } else if busy && !self.known {
             self.set_rate(u64::midpoint(self.rate, sample));
-        } else if busy || sample > self.rate && !self.told {
+        } else if busy || sample > self.rate && self.said.is_none() {
             self.set_rate((3 * self.rate + sample) / 4);
         }
         self.known |= busy;
+    }
+
+    fn doubt(&mut self) {
+        self.doubted |= self.said.take().is_some();
     }
 
     fn set_rate(&mut self, rate: u64) {

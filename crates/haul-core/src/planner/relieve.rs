@@ -23,8 +23,9 @@ const PAUSE_US: u64 = 300_000;
 /// An uplink has next to nothing to do if what it holds and is to give takes less than this, and one that has more can
 /// spare something: news of it is half as old.
 const IDLE_US: u64 = 1_000_000;
-/// So many uplinks with nothing to do are given something in one run.
+/// For so many uplinks with nothing to do something is looked for in one run, and so many pieces for each.
 const IDLE_AT_ONCE: usize = 64;
+const TAKEN_OVER_AT_ONCE: usize = 8;
 /// Others tried at random when no neighbour of a sink can help.
 const TRIES: usize = 4;
 
@@ -47,8 +48,8 @@ impl Planner {
         }
     }
 
-    /// Gives uplinks that have next to nothing to do what their neighbours would get from others in a while, the fastest
-    /// first. With unequal uplinks that is worth a hundredth, most of it at the end.
+    /// Gives uplinks that keep up and have next to nothing to do what their neighbours would get from others in a while, the
+    /// fastest first. What it is worth stands in docs/swarm.md.
     pub(super) fn employ(&mut self, now: Moment) {
         let mut ready_us: Vec<u64> = alloc::vec![0; self.peers.len()];
         let mut idle: Vec<Slot> = Vec::new();
@@ -57,15 +58,23 @@ impl Planner {
             let ready = peer.gives.iter().filter(|give| peer.have.contains(give.piece)).count() as u64;
             ready_us[*slot as usize] = ready * peer.up.piece_us();
             let rested = peer.helped.is_none_or(|at| now.since(at).as_micros() as u64 >= peer.up.piece_us());
-            if rested && ready_us[*slot as usize] < IDLE_US && peer.may_give() && !peer.leaving {
+            let keeps_up = peer.late < BEHIND && peer.have.count() > 0;
+            if rested && keeps_up && ready_us[*slot as usize] < IDLE_US && peer.may_give() && !peer.leaving {
                 idle.push(*slot);
             }
         }
+        if idle.len() > IDLE_AT_ONCE {
+            let first = self.random_below(idle.len());
+            idle.rotate_left(first);
+            idle.truncate(IDLE_AT_ONCE);
+        }
         idle.sort_unstable_by_key(|slot| (core::cmp::Reverse(self.peers[*slot as usize].up.rate()), *slot));
-        for slot in idle.into_iter().take(IDLE_AT_ONCE) {
-            while ready_us[slot as usize] < IDLE_US
-                && let Some((sink, piece, before)) = self.waits_elsewhere(slot, &ready_us)
-            {
+        for slot in idle {
+            for _ in 0..TAKEN_OVER_AT_ONCE {
+                if ready_us[slot as usize] >= IDLE_US {
+                    break;
+                }
+                let Some((sink, piece, before)) = self.waits_elsewhere(now, slot, &ready_us) else { break };
                 self.detach(sink, piece);
                 self.attach(now, sink, piece, slot);
                 ready_us[before as usize] -= self.peers[before as usize].up.piece_us();
@@ -77,7 +86,7 @@ impl Planner {
 
     /// A piece that this peer holds, and that a neighbour is to get from the source with most to do and has not begun to
     /// get: sink, piece, source.
-    fn waits_elsewhere(&self, slot: Slot, ready_us: &[u64]) -> Option<(Slot, u32, Slot)> {
+    fn waits_elsewhere(&self, now: Moment, slot: Slot, ready_us: &[u64]) -> Option<(Slot, u32, Slot)> {
         let peer = &self.peers[slot as usize];
         // It would be done later here.
         let mut most = IDLE_US.max(ready_us[slot as usize] + peer.up.piece_us());
@@ -89,6 +98,8 @@ impl Planner {
             }
             for want in other.wants.iter().rev() {
                 let fits = ready_us[want.source as usize] > most
+                    // What was moved just now is not moved again.
+                    && now.since(want.since) >= LATE
                     && want.left == self.piece_bytes
                     && peer.have.contains(want.piece)
                     && self.peers[want.source as usize].have.contains(want.piece);

@@ -41,7 +41,8 @@ impl Planner {
         self.changed = true;
     }
 
-    /// A peer says how many bytes per second its uplink carries. It is believed as far as others bear it out.
+    /// A peer says how many bytes per second its uplink carries. It is believed as far as others bear it out. 0 takes back
+    /// what it said.
     pub fn handle_uplink(&mut self, now: Moment, peer: PeerId, rate: u64) {
         self.tick(now);
         if let Some(&slot) = self.slots.get(&peer) {

@@ -182,12 +182,11 @@ impl Planning {
                 *sink = None;
             }
         }
-        let uplink = known(report.uplink);
-        if let (Some(said), Some(_)) = (self.members.get_mut(&peer), uplink) {
-            *said = uplink;
+        if let (Some(said), Some(_)) = (self.members.get_mut(&peer), report.uplink) {
+            *said = known(report.uplink);
         }
         self.with_planner(|planner| {
-            if let Some(rate) = uplink {
+            if let Some(rate) = report.uplink {
                 planner.handle_uplink(now, peer, rate);
             }
             planner.handle_have(now, peer, &report.pieces, &report.received);

@@ -102,13 +102,13 @@ impl StreamSender {
         self.send_all(vec![(index, bytes)]).await
     }
 
-    /// The same for several parts in their order. Other streams find no room between them as long as there is credit.
+    /// The same for several parts in their order, with room for as many at once as there is; an error may come behind some.
     pub async fn send_all(&self, parts: Vec<(u64, Bytes)>) -> Result<(), SendError> {
         let Reply { connection, id, served, .. } = &self.reply;
         let shared = connection.shared();
+        parts.iter().try_for_each(|(_, part)| check_size(size_of::<u64>() + part.len()))?;
         let mut parts = VecDeque::from(parts);
         while let Some((_, first)) = parts.front() {
-            check_size(size_of::<u64>() + first.len())?;
             let mut credit = match served.credit.acquire_many(data_cost(first.len()) as u32).await {
                 Ok(credit) => credit,
                 Err(_) if served.is_cancelled() => return Err(SendError::Cancelled),
@@ -116,11 +116,11 @@ impl StreamSender {
             };
             let paid = 1 + parts.iter().skip(1).take_while(|(_, part)| pay_for(part, served, &mut credit)).count();
             let sizes = parts.iter().take(paid).map(|(_, part)| part.len());
-            let space = shared.output.reserve_bulk(self.reply.place(), sizes).await;
-            let mut space = space.map_err(|_| shared.send_error())?;
-            if served.is_cancelled() {
-                return Err(SendError::Cancelled);
-            }
+            let mut space = tokio::select! {
+                biased;
+                () = served.cancelled() => return Err(SendError::Cancelled),
+                space = shared.output.reserve_bulk(self.reply.place(), sizes) => space.map_err(|_| shared.send_error())?,
+            };
             for _ in 0..paid {
                 let Some(room) = parts.front().and_then(|(_, part)| space.split(part.len())) else { break };
                 let Some((index, bytes)) = parts.pop_front() else { break };
@@ -185,6 +185,13 @@ impl Reply {
         let connection = self.connection.clone();
         let shared = connection.shared();
         let bulk = self.kind == FrameKind::End;
+        if self.served.is_cancelled() {
+            // Nobody waits for it, and it waits for nobody.
+            let frame = OutputFrame::new(std::mem::replace(&mut self.kind, SENT), self.id, body);
+            shared.remove_serving(self.id);
+            shared.output.control(frame, bulk);
+            return Ok(());
+        }
         let space = if bulk {
             shared.output.reserve_bulk(self.place(), std::iter::once(body.len())).await
         } else {

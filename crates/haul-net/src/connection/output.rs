@@ -156,7 +156,12 @@ impl Output {
         Ok(Space { bytes, of: Store::Bulk(&self.bulk_space) })
     }
 
-    /// The link took so many bytes in this time, and had something to take all the while.
+    /// Whether the link takes long for a whole batch.
+    pub(super) fn is_slow(&self) -> bool {
+        self.bulk_space.batch_bytes(BATCH_BYTES) < BATCH_BYTES
+    }
+
+    /// The link took so many bytes in this time, and could take no more before and after.
     pub(super) fn note_speed(&self, bytes: usize, took: Duration) {
         self.bulk_space.note_speed(bytes, took);
     }

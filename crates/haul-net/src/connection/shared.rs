@@ -9,7 +9,7 @@ use bytes::Bytes;
 use haul_core::ids::PublicKey;
 use haul_core::limits;
 use haul_core::wire::frame::FrameKind;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, OutputFrame};
@@ -86,7 +86,9 @@ pub(super) struct Served {
     bytes: usize,
     /// How many came before.
     pub(super) age: u64,
+    /// The other side wants no more of it.
     cancelled: AtomicBool,
+    cancel_notice: Notify,
     /// Bytes that the other side takes of this stream; closed when it wants no more or the connection ends.
     pub(super) credit: Semaphore,
 }
@@ -94,6 +96,14 @@ pub(super) struct Served {
 impl Served {
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Ready once the other side wants no more.
+    pub(super) async fn cancelled(&self) {
+        let notice = self.cancel_notice.notified();
+        if !self.is_cancelled() {
+            notice.await;
+        }
     }
 }
 
@@ -320,6 +330,7 @@ impl Shared {
             bytes,
             age: state.served,
             cancelled: AtomicBool::new(false),
+            cancel_notice: Notify::new(),
             credit: Semaphore::new(limits::STREAM_WINDOW_BYTES as usize),
         });
         state.serving.insert(id, Arc::clone(&served));
@@ -350,6 +361,7 @@ impl Shared {
     pub(super) fn handle_cancel(&self, id: u32) {
         if let Some(served) = self.state().serving.get(&id) {
             served.cancelled.store(true, Ordering::Relaxed);
+            served.cancel_notice.notify_waiters();
             served.credit.close();
         }
     }

@@ -14,12 +14,11 @@ use std::time::Duration;
 
 use super::output::Closing;
 
-/// Least room, in bytes: the writer gathers one leaf while another waits.
-const LEAST_ROOM: usize = 128 * 1024;
+/// Least room, in bytes: frames of four leaves, of which two wait while the others are written. Half of it would mean a
+/// wake-up for every leaf.
+const LEAST_ROOM: usize = 4 * (64 * 1024 + 64);
 /// Room at the beginning, while nobody knows how fast the link is.
-const FIRST_ROOM: usize = 256 * 1024;
-/// Less says nothing of a link: it goes into a buffer.
-const SHOWS_SPEED: usize = 32 * 1024;
+const FIRST_ROOM: usize = LEAST_ROOM;
 /// The room is what the link takes in this time: long enough that senders need not hurry, and short enough that what was
 /// asked for in vain is soon gone.
 const ROOM: Duration = Duration::from_millis(200);
@@ -130,15 +129,16 @@ impl Turns {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// The link took so many bytes in this time, and had something to take all the while.
+    /// The link took so many bytes in this time, and could take no more before and after.
     pub(super) fn note_speed(&self, bytes: usize, took: Duration) {
-        if bytes < SHOWS_SPEED {
-            return;
-        }
         let in_time = bytes as f64 * ROOM.as_secs_f64() / took.as_secs_f64().max(1e-6);
         let room = (in_time.min(self.most as f64) as usize).max(LEAST_ROOM.min(self.most));
-        let mut state = self.lock();
-        state.room = usize::midpoint(state.room, room);
+        let woken = {
+            let mut state = self.lock();
+            state.room = usize::midpoint(state.room, room);
+            state.grant()
+        };
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// Lets everybody who waits fail.
@@ -197,7 +197,14 @@ impl Future for Reserve<'_> {
         state.last_number += 1;
         let number = state.last_number;
         state.waiting.insert((self.place, number), (self.wish, context.waker().clone()));
+        // It may be the one whose turn it is.
+        let woken = state.grant();
+        let granted = state.granted.remove(&number);
         drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        if let Some(bytes) = granted {
+            return Poll::Ready(Ok(bytes));
+        }
         self.number = Some(number);
         Poll::Pending
     }
@@ -223,7 +230,8 @@ mod tests {
 
     use super::*;
 
-    const LEAF: usize = 64 * 1024;
+    /// A leaf with its frame.
+    const LEAF: usize = 64 * 1024 + 13;
 
     fn place(lane: u64, age: u64) -> Place {
         Place { lane, age }
@@ -343,15 +351,13 @@ mod tests {
         assert!(room(&turns) > 1_000_000);
         assert_eq!(turns.batch_bytes(1 << 18), 1 << 18);
         for _ in 0..20 {
-            turns.note_speed(1 << 17, Duration::from_millis(100));
+            turns.note_speed(1 << 18, Duration::from_millis(100));
         }
-        // 1.3 MB/s
-        assert!((260_000..270_000).contains(&room(&turns)), "{}", room(&turns));
+        // 2.6 MB/s
+        assert!((520_000..530_000).contains(&room(&turns)), "{}", room(&turns));
         for _ in 0..20 {
             turns.note_speed(1 << 16, Duration::from_secs(1));
         }
         assert!((LEAST_ROOM..LEAST_ROOM + 10).contains(&room(&turns)), "{}", room(&turns));
-        turns.note_speed(100, Duration::from_nanos(1));
-        assert!(room(&turns) < LEAST_ROOM + 10, "a few bytes show nothing");
     }
 }

@@ -6,12 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use haul_core::wire::frame::FrameKind;
 use tokio::io::AsyncWrite;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::CloseReason;
 use super::output::{BATCH_BYTES, BatchSpace, OutputFrame};
@@ -32,8 +31,8 @@ pub(super) struct Writer {
     /// The rest of the batch that is being written; always ends where a frame ends.
     chunks: VecDeque<Bytes>,
     space: BatchSpace,
-    /// Bytes of the batch, and since when it is being written.
-    batch: Option<(usize, Instant)>,
+    /// Since when something has been waiting, and bytes written meanwhile: what the link takes then is its speed.
+    pace: Option<(Instant, usize)>,
     /// Written since the reader had its last turn.
     turn_bytes: usize,
     /// Something was written and not flushed.
@@ -53,7 +52,7 @@ impl Writer {
             own_written: 0,
             chunks: VecDeque::new(),
             space: BatchSpace::default(),
-            batch: None,
+            pace: None,
             turn_bytes: 0,
             unflushed: false,
             stall: None,
@@ -95,20 +94,28 @@ impl Writer {
     ) -> Poll<Result<(), CloseReason>> {
         loop {
             ready!(self.poll_chunks(context, transport))?;
-            if let Some((bytes, since)) = self.batch.take() {
-                self.shared.output.note_speed(bytes, since.elapsed());
-            }
             self.shared.output.give_back(std::mem::take(&mut self.space));
             ready!(self.poll_own(context, transport))?;
+            if self.shared.output.is_slow() {
+                // TLS would take many batches ahead.
+                ready!(self.poll_flush(context, transport))?;
+            }
             let mut batch = Vec::new();
             self.space = self.shared.output.take_batch(&mut batch, context.waker());
             if batch.is_empty() {
                 break;
             }
             self.gather(batch);
-            self.batch = Some((self.chunks.iter().map(Bytes::len).sum(), Instant::now()));
         }
         self.chunks = VecDeque::new();
+        ready!(self.poll_flush(context, transport))?;
+        self.stall = None;
+        self.pace = None;
+        self.note_blocked(false);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>, transport: &mut BoxTransport) -> Poll<Result<(), CloseReason>> {
         if self.unflushed {
             let flushed = Pin::new(transport).poll_flush(context);
             if flushed.is_pending() {
@@ -117,8 +124,6 @@ impl Writer {
             self.unflushed = false;
             ready!(flushed).map_err(|error| broken(&error))?;
         }
-        self.stall = None;
-        self.note_blocked(false);
         Poll::Ready(Ok(()))
     }
 
@@ -189,6 +194,9 @@ impl Writer {
                 self.stall = None;
                 self.unflushed = true;
                 self.turn_bytes += written;
+                if let Some((_, bytes)) = &mut self.pace {
+                    *bytes += written;
+                }
                 Poll::Ready(Ok(written))
             }
         }
@@ -207,9 +215,22 @@ impl Writer {
     /// The transport takes nothing now: waits, but not for ever.
     fn poll_stall(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         self.note_blocked(true);
+        self.note_pace();
         let limit = self.shared.settings.output_stall;
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(limit)));
         stall.as_mut().poll(context).map(|()| Err(CloseReason::Stalled))
+    }
+
+    /// The transport takes no more: what it has taken since the last time is what the link carries.
+    fn note_pace(&mut self) {
+        let now = Instant::now();
+        match self.pace {
+            // It was only asked again.
+            Some((_, 0)) => return,
+            Some((since, bytes)) => self.shared.output.note_speed(bytes, now - since),
+            None => {}
+        }
+        self.pace = Some((now, 0));
     }
 
     /// A transport under steady load takes something every few milliseconds: that is one wait, which ends when nothing is left.

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use haul_core::ids::PeerId;
 use haul_core::limits;
 use haul_core::time::Moment;
 use haul_core::uplink::Uplink;
@@ -17,7 +16,7 @@ use crate::bandwidth::Bandwidth;
 use crate::link::IndexLink;
 
 /// How often a limit is looked at while nobody is connected.
-const IDLE_LOOK: Duration = Duration::from_secs(2);
+const IDLE_LOOK: Duration = Duration::from_secs(30);
 
 /// Runs until shutdown.
 pub(super) async fn follow(
@@ -45,41 +44,56 @@ pub(super) async fn follow(
     }
 }
 
-/// What the uplink gives under a limit. Streams that a limit holds back wait before they come to a connection, so that a
+/// What the uplink gives under a limit. A limit alone is news only if it is less than what is assumed of everybody. Streams that a limit holds back wait before they come to a connection, so that a
 /// limited uplink is never seen to be busy. Limits of groups and transfers are not looked at: nobody knows whom plans will
 /// have served.
 fn within(measured: Option<u64>, limit: Option<u64>) -> Option<u64> {
     match (measured, limit) {
         (Some(measured), Some(limit)) => Some(measured.min(limit)),
-        (measured, limit) => measured.or(limit),
+        (measured, limit) => measured.or(limit.filter(|limit| *limit < limits::UPLINK_ASSUMED)),
     }
+}
+
+/// Bytes of one connection that TLS and the kernel take before anything waits.
+const BUFFERED: u64 = 2 * limits::UNSENT_BYTES as u64;
+
+/// A connection at the last look.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    traffic: Traffic,
+    /// Bytes of it that count as sent only when nothing waits any more.
+    filled: u64,
 }
 
 /// The machine with what it was told last.
 #[derive(Default)]
 struct Watch {
     uplink: Uplink,
-    open: BTreeMap<u64, (PeerId, Traffic)>,
-    /// Bytes that the kernel has taken, and of those that the machine was told of.
-    taken: u64,
+    open: BTreeMap<u64, Seen>,
     sent: u64,
 }
 
 impl Watch {
     fn look(&mut self, now: Moment, uploads: &Uploads) -> Option<u64> {
         let (open, taken) = uploads.traffic();
-        let (mut waiting, mut filled) = (BTreeSet::new(), 0);
-        for (number, (peer, traffic)) in &open {
-            let before = self.open.get(number).map(|(_, before)| *before).unwrap_or_default();
-            if traffic.was_blocked_since(&before) {
-                waiting.insert(*peer);
+        let mut waiting = BTreeSet::new();
+        let mut seen = BTreeMap::new();
+        for (number, (peer, traffic)) in open {
+            let before = self.open.get(&number).copied().unwrap_or_default();
+            let filled = if traffic.was_blocked_since(&before.traffic) {
+                waiting.insert(peer);
+                before.filled
             } else if traffic.is_blocked() {
-                // What it sent last may still be in the kernel, which takes so much before anything waits.
-                filled += (traffic.bytes_out - before.bytes_out).min(limits::UNSENT_BYTES.into());
-            }
+                // What it sent last may still be in buffers, which take so much before anything waits.
+                (traffic.bytes_out - before.traffic.bytes_out).min(BUFFERED)
+            } else {
+                0
+            };
+            seen.insert(number, Seen { traffic, filled });
         }
-        self.sent += (taken - self.taken).saturating_sub(filled);
-        (self.open, self.taken) = (open, taken);
+        self.open = seen;
+        let filled: u64 = self.open.values().map(|seen| seen.filled).sum();
+        self.sent = self.sent.max(taken.saturating_sub(filled));
         self.uplink.observe(now, self.sent, waiting.len());
         self.uplink.rate()
     }
@@ -88,7 +102,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use haul_core::ids::PublicKey;
+    use haul_core::ids::{PeerId, PublicKey};
     use haul_net::connection::{Connection, ConnectionSettings, Inbox};
     use haul_net::transport::memory_pair;
     use tokio::io::{AsyncReadExt, DuplexStream};

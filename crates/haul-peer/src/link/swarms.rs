@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
 use haul_core::wire::index::{IndexAnswer, IndexPush, IndexRequest, Joined, Received, Refusal, Runs};
@@ -162,7 +163,7 @@ impl Swarms {
         let mut inner = self.lock();
         (inner.uplink, inner.uplink_tellings) = (rate, limits::UPLINK_TELLINGS);
         let share = inner.uplink_share();
-        let news = inner.places.values().any(|place| place.uplink_news(share) != UplinkNews::Nothing);
+        let news = inner.places.values().any(|place| place.uplink_alone(share).is_some());
         drop(inner);
         if news {
             self.orders.notify_one();
@@ -298,41 +299,35 @@ impl Inner {
     }
 
     /// What the uplink carries for one place. Swarms are planned each by itself: if every one took all of the uplink for its
-    /// own, each would have too much planned. Which of them this peer is to serve how much is not known here.
+    /// own, each would have too much planned. Downloads that are complete do not count: most of their swarms are over.
     fn uplink_share(&self) -> Option<u64> {
-        let places = self.places.values().filter(|place| place.standing != Standing::Refused).count();
+        let places = self.places.values().filter(|place| place.is_downloading()).count();
         // Zero would say that nothing is known.
         Some((self.uplink? / places.max(1) as u64).max(1))
     }
 }
 
-/// What is to be told of the uplink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum UplinkNews {
-    Nothing,
-    Rate(u64),
-    /// What was told does not hold any more, and nothing else is known: only a new Join takes it back.
-    TakenBack,
-}
-
 impl Place {
-    fn uplink_news(&self, share: Option<u64>) -> UplinkNews {
-        match (self.standing, self.uplink_told, share) {
-            (Standing::Taken, Some(told), Some(share)) if share.abs_diff(told) > told / limits::UPLINK_NEWS => {
-                UplinkNews::Rate(share)
-            }
-            (Standing::Taken, None, Some(share)) => UplinkNews::Rate(share),
-            (Standing::Taken, Some(_), None) => UplinkNews::TakenBack,
-            _ => UplinkNews::Nothing,
-        }
+    /// Pieces of it are lacking, and the index knows.
+    fn is_downloading(&self) -> bool {
+        let pieces = BlobGeometry::new(self.size).map_or(0, |geometry| geometry.pieces() as usize);
+        self.standing != Standing::Refused && self.held.len() < pieces
+    }
+
+    /// What is to be told of the uplink; 0 takes back what was told.
+    fn uplink_news(&self, share: Option<u64>) -> Option<u64> {
+        let (told, share) = (self.uplink_told.unwrap_or(0), share.unwrap_or(0));
+        (self.standing == Standing::Taken && share.abs_diff(told) > told / limits::UPLINK_NEWS).then_some(share)
+    }
+
+    /// The same, if it is worth a message of its own: what is complete waits for other news.
+    fn uplink_alone(&self, share: Option<u64>) -> Option<u64> {
+        self.uplink_news(share).filter(|_| self.is_downloading())
     }
 
     /// What the index is to be told of this place, which carries such a share of the uplink; of that `alone`, too.
     fn order(&mut self, blob: BlobId, share: Option<u64>, alone: bool) -> Option<Order> {
-        let news = if alone || self.has_news() { self.uplink_news(share) } else { UplinkNews::Nothing };
-        if news == UplinkNews::TakenBack {
-            self.standing = Standing::New;
-        }
+        let uplink = if self.has_news() { self.uplink_news(share) } else { self.uplink_alone(share).filter(|_| alone) };
         match self.standing {
             Standing::New => {
                 self.standing = Standing::Asked;
@@ -348,14 +343,13 @@ impl Place {
                     IndexRequest::Join { blob, size: self.size, pieces, uplink: share },
                 ))
             }
-            Standing::Taken if self.has_news() || news != UplinkNews::Nothing => {
+            Standing::Taken if self.has_news() || uplink.is_some() => {
                 let pieces = take_runs(&mut self.untold);
                 // What one message does not hold follows with the next.
                 let received = std::iter::from_fn(|| self.received.pop_first()).take(limits::SWARM_SOURCES);
                 let received = List::new(received.map(|(from, bytes)| Received { from, bytes }).collect());
                 let failed = std::iter::from_fn(|| self.failed.pop_first()).take(limits::SWARM_SOURCES);
                 let failed = List::new(failed.collect());
-                let uplink = if let UplinkNews::Rate(rate) = news { Some(rate) } else { None };
                 self.uplink_told = uplink.or(self.uplink_told);
                 let have = IndexRequest::Have { blob, pieces, received, failed, uplink };
                 Some(Order::Have(blob, self.number, have))
@@ -522,6 +516,9 @@ mod tests {
         })
     }
 
+    /// Bytes of a blob of many pieces.
+    const LARGE: u64 = 1 << 30;
+
     fn joined() -> Joined {
         Joined { groups: List::new(Vec::new()), peers: Vec::new() }
     }
@@ -536,7 +533,7 @@ mod tests {
     fn what_the_uplink_carries_is_told_when_it_is_known_and_when_it_has_changed() {
         let swarms = Arc::<Swarms>::default();
         let blob = BlobId::new([1; 32]);
-        let seat = swarms.join(blob, 100).unwrap();
+        let seat = swarms.join(blob, LARGE).unwrap();
         assert!(is_woken(&swarms));
         assert_eq!(said(&swarms), Some(("join", None)));
         swarms.set_uplink(Some(1_000));
@@ -560,8 +557,7 @@ mod tests {
         assert_eq!(said(&swarms), None);
         swarms.set_uplink(None);
         assert!(is_woken(&swarms));
-        assert_eq!(said(&swarms), Some(("join", None)), "nothing else takes back what was said");
-        swarms.joined(blob, 1, joined());
+        assert_eq!(said(&swarms), Some(("have", Some(0))), "it takes back what was said");
         assert_eq!(said(&swarms), None);
     }
 
@@ -570,7 +566,7 @@ mod tests {
         let swarms = Arc::<Swarms>::default();
         let most = limits::UPLINK_TELLINGS as u8;
         let blobs: Vec<BlobId> = (0..most + 2).map(|n| BlobId::new([n; 32])).collect();
-        let seats: Vec<Seat> = blobs.iter().map(|blob| swarms.join(*blob, 100).unwrap()).collect();
+        let seats: Vec<Seat> = blobs.iter().map(|blob| swarms.join(*blob, LARGE).unwrap()).collect();
         for (number, blob) in (1..).zip(&blobs) {
             assert!(matches!(swarms.next_order(), Some(Order::Join(..))));
             swarms.joined(*blob, number, joined());
@@ -591,10 +587,10 @@ mod tests {
         let swarms = Arc::<Swarms>::default();
         let blobs = [1, 2].map(|n| BlobId::new([n; 32]));
         swarms.set_uplink(Some(1_000));
-        let _first = swarms.join(blobs[0], 100).unwrap();
+        let _first = swarms.join(blobs[0], LARGE).unwrap();
         assert_eq!(said(&swarms), Some(("join", Some(1_000))));
         swarms.joined(blobs[0], 1, joined());
-        let second = swarms.join(blobs[1], 100).unwrap();
+        let second = swarms.join(blobs[1], LARGE).unwrap();
         assert_eq!(said(&swarms), Some(("join", Some(500))));
         assert_eq!(said(&swarms), Some(("have", Some(500))), "it has less for the first one now");
         swarms.refused(blobs[1], 2);
@@ -603,5 +599,19 @@ mod tests {
         assert_eq!(said(&swarms), Some(("depart", None)));
         swarms.set_uplink(Some(0));
         assert_eq!(said(&swarms), Some(("have", Some(1))));
+    }
+
+    #[test]
+    fn a_complete_download_takes_no_share_and_no_message_of_its_own() {
+        let swarms = Arc::<Swarms>::default();
+        let blobs = [1, 2].map(|n| BlobId::new([n; 32]));
+        let complete = swarms.join(blobs[0], 100).unwrap();
+        complete.seat.have(&Report { pieces: vec![run(0, 1)], ..Report::default() });
+        assert_eq!(said(&swarms), Some(("join", None)));
+        swarms.joined(blobs[0], 1, joined());
+        swarms.set_uplink(Some(1_000));
+        assert!(said(&swarms).is_none());
+        let _other = swarms.join(blobs[1], LARGE).unwrap();
+        assert_eq!(said(&swarms), Some(("join", Some(1_000))));
     }
 }

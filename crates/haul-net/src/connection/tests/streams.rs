@@ -264,3 +264,23 @@ async fn who_has_something_waiting_all_the_time_is_told_from_who_ran_empty() {
     let again = right.traffic();
     assert!(again.is_blocked() && !again.was_blocked_since(&first), "it ran empty between");
 }
+
+#[tokio::test]
+async fn a_cancelled_stream_does_not_wait_for_those_before_it() {
+    let (mut raw, (_right, mut inbox)) = raw(ConnectionSettings::default());
+    for id in [9, 4] {
+        raw.write_all(&frame(FrameKind::Request, id, &[1])).await.unwrap();
+    }
+    let (first, second) = (next_request(&mut inbox).await, next_request(&mut inbox).await);
+    let leaves = u64::from(limits::STREAM_WINDOW_BYTES / (65_536 + limits::DATA_FRAME_COST));
+    let first = tokio::spawn(send_leaves(first, leaves));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let second = tokio::spawn(send_leaves(second, leaves));
+    raw.write_all(&frame(FrameKind::Cancel, 4, &[])).await.unwrap();
+    // Nobody reads, so nothing else can have ended it.
+    assert!(second.await.unwrap() < leaves);
+    assert!(!first.is_finished());
+    drop(raw);
+}
