@@ -8,6 +8,7 @@ use core::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::UPLINK_ASSUMED;
 use world::{World, geometry, id};
 
 const MIB: u64 = 1 << 20;
@@ -519,8 +520,77 @@ fn rates_that_peers_tell_have_an_end() {
     for sink in 1..=3 {
         world.join_with(sink, false, Hints { up: Some(u64::MAX), down: Some(u64::MAX), site: 0 });
     }
+    assert_eq!(
+        world.planner.rates(&id(1)),
+        Some((4 * UPLINK_ASSUMED, 4 * UPLINK_ASSUMED)),
+        "more has to be shown first"
+    );
     world.finish();
-    assert_eq!(world.planner.rates(&id(1)), Some((crate::limits::FASTEST_RATE, crate::limits::FASTEST_RATE)));
+    let (up, down) = world.planner.rates(&id(1)).unwrap();
+    assert!(up.max(down) <= crate::limits::FASTEST_RATE);
+}
+
+#[test]
+fn who_claims_a_fast_uplink_and_gives_nothing_is_not_believed_again() {
+    let mut world = World::new(64 * MIB, 1);
+    world.join(0, true);
+    for sink in 1..=3 {
+        world.join(sink, false);
+    }
+    let mut half = Runs::default();
+    assert!((0..32).all(|piece| half.push(piece)));
+    world.planner.handle_have(world.now, id(1), &half, &[]);
+    let mut rates = Vec::new();
+    for _ in 0..60 {
+        world.now = world.now.after(Duration::from_millis(500));
+        world.planner.handle_uplink(world.now, id(1), u64::MAX);
+        world.planner.handle_timeout(world.now);
+        rates.push(world.planner.rates(&id(1)).unwrap().0);
+    }
+    assert_eq!(rates.first(), Some(&(4 * UPLINK_ASSUMED)));
+    assert!(rates.is_sorted_by(|one, next| one >= next) && rates.last() <= Some(&(UPLINK_ASSUMED / 4)), "{rates:?}");
+}
+
+#[test]
+fn an_uplink_with_nothing_to_do_takes_over_what_waits_at_another_and_not_for_ever() {
+    let mut world = World::new(512 * MIB, 1);
+    let mut have = PieceSet::new(world.pieces());
+    (0..40).for_each(|piece| {
+        have.insert(piece);
+    });
+    world.join(0, true);
+    world.join_having(1, &have);
+    world.planner.handle_uplink(world.now, id(1), u64::MAX);
+    world.join(2, false);
+    // The seed is not asked for what others have, so all is planned of the one that has it; fresh pieces are left all the time.
+    for _ in 0..5 {
+        world.now = world.now.after(Duration::from_millis(100));
+        world.planner.handle_timeout(world.now);
+    }
+    let of = |world: &World, peer| {
+        let peer = &world.planner.peers[world.planner.slots[&id(peer)] as usize];
+        peer.gives.iter().filter(|give| peer.have.contains(give.piece)).count()
+    };
+    let planned = of(&world, 1);
+    world.planner.handle_uplink(world.now, id(1), UPLINK_ASSUMED / 4);
+    world.join_having(3, &have);
+    for _ in 0..20 {
+        world.now = world.now.after(Duration::from_millis(100));
+        world.planner.handle_timeout(world.now);
+    }
+    assert!(of(&world, 3) >= 3 && of(&world, 1) + 3 <= planned, "{planned}: {} and {}", of(&world, 1), of(&world, 3));
+    let mut sources: BTreeMap<u32, Vec<Slot>> = BTreeMap::new();
+    for _ in 0..30 {
+        world.now = world.now.after(Duration::from_millis(100));
+        world.planner.handle_timeout(world.now);
+        for want in &world.planner.peers[world.planner.slots[&id(2)] as usize].wants {
+            let before = sources.entry(want.piece).or_default();
+            if before.last() != Some(&want.source) {
+                before.push(want.source);
+            }
+        }
+    }
+    assert!(sources.values().all(|of_piece| of_piece.len() <= 2), "moved to and fro: {sources:?}");
 }
 
 proptest! {

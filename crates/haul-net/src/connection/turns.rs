@@ -54,8 +54,8 @@ struct State {
     last_lane: u64,
     last_number: u64,
     waiting: BTreeMap<(Place, u64), (Wish, Waker)>,
-    /// Bytes of those that may go on and have not noticed.
-    granted: BTreeMap<u64, usize>,
+    /// Of those that may go on and have not noticed.
+    granted: BTreeMap<u64, (Place, usize)>,
 }
 
 impl State {
@@ -73,6 +73,11 @@ impl State {
         behind.or_else(|| self.waiting.first_key_value()).map(|(key, _)| *key)
     }
 
+    /// Whether an older one of its lane will want more in a moment.
+    fn is_early(&self, place: Place) -> bool {
+        self.granted.values().any(|(older, _)| older.lane == place.lane && older.age < place.age)
+    }
+
     fn take(&mut self, lane: u64, bytes: usize) {
         self.taken += bytes;
         self.last_lane = lane;
@@ -81,12 +86,12 @@ impl State {
     /// Lets those go on that fit; whoever is returned is to be woken.
     fn grant(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
-        while let Some(key) = self.next()
+        while let Some(key) = self.next().filter(|(place, _)| !self.is_early(*place))
             && let Some(bytes) = self.waiting.get(&key).and_then(|(wish, _)| self.room_for(*wish))
             && let Some((_, waker)) = self.waiting.remove(&key)
         {
             self.take(key.0.lane, bytes);
-            self.granted.insert(key.1, bytes);
+            self.granted.insert(key.1, (key.0, bytes));
             woken.push(waker);
         }
         woken
@@ -174,10 +179,13 @@ impl Future for Reserve<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.turns.lock();
-        if let Some(bytes) = self.number.and_then(|number| state.granted.remove(&number)) {
+        if let Some((_, bytes)) = self.number.and_then(|number| state.granted.remove(&number)) {
+            // What has become free since is of use, too.
+            let more = state.room.saturating_sub(state.taken).min(self.wish.most.saturating_sub(bytes));
+            state.take(self.place.lane, more);
             drop(state);
             self.number = None;
-            return Poll::Ready(Ok(bytes));
+            return Poll::Ready(Ok(bytes + more));
         }
         if state.closed {
             return Poll::Ready(Err(Closing));
@@ -189,6 +197,7 @@ impl Future for Reserve<'_> {
             return Poll::Pending;
         }
         if state.waiting.is_empty()
+            && !state.is_early(self.place)
             && let Some(bytes) = state.room_for(self.wish)
         {
             state.take(self.place.lane, bytes);
@@ -202,7 +211,7 @@ impl Future for Reserve<'_> {
         let granted = state.granted.remove(&number);
         drop(state);
         woken.into_iter().for_each(Waker::wake);
-        if let Some(bytes) = granted {
+        if let Some((_, bytes)) = granted {
             return Poll::Ready(Ok(bytes));
         }
         self.number = Some(number);
@@ -219,7 +228,7 @@ impl Drop for Reserve<'_> {
             state.granted.remove(&number)
         };
         // Whoever fits now that it has gone may go on.
-        self.turns.give_back(granted.unwrap_or_default());
+        self.turns.give_back(granted.map_or(0, |(_, bytes)| bytes));
     }
 }
 
@@ -278,6 +287,21 @@ mod tests {
             }
         }
         assert_eq!(order, [place(5, 7), place(9, 9), place(0, 2), place(5, 8), place(0, 3)]);
+    }
+
+    #[test]
+    fn the_young_wait_while_an_older_one_has_not_used_its_room() {
+        let turns = full();
+        let mut old = pin!(turns.reserve(place(0, 3), LEAF, LEAF));
+        assert!(poll(old.as_mut()).is_pending());
+        turns.give_back(2 * LEAF);
+        let mut young = pin!(turns.reserve(place(0, 7), LEAF, LEAF));
+        assert!(poll(young.as_mut()).is_pending(), "the older one will ask again");
+        assert_eq!(poll(pin!(turns.reserve(place(1, 8), LEAF, LEAF))), Poll::Ready(Ok(LEAF)), "another lane");
+        turns.give_back(LEAF);
+        assert_eq!(poll(old.as_mut()), Poll::Ready(Ok(LEAF)));
+        turns.give_back(LEAF);
+        assert_eq!(poll(young.as_mut()), Poll::Ready(Ok(LEAF)));
     }
 
     #[test]
