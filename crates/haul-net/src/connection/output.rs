@@ -156,6 +156,11 @@ impl Output {
         Ok(Space { bytes, of: Store::Bulk(&self.bulk_space) })
     }
 
+    /// The link took a batch at once.
+    pub(super) fn note_fast(&self) {
+        self.bulk_space.note_fast();
+    }
+
     /// Whether the link takes long for a whole batch.
     pub(super) fn is_slow(&self) -> bool {
         self.bulk_space.batch_bytes(BATCH_BYTES) < BATCH_BYTES

@@ -19,6 +19,9 @@ use super::output::Closing;
 const LEAST_ROOM: usize = 4 * (64 * 1024 + 64);
 /// Room at the beginning, while nobody knows how fast the link is.
 const FIRST_ROOM: usize = LEAST_ROOM;
+/// While the link takes whatever comes, an eighth of what is left to the most is added for each batch: a buffer on the way
+/// that was empty takes one or two at once.
+const GROWTH: usize = 8;
 /// The room is what the link takes in this time: long enough that senders need not hurry, and short enough that what was
 /// asked for in vain is soon gone.
 const ROOM: Duration = Duration::from_millis(200);
@@ -144,6 +147,12 @@ impl Turns {
             state.grant()
         };
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// The link took a batch at once.
+    pub(super) fn note_fast(&self) {
+        let mut state = self.lock();
+        state.room += self.most.saturating_sub(state.room).div_ceil(GROWTH);
     }
 
     /// Lets everybody who waits fail.
@@ -369,6 +378,10 @@ mod tests {
     fn a_slow_link_has_little_room_and_a_fast_one_all() {
         let turns = Turns::new(1 << 20);
         let room = |turns: &Turns| turns.lock().room;
+        for _ in 0..40 {
+            turns.note_fast();
+        }
+        assert!(room(&turns) > 1_000_000);
         for _ in 0..20 {
             turns.note_speed(1 << 18, Duration::from_millis(1));
         }

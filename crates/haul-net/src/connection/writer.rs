@@ -19,6 +19,8 @@ use crate::transport::BoxTransport;
 
 /// Bodies up to this size are copied beside their header; larger ones are written from where they are.
 const COPY_BYTES: usize = 4 * 1024;
+/// A batch of so many bytes shows whether the link is fast: a leaf.
+const BULKY: usize = 64 * 1024;
 /// Slices in one write.
 const SLICES: usize = 64;
 
@@ -39,6 +41,8 @@ pub(super) struct Writer {
     unflushed: bool,
     /// Runs while the other side takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
+    /// A batch is being written, and nothing of it has had to wait.
+    at_once: bool,
     /// The other side has left something waiting, and not all has been written since.
     blocked: bool,
     said_goodbye: bool,
@@ -53,6 +57,7 @@ impl Writer {
             chunks: VecDeque::new(),
             space: BatchSpace::default(),
             pace: None,
+            at_once: false,
             turn_bytes: 0,
             unflushed: false,
             stall: None,
@@ -100,12 +105,16 @@ impl Writer {
                 // TLS would take many batches ahead.
                 ready!(self.poll_flush(context, transport))?;
             }
+            if std::mem::take(&mut self.at_once) {
+                self.shared.output.note_fast();
+            }
             let mut batch = Vec::new();
             self.space = self.shared.output.take_batch(&mut batch, context.waker());
             if batch.is_empty() {
                 break;
             }
             self.gather(batch);
+            self.at_once = self.chunks.iter().map(Bytes::len).sum::<usize>() >= BULKY;
         }
         self.chunks = VecDeque::new();
         ready!(self.poll_flush(context, transport))?;
@@ -214,6 +223,7 @@ impl Writer {
 
     /// The transport takes nothing now: waits, but not for ever.
     fn poll_stall(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        self.at_once = false;
         self.note_blocked(true);
         self.note_pace();
         let limit = self.shared.settings.output_stall;
