@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::limits::{FASTEST_RATE, UPLINK_ASSUMED as GUESSED_RATE};
+use crate::limits::{FASTEST_RATE, UPLINK_ASSUMED};
 use crate::time::Moment;
 
 /// No link is taken for slower than this many bytes per second.
@@ -53,7 +53,7 @@ impl Meter {
             doubted: false,
             open: 0,
             moved: 0,
-            shown: GUESSED_RATE,
+            shown: UPLINK_ASSUMED,
             window_from: now,
             begun: false,
             reported: false,
@@ -61,7 +61,7 @@ impl Meter {
             piece_us: 0,
             piece_bytes,
         };
-        meter.set_rate(GUESSED_RATE);
+        meter.set_rate(UPLINK_ASSUMED);
         if let Some(rate) = told {
             meter.tell(rate);
         }
@@ -216,7 +216,7 @@ mod tests {
         meter.note(Moment(5500), 1_000_000);
         assert!(meter.window_is_over(Moment(6000)));
         meter.end_window(Moment(6000), false, false);
-        assert_eq!(meter.rate(), GUESSED_RATE);
+        assert_eq!(meter.rate(), UPLINK_ASSUMED);
         meter.note(Moment(6500), 2_250_000);
         meter.end_window(Moment(7000), true, false);
         assert_eq!(meter.rate(), 4_250_000, "half of the way from a guess");
@@ -236,8 +236,8 @@ mod tests {
         meter.begin(Moment(5_000));
         assert!(!meter.window_is_over(Moment(5_999)) && meter.window_is_over(Moment(6_000)));
         meter.end_window(Moment(6_000), false, false);
-        assert_eq!(meter.rate(), GUESSED_RATE, "the plan may still be under way");
-        for (at, rate) in [(8_000, GUESSED_RATE / 4), (10_000, GUESSED_RATE / 16)] {
+        assert_eq!(meter.rate(), UPLINK_ASSUMED, "the plan may still be under way");
+        for (at, rate) in [(8_000, UPLINK_ASSUMED / 4), (10_000, UPLINK_ASSUMED / 16)] {
             meter.end_window(Moment(at), true, false);
             assert_eq!(meter.rate(), rate);
         }
@@ -252,5 +252,28 @@ mod tests {
         assert_eq!(meter.queue_us(), 1_500_000);
         meter.note(Moment(1), PIECE);
         assert_eq!(meter.queue_us(), 1_500_000, "what nobody planned makes the queue no shorter");
+    }
+
+    #[test]
+    fn what_is_said_of_a_link_is_believed_as_far_as_it_is_borne_out() {
+        let mut meter = Meter::new(Moment(0), PIECE, Some(u64::MAX));
+        assert_eq!(meter.rate(), BELIEVED * UPLINK_ASSUMED);
+        meter.note(Moment(0), 1);
+        meter.note(Moment(1_000), 14_000_000);
+        meter.end_window(Moment(2_000), false, false);
+        assert_eq!(meter.rate(), BELIEVED * 7_000_000, "more was shown");
+        meter.tell(5_000_000);
+        assert_eq!(meter.rate(), 5_000_000);
+        meter.end_window(Moment(4_000), false, true);
+        assert_eq!(meter.rate(), 5_000_000, "nobody has to find out");
+        meter.note(Moment(5_000), 2_000_000);
+        meter.end_window(Moment(6_000), true, false);
+        assert_eq!(meter.rate(), 4_000_000, "a quarter of the way to what it carried");
+        meter.tell(9_000_000);
+        assert_eq!(meter.rate(), 4_000_000, "it was less than half");
+        meter.tell(3_000_000);
+        assert_eq!(meter.rate(), 3_000_000);
+        meter.tell(0);
+        assert_eq!(meter.rate(), 3_000_000, "nothing is said, and what was seen stays");
     }
 }

@@ -216,7 +216,8 @@ pub enum IndexRequest {
         received: List<Received, { limits::SWARM_SOURCES }>,
         /// Peers that did not give what they should hold.
         failed: List<PeerId, { limits::SWARM_SOURCES }>,
-        /// Bytes per second that the peer's uplink carries for this blob; none or 0 if there is nothing new of it.
+        /// Bytes per second that the peer's uplink carries for this blob; none if there is nothing new of it, 0 if nothing is
+        /// known any more.
         uplink: Option<u64>,
     },
     /// Ends a Join.

@@ -14,11 +14,9 @@ use std::time::Duration;
 
 use super::output::Closing;
 
-/// Least room, in bytes: frames of four leaves, of which two wait while the others are written. Half of it would mean a
+/// Least room, in bytes, and that at the beginning: frames of four leaves, of which two wait while the others are written. Half of it would mean a
 /// wake-up for every leaf.
 const LEAST_ROOM: usize = 4 * (64 * 1024 + 64);
-/// Room at the beginning, while nobody knows how fast the link is.
-const FIRST_ROOM: usize = LEAST_ROOM;
 /// While the link takes whatever comes, an eighth of what is left to the most is added for each batch: a buffer on the way
 /// that was empty takes one or two at once.
 const GROWTH: usize = 8;
@@ -105,7 +103,7 @@ impl Turns {
     /// With room for so many bytes at most.
     pub(super) fn new(most: usize) -> Self {
         let state = State {
-            room: FIRST_ROOM.min(most),
+            room: LEAST_ROOM.min(most),
             taken: 0,
             closed: false,
             last_lane: 0,
@@ -129,30 +127,19 @@ impl Turns {
 
     /// What was reserved is written, or not needed.
     pub(super) fn give_back(&self, bytes: usize) {
-        let woken = {
-            let mut state = self.lock();
-            state.taken -= bytes;
-            state.grant()
-        };
-        woken.into_iter().for_each(Waker::wake);
+        self.change(|state| state.taken -= bytes);
     }
 
     /// The link took so many bytes in this time, and could take no more before and after.
     pub(super) fn note_speed(&self, bytes: usize, took: Duration) {
         let in_time = bytes as f64 * ROOM.as_secs_f64() / took.as_secs_f64().max(1e-6);
         let room = (in_time.min(self.most as f64) as usize).max(LEAST_ROOM.min(self.most));
-        let woken = {
-            let mut state = self.lock();
-            state.room = usize::midpoint(state.room, room);
-            state.grant()
-        };
-        woken.into_iter().for_each(Waker::wake);
+        self.change(|state| state.room = usize::midpoint(state.room, room));
     }
 
     /// The link took a batch at once.
     pub(super) fn note_fast(&self) {
-        let mut state = self.lock();
-        state.room += self.most.saturating_sub(state.room).div_ceil(GROWTH);
+        self.change(|state| state.room += self.most.saturating_sub(state.room).div_ceil(GROWTH));
     }
 
     /// Lets everybody who waits fail.
@@ -165,6 +152,16 @@ impl Turns {
         for (_, waker) in waiting.into_values() {
             waker.wake();
         }
+    }
+
+    /// Lets those go on for whom there is room after a change.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let woken = {
+            let mut state = self.lock();
+            change(&mut state);
+            state.grant()
+        };
+        woken.into_iter().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

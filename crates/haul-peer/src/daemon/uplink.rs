@@ -44,9 +44,9 @@ pub(super) async fn follow(
     }
 }
 
-/// What the uplink gives under a limit. A limit alone is news only if it is less than what is assumed of everybody. Streams that a limit holds back wait before they come to a connection, so that a
-/// limited uplink is never seen to be busy. Limits of groups and transfers are not looked at: nobody knows whom plans will
-/// have served.
+/// What the uplink gives under a limit. A limit alone is news only if it is less than what is assumed of everybody. Streams
+/// that a limit holds back wait before they come to a connection, so that a limited uplink is never seen to be busy. Limits
+/// of groups and transfers are not looked at: nobody knows whom plans will have served.
 fn within(measured: Option<u64>, limit: Option<u64>) -> Option<u64> {
     match (measured, limit) {
         (Some(measured), Some(limit)) => Some(measured.min(limit)),
@@ -193,6 +193,7 @@ mod tests {
         assert_eq!(within(None, None), None);
         assert_eq!(within(Some(5), None), Some(5));
         assert_eq!(within(None, Some(5)), Some(5));
+        assert_eq!(within(None, Some(limits::UPLINK_ASSUMED)), None, "the line may be slower");
         assert_eq!([within(Some(5), Some(7)), within(Some(7), Some(5))], [Some(5); 2]);
     }
 }

@@ -39,7 +39,7 @@ pub(super) enum Message {
 /// The planner with what has to be known around it.
 pub(super) struct Index {
     /// None if nobody plans.
-    pub(super) planner: Option<Planner>,
+    planner: Option<Planner>,
     /// Those that came before the second sink did: one alone is not planned for.
     waiting: Vec<(NodeId, PieceSet, Hints)>,
     pub(super) members: Members,

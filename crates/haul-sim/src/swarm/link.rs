@@ -12,8 +12,8 @@ use super::events::{Micros, NodeId};
 /// A connection's number.
 pub(super) type FlowId = u32;
 
-/// Leaves that a source has handed to a connection ahead of what the uplink sends: on a slow one, two in the output queue,
-/// one that is being written and one in the kernel. They cannot be taken back.
+/// Leaves that a source has handed to a connection ahead of what the uplink sends, and that cannot be taken back. Real
+/// connections over slow links queue four, half of them on their way through TLS, and the kernel has up to two more.
 const HANDED_OVER: usize = 4;
 
 /// What an uplink sends.
