@@ -238,10 +238,8 @@ impl Swarms {
         }
         // Pieces are told of first: others wait for them.
         let (blob, order) = inner.next_order(false).or_else(|| {
-            let alone = inner.uplink_tellings > 0;
-            let found = inner.next_order(alone)?;
-            inner.uplink_tellings = inner.uplink_tellings.saturating_sub(1);
-            Some(found)
+            inner.uplink_tellings = inner.uplink_tellings.checked_sub(1)?;
+            inner.next_order(true)
         })?;
         inner.served = Some(blob);
         Some(order)
