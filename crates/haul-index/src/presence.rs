@@ -194,6 +194,11 @@ impl Presence {
         self.lock().leases.is_current(connection, peer)
     }
 
+    /// Where a peer's last session came from; none if it was never listed.
+    pub fn source(&self, peer: &PeerId) -> Option<Source> {
+        self.lock().peers.get(peer).map(|known| known.arrival.source)
+    }
+
     /// How many peers are present.
     pub fn present_count(&self) -> usize {
         self.lock().leases.present_count()

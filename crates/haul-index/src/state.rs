@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use haul_core::ids::PeerId;
 use haul_core::planner::Dealing;
+use haul_core::registry::addresses::Source;
 use haul_core::registry::leases::{CloseCause, ConnectionId, LeaseAction};
 use haul_core::time::{Moment, Timestamp};
 use haul_core::wire::Label;
@@ -145,7 +146,8 @@ impl<S: IndexStore> IndexState<S> {
         let asker = Asker { peer: self.authority.index_key(), groups: groups.to_vec() };
         match self.store.owners(&asker, content.0, content.1, false).await {
             Ok(found) => {
-                let owners = self.store.peer_ids(&found.peers).into_iter().flatten().collect();
+                let peers = self.store.peer_ids(&found.peers).into_iter().flatten();
+                let owners = peers.map(|peer| (peer, self.presence.source(&peer).map_or(0, Source::site))).collect();
                 self.swarms.set_owners(clock::boot_now(), content, groups, &owners);
             }
             Err(error) => tracing::debug!(%error, blob = %content.0, "who shares this content cannot be looked up now"),

@@ -42,6 +42,8 @@ pub struct Joiner {
     pub passes_to: Vec<Label>,
     /// Bytes per second that its uplink carries, if it knows.
     pub uplink: Option<u64>,
+    /// The network that it is in, as in the planner's hints.
+    pub site: u32,
     /// Where it is told of others.
     pub mailbox: Arc<Mailbox>,
 }
@@ -179,8 +181,9 @@ impl Swarms {
         swarms.flat_map(|(content, swarm)| swarm.plannings.keys().map(|groups| (*content, groups.clone()))).collect()
     }
 
-    /// Who shares a content with these groups now. Of many, some are taken. Members learn of those that are new.
-    pub fn set_owners(&self, now: Moment, content: Content, groups: &[Label], owners: &BTreeSet<PeerId>) {
+    /// Who shares a content with these groups now, each with its site. Of many, some are taken. Members learn of those that
+    /// are new.
+    pub fn set_owners(&self, now: Moment, content: Content, groups: &[Label], owners: &BTreeMap<PeerId, u32>) {
         let mut inner = lock(&self.inner);
         let random = inner.next_random();
         inner.with_swarm(content, |swarm, room| swarm.set_owners(now, content.0, groups, owners, random, room));

@@ -12,6 +12,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::str::FromStr;
 
 use crate::limits;
+use crate::planner::splitmix64;
 
 /// Addresses whose first bits are given: `10.0.0.0/8`, `fd00::/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,21 @@ pub enum Source {
     SameProcess,
     /// This address, as the index sees it.
     Address(IpAddr),
+}
+
+impl Source {
+    /// The network that it lies in, as a number for [`crate::planner::Hints::site`]: 256 addresses of IPv4; of IPv6 the first
+    /// 48 bits, the most that one customer is usually given (RFC 6177). Those behind one router that translates addresses
+    /// count as one network, which they are. 0 in the index's own process: from where others reach it is their affair.
+    pub fn site(self) -> u32 {
+        let Self::Address(address) = self else { return 0 };
+        match address.to_canonical() {
+            // Never 0, and never in the upper half.
+            IpAddr::V4(address) => (address.to_bits() >> 8) + 1,
+            // Two networks of one number would only count as near.
+            IpAddr::V6(address) => splitmix64(&mut ((address.to_bits() >> 80) as u64)) as u32 | 1 << 31,
+        }
+    }
 }
 
 /// What an index lists of a peer that is online.
@@ -176,6 +192,17 @@ mod tests {
         for bad in ["10.0.0.0", "10.0.0.0/33", "fd00::/129", "x/8", "10.0.0.0/-1"] {
             assert_eq!(bad.parse::<Prefix>(), Err(PrefixError), "{bad}");
         }
+    }
+
+    #[test]
+    fn those_of_one_network_are_at_one_site() {
+        let site = |text| at(text).site();
+        assert_eq!(site("192.0.2.1"), site("192.0.2.254"));
+        assert_eq!(site("192.0.2.1"), site("::ffff:192.0.2.7"));
+        assert_eq!(site("2001:db8:1:2::1"), site("2001:db8:1:ff::2"));
+        let all = ["0.0.0.1", "192.0.2.1", "192.0.3.1", "255.255.255.255", "::1", "2001:db8:1::1", "2001:db8:2::1"];
+        let sites: alloc::collections::BTreeSet<u32> = all.map(site).into();
+        assert!(sites.len() == all.len() && !sites.contains(&Source::SameProcess.site()), "{sites:?}");
     }
 
     #[test]

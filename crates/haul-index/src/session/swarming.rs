@@ -121,6 +121,7 @@ async fn join<S: IndexStore>(
         groups: session.asker.groups.clone(),
         passes_to: passes_to.clone(),
         uplink,
+        site: session.source.site(),
         mailbox: Arc::clone(swarming.mailbox.get_or_init(Arc::default)),
     };
     let others = swarming.swarms.join(clock::boot_now(), joiner, blob, size, pieces)?;

@@ -63,10 +63,10 @@ pub(super) struct Planning {
     dealing: Option<Dealing>,
     seed: u64,
     stage: Stage,
-    /// Who shares the blob and is no member.
-    owners: BTreeSet<PeerId>,
-    /// With the bytes per second that the uplink of each carries, as it said last.
-    members: BTreeMap<PeerId, Option<u64>>,
+    /// Who shares the blob and is no member, with its site.
+    owners: BTreeMap<PeerId, u32>,
+    /// With what each has said of its uplink, before there was a planner or since, and its site.
+    members: BTreeMap<PeerId, Hints>,
 }
 
 #[derive(Debug)]
@@ -85,16 +85,17 @@ enum Stage {
 impl Planning {
     pub(super) fn new(geometry: BlobGeometry, dealing: Option<Dealing>, seed: u64) -> Self {
         let stage = Stage::Waiting { complete: BTreeSet::new(), sink: None };
-        Self { geometry, dealing, seed, stage, owners: BTreeSet::new(), members: BTreeMap::new() }
+        Self { geometry, dealing, seed, stage, owners: BTreeMap::new(), members: BTreeMap::new() }
     }
 
     /// Somebody joins. Who does not fit into `room` cells acts alone.
-    pub(super) fn join(&mut self, now: Moment, peer: PeerId, held: Held, uplink: Option<u64>, room: u64) {
+    pub(super) fn join(&mut self, now: Moment, peer: PeerId, held: Held, hints: Hints, room: u64) {
         // Whoever shared it all may hold less now.
-        if self.owners.remove(&peer) {
+        if self.owners.remove(&peer).is_some() {
             self.with_planner(|planner| planner.handle_depart(now, peer));
         }
-        self.members.insert(peer, known(uplink));
+        let hints = Hints { up: known(hints.up), ..hints };
+        self.members.insert(peer, hints);
         let pieces = self.geometry.pieces();
         match &mut self.stage {
             Stage::Waiting { complete, sink } => match held {
@@ -111,7 +112,6 @@ impl Planning {
                     Held::Part(set) => set,
                     Held::Unplanned(_) => return,
                 };
-                let hints = self.hints(&peer);
                 self.with_planner(|planner| planner.handle_join(now, peer, &set, hints));
             }
             Stage::Planned(_) | Stage::Failed => {}
@@ -129,7 +129,7 @@ impl Planning {
         let (complete, sink) = (std::mem::take(complete), sink.take());
         self.stage = Stage::Planned(Box::new(Planner::with_dealing(self.geometry, self.seed, dealing)));
         let all = PieceSet::full(self.geometry.pieces());
-        let whole = complete.iter().chain(&self.owners).map(|peer| (*peer, self.hints(peer)));
+        let whole = complete.iter().chain(self.owners.keys()).map(|peer| (*peer, self.hints(peer)));
         let whole: Vec<(PeerId, Hints)> = whole.collect();
         let sinks = sink.into_iter().chain([(peer, set)]).map(|(peer, set)| (peer, set, self.hints(&peer)));
         let sinks: Vec<(PeerId, PieceSet, Hints)> = sinks.collect();
@@ -143,9 +143,10 @@ impl Planning {
         });
     }
 
-    /// What a member said of its uplink, before there was a planner or since. Who only shares the blob says nothing.
+    /// What is known of a member, or of somebody who only shares the blob and says nothing.
     fn hints(&self, peer: &PeerId) -> Hints {
-        Hints { up: self.members.get(peer).copied().flatten(), ..Hints::default() }
+        let of_owner = || self.owners.get(peer).map(|site| Hints { site: *site, ..Hints::default() });
+        self.members.get(peer).copied().or_else(of_owner).unwrap_or_default()
     }
 
     pub(super) fn depart(&mut self, now: Moment, peer: PeerId) {
@@ -159,7 +160,7 @@ impl Planning {
 
     /// Whether a peer shares the blob and is no member.
     pub(super) fn is_owner(&self, peer: &PeerId) -> bool {
-        self.owners.contains(peer)
+        self.owners.contains_key(peer)
     }
 
     /// A peer goes soon; how many pieces are lost if it goes now. None without plans: there is nobody who would copy them.
@@ -182,8 +183,8 @@ impl Planning {
                 *sink = None;
             }
         }
-        if let (Some(said), Some(_)) = (self.members.get_mut(&peer), report.uplink) {
-            *said = known(report.uplink);
+        if let (Some(hints), Some(_)) = (self.members.get_mut(&peer), report.uplink) {
+            hints.up = known(report.uplink);
         }
         self.with_planner(|planner| {
             if let Some(rate) = report.uplink {
@@ -200,28 +201,28 @@ impl Planning {
     pub(super) fn set_owners(
         &mut self,
         now: Moment,
-        mut owners: BTreeSet<PeerId>,
+        mut owners: BTreeMap<PeerId, u32>,
         random: u64,
         room: u64,
     ) -> (Vec<PeerId>, Vec<PeerId>) {
-        let gone: Vec<PeerId> = self.owners.difference(&owners).copied().collect();
-        owners.retain(|owner| !self.owners.contains(owner));
+        let gone: Vec<PeerId> = self.owners.keys().filter(|owner| !owners.contains_key(owner)).copied().collect();
+        owners.retain(|owner, _| !self.owners.contains_key(owner));
         let free = (limits::SWARM_SOURCES + gone.len()).saturating_sub(self.owners.len());
-        let new = some_of(owners.into_iter().collect(), free, random);
+        let new = some_of(owners.keys().copied().collect(), free, random);
+        self.owners.retain(|owner, _| !gone.contains(owner));
+        self.owners.extend(new.iter().filter_map(|owner| owners.remove_entry(owner)));
+        let joining = new.iter().take((room / u64::from(self.geometry.pieces())) as usize);
+        let joining: Vec<(PeerId, Hints)> = joining.map(|peer| (*peer, self.hints(peer))).collect();
         let pieces = self.geometry.pieces();
         self.with_planner(|planner| {
             for peer in &gone {
                 planner.handle_depart(now, *peer);
             }
             let all = PieceSet::full(pieces);
-            for peer in new.iter().take((room / u64::from(pieces)) as usize) {
-                planner.handle_join(now, *peer, &all, Hints::default());
+            for (peer, hints) in joining {
+                planner.handle_join(now, peer, &all, hints);
             }
         });
-        for peer in &gone {
-            self.owners.remove(peer);
-        }
-        self.owners.extend(&new);
         (new, gone)
     }
 
@@ -304,9 +305,9 @@ mod tests {
         let mut planning = Planning::new(geometry, Some(Dealing::Planned), 1);
         let peers: Vec<PeerId> = (1..=2).map(|n| PublicKey::new([n; 32]).unwrap()).collect();
         for peer in &peers {
-            planning.join(Moment(0), *peer, Held::Part(PieceSet::new(geometry.pieces())), None, u64::MAX);
+            planning.join(Moment(0), *peer, Held::Part(PieceSet::new(geometry.pieces())), Hints::default(), u64::MAX);
         }
-        planning.set_owners(Moment(0), BTreeSet::from([PublicKey::new([3; 32]).unwrap()]), 1, u64::MAX);
+        planning.set_owners(Moment(0), BTreeMap::from([(PublicKey::new([3; 32]).unwrap(), 0)]), 1, u64::MAX);
         assert_eq!(planning.plan(Moment(0)).len(), 2);
         planning.with_planner(|_| panic!("planted"));
         assert!(planning.plan(Moment(10_000)).is_empty());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
-use haul_core::planner::{Dealing, Runs, splitmix64};
+use haul_core::planner::{Dealing, Hints, Runs, splitmix64};
 use haul_core::registry::leases::ConnectionId;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
@@ -60,7 +60,8 @@ impl Swarm {
         let (geometry, dealing) = (self.geometry, self.dealing);
         let planning = self.plannings.entry(joiner.passes_to.clone());
         let planning = planning.or_insert_with(|| Planning::new(geometry, dealing, random));
-        planning.join(now, peer, held, joiner.uplink, room);
+        let hints = Hints { up: joiner.uplink, down: None, site: joiner.site };
+        planning.join(now, peer, held, hints, room);
         self.sinks += usize::from(missing > 0);
         let (to, of) = (joiner.groups.clone(), joiner.passes_to.clone());
         self.members.insert(peer, Member { joiner, missing, knows: BTreeSet::new(), known_by: BTreeSet::new() });
@@ -120,12 +121,13 @@ impl Swarm {
         now: Moment,
         blob: BlobId,
         groups: &[Label],
-        owners: &BTreeSet<PeerId>,
+        owners: &BTreeMap<PeerId, u32>,
         random: u64,
         room: u64,
     ) {
         let Some(planning) = self.plannings.get_mut(groups) else { return };
-        let owners = owners.iter().copied().filter(|owner| !self.members.contains_key(owner)).collect();
+        let strangers = owners.iter().filter(|(owner, _)| !self.members.contains_key(owner));
+        let owners = strangers.map(|(owner, site)| (*owner, *site)).collect();
         let (new, gone) = planning.set_owners(now, owners, random, room);
         for member in self.members.values_mut().filter(|member| member.joiner.passes_to == groups) {
             for owner in &gone {

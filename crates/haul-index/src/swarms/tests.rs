@@ -23,6 +23,7 @@ fn joiner(n: u8, groups: &[&str], passes_to: &[&str]) -> Joiner {
         groups: labels(groups),
         passes_to: labels(passes_to),
         uplink: None,
+        site: 0,
         mailbox: Arc::default(),
     }
 }
@@ -101,7 +102,7 @@ fn who_leaves_is_looked_for_everywhere_and_changes_only_its_own_swarms() {
     let stranger = peer(9);
     let of_stranger = |swarms: &Swarms| swarms.leaving(NOW, &stranger);
     assert_eq!(of_stranger(&swarms), Leaving { needed: 0, swarms: 20, looked_at: 0 });
-    swarms.set_owners(NOW, content(), &[], &BTreeSet::from([stranger]));
+    swarms.set_owners(NOW, content(), &[], &BTreeMap::from([(stranger, 0)]));
     assert_eq!(of_stranger(&swarms), Leaving { needed: 64, swarms: 20, looked_at: 64 });
 }
 
@@ -199,8 +200,8 @@ fn those_that_left_do_not_fill_the_list_of_those_known() {
         swarms.join(NOW, back.clone(), blob(), SIZE, &Runs::default()).unwrap();
         assert_eq!(news(&stays), [(back.peer, false)]);
     }
-    let owner = BTreeSet::from([peer(9)]);
-    for owners in [&owner, &BTreeSet::new(), &owner] {
+    let owner = BTreeMap::from([(peer(9), 0)]);
+    for owners in [&owner, &BTreeMap::new(), &owner] {
         swarms.set_owners(NOW, content(), &[], owners);
         assert_eq!(news(&stays).len(), owners.len());
     }
@@ -220,7 +221,7 @@ fn downloads_of_one_each_and_what_is_complete_keep_no_planner() {
     assert_eq!(swarms.cells(), 0);
     assert_eq!(swarms.downloaded(), []);
     swarms.join(NOW, two.clone(), blob(), large, &runs(1, pieces - 1)).unwrap();
-    swarms.set_owners(NOW, (blob(), large), &[], &(10..30).map(peer).collect());
+    swarms.set_owners(NOW, (blob(), large), &[], &(10..30).map(|n| (peer(n), 0)).collect());
     assert_eq!(swarms.cells(), u64::from(pieces), "one alone is not planned for");
     assert_eq!(swarms.downloaded().len(), 1);
 }
@@ -281,7 +282,7 @@ fn two_downloaders_are_planned_for_and_learn_of_whom_they_are_to_ask() {
     let (a, b) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
     swarms.join(NOW, a.clone(), blob(), SIZE, &Runs::default()).unwrap();
     let owner = peer(9);
-    swarms.set_owners(NOW, content(), &[], &BTreeSet::from([owner]));
+    swarms.set_owners(NOW, content(), &[], &BTreeMap::from([(owner, 0)]));
     assert_eq!(news(&a), [(owner, true)], "who shares it is told of at once");
     swarms.plan(NOW, || true);
     assert!(a.mailbox.take(&blob()).plan.is_none(), "who is alone knows best whom to ask");
@@ -301,7 +302,7 @@ fn two_downloaders_are_planned_for_and_learn_of_whom_they_are_to_ask() {
     }
     assert!(a.mailbox.take(&blob()).plan.is_some() && b.mailbox.take(&blob()).plan.is_some());
     // Nobody shares it any more: what only the owner had is not planned.
-    swarms.set_owners(Moment(7_000), content(), &[], &BTreeSet::new());
+    swarms.set_owners(Moment(7_000), content(), &[], &BTreeMap::new());
     swarms.plan(Moment(8_000), || true);
     let (_, sources) = a.mailbox.take(&blob()).plan.unwrap();
     assert!(sources.iter().all(|(source, _)| *source != owner));
@@ -382,4 +383,32 @@ fn plans_follow_what_the_first_downloader_said_of_its_uplink_while_it_was_alone(
     let [first, second, third] = &others;
     let [of_slow, of_first] = dealt(&swarms, &[&slow, first, second, third], [&slow, first]);
     assert!(of_first >= 4 * of_slow.max(1), "{of_first} and {of_slow}");
+}
+
+#[test]
+fn plans_keep_to_sites() {
+    // Every third number is of one site, so that neither order nor chance brings them together.
+    let near = |one: &PeerId, other: &PeerId| one.as_bytes()[0] % 3 == other.as_bytes()[0] % 3;
+    let share_of_near = |sites: bool| {
+        let swarms = Swarms::default();
+        let site = |n: u8| if sites { 1 + u32::from(n % 3) } else { 0 };
+        let joiners: Vec<Joiner> = (0..30).map(|n| Joiner { site: site(n), ..joiner(n, &[], &[]) }).collect();
+        for joiner in &joiners {
+            let held = u32::from(joiner.peer.as_bytes()[0] / 3) * 6;
+            swarms
+                .join(NOW, joiner.clone(), blob(), SIZE, &if held > 0 { runs(0, held) } else { Runs::default() })
+                .unwrap();
+        }
+        swarms.set_owners(NOW, content(), &[], &(30..36).map(|n| (peer(n), site(n))).collect());
+        swarms.plan(NOW, || true);
+        let plans = joiners.iter().map(|joiner| (joiner.peer, joiner.mailbox.take(&blob()).plan.unwrap().1));
+        let dealt: Vec<(bool, u32)> = plans
+            .flat_map(|(sink, sources)| sources.into_iter().map(move |(source, runs)| (sink, source, runs)))
+            .map(|(sink, source, runs)| (near(&sink, &source), runs.iter().map(|run| run.count).sum()))
+            .collect();
+        let all: u32 = dealt.iter().map(|(_, pieces)| pieces).sum();
+        f64::from(dealt.iter().filter(|(near, _)| *near).map(|(_, pieces)| pieces).sum::<u32>()) / f64::from(all)
+    };
+    let (with, without) = (share_of_near(true), share_of_near(false));
+    assert!(with > 1.5 * without, "{with} of the pieces stay at their site, {without} where none are known");
 }
