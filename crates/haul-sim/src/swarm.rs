@@ -49,6 +49,8 @@ pub struct Outcome {
     pub seed_outline: u64,
     /// Bytes that arrived at somebody who had them already, or did not verify.
     pub wasted_bytes: u64,
+    /// Part of the bytes that were of use which came from the receiver's own site.
+    pub near_share: f64,
     /// Bytes of the blob, in whole pieces.
     pub size: u64,
     /// Plans that were sent to sinks.

@@ -47,6 +47,9 @@ struct Arguments {
     /// Downlinks in Mbit/s.
     #[arg(long, default_value_t = 100)]
     down: u64,
+    /// So many sites, and each peer at one of them by chance: those of one site are near each other.
+    #[arg(long, default_value_t = 1)]
+    sites: u32,
     /// Per cent of the downloaders that break at some moment.
     #[arg(long, default_value_t = 0.0)]
     lost: f64,
@@ -107,7 +110,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 const HEADER: &str = "peers   bound s  median s    last s  median/b  last/b  seed/F  waste/F  planner s  us/assignment  \
-                      plans  partners  unfinished  events  real s  outline/F";
+                      plans  partners  unfinished  events  real s  outline/F  near";
 
 fn row(peers: usize, outcome: &Outcome, bound: Duration, real: Duration) -> String {
     let seconds = |time: Duration| time.as_secs_f64();
@@ -115,7 +118,7 @@ fn row(peers: usize, outcome: &Outcome, bound: Duration, real: Duration) -> Stri
     let size = outcome.size as f64;
     let planner = seconds(outcome.planner_time.0);
     format!(
-        "{peers:>5} {:>9.2} {:>9.2} {:>9.2} {:>9.4} {:>7.4} {:>7.4} {:>8.5} {planner:>10.2} {:>14.2} {:>6} {:>9} {:>11} {:>7.0}k {:>7.1} {:>10.4}",
+        "{peers:>5} {:>9.2} {:>9.2} {:>9.2} {:>9.4} {:>7.4} {:>7.4} {:>8.5} {planner:>10.2} {:>14.2} {:>6} {:>9} {:>11} {:>7.0}k {:>7.1} {:>10.4} {:>5.2}",
         seconds(bound),
         seconds(outcome.median()),
         seconds(outcome.last()),
@@ -130,6 +133,7 @@ fn row(peers: usize, outcome: &Outcome, bound: Duration, real: Duration) -> Stri
         outcome.events as f64 / 1e3,
         seconds(real),
         outcome.seed_outline as f64 / size,
+        outcome.near_share,
     )
 }
 
@@ -154,6 +158,10 @@ fn scenario(arguments: &Arguments, peers: usize) -> Scenario {
     }
     for peer in scenario.peers.iter_mut().skip(1) {
         peer.up = (peer.up as f64 * (1.0 - arguments.acks / 100.0)) as u64;
+    }
+    let mut places = arguments.seed;
+    for peer in &mut scenario.peers {
+        peer.site = 1 + (chance(&mut places) % u64::from(arguments.sites.max(1))) as u32;
     }
     for peer in scenario.peers.iter_mut().filter(|_| arguments.told) {
         peer.told = true;

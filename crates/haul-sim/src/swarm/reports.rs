@@ -42,6 +42,9 @@ impl World<'_> {
 
     pub(super) fn note_received(&mut self, sink: NodeId, source: NodeId) {
         *self.nodes[sink as usize].reports.received.entry(source).or_default() += self.unit_bytes;
+        let [from, to] = [source, sink].map(|node| self.scenario.peers[node as usize].site);
+        self.received += self.unit_bytes;
+        self.received_near += if from == to { self.unit_bytes } else { 0 };
     }
 
     /// Tells the index what is new, unless it was told just now or has not answered the last report.

@@ -40,6 +40,9 @@ pub(super) struct World<'a> {
     pub(super) dice: Dice,
     /// Units that were no use.
     pub(super) wasted: u64,
+    /// Bytes that were of use, and those among them that came from the receiver's site.
+    pub(super) received: u64,
+    pub(super) received_near: u64,
     /// Peers that are to finish and have not.
     pub(super) unfinished: usize,
     plans: (u64, u64, Duration),
@@ -68,6 +71,8 @@ impl<'a> World<'a> {
             index: Some(Index::new(geometry, scenario.random, scenario.mode)),
             dice: Dice(scenario.random),
             wasted: 0,
+            received: 0,
+            received_near: 0,
             unfinished: scenario.peers.iter().filter(|peer| stays(peer)).count(),
             plans: (0, 0, Duration::ZERO),
         }
@@ -264,6 +269,7 @@ impl<'a> World<'a> {
             seed_bytes: self.nodes.first().map_or(0, |seed| seed.sent_bytes),
             seed_outline: self.nodes.first().map_or(0, |seed| seed.sent_outline),
             wasted_bytes: self.wasted * self.unit_bytes,
+            near_share: self.received_near as f64 / self.received.max(1) as f64,
             size: self.geometry.size(),
             plans: self.plans.0,
             assigned: self.plans.1,
