@@ -276,8 +276,8 @@ fn finish_tree(
             ));
         }
     }
-    // The deepest first: creating an entry changes the time of the folder above it.
-    folders.sort_by_key(|(path, _)| std::cmp::Reverse(path.components().count()));
+    // Each before the one above it, whose time changes with its entries.
+    folders.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
     for (path, mtime_ns) in folders {
         tree.set_folder_time(&path, mtime_ns);
     }

@@ -26,6 +26,10 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
+/// Folders on the way that stay open. The next file's folder is mostly a brother or a cousin of the last one's, and a
+/// download has some two dozen handles at most: a tree of any depth leaves a process room for other files.
+const WAY_KEPT: usize = 4;
+
 /// The folder, held open.
 #[derive(Debug)]
 pub struct Tree {
@@ -36,8 +40,8 @@ pub struct Tree {
     merge: bool,
     /// Nothing is in it yet that it did not create itself.
     new: bool,
-    /// The folder used last: entries come sorted by folder.
-    last: Option<(Vec<u8>, Arc<OwnedFd>)>,
+    /// The folder used last, and the nearest of those above it, each with its path: entries come sorted by folder.
+    way: Vec<(Vec<u8>, Arc<OwnedFd>)>,
 }
 
 impl Tree {
@@ -50,14 +54,14 @@ impl Tree {
         let there = place.stat().map_err(|errno| target.error("look at", errno))?.is_some();
         let root = make_folder(&place.folder, &place.name).map_err(|errno| place.error("create the folder", errno))?;
         lock(&root, &target)?;
-        Ok(Self { root: Arc::new(root), place, target, merge: false, new: !there, last: None })
+        Ok(Self { root: Arc::new(root), place, target, merge: false, new: !there, way: Vec::new() })
     }
 
     /// An existing folder that files are merged into.
     pub fn existing(target: Place) -> Result<Self, FileError> {
         let root = rustix::fs::openat(&*target.folder, &target.name, FOLDER_FLAGS, Mode::empty())
             .map_err(|errno| target.error("open the folder", errno))?;
-        Ok(Self { root: Arc::new(root), place: target.clone(), target, merge: true, new: false, last: None })
+        Ok(Self { root: Arc::new(root), place: target.clone(), target, merge: true, new: false, way: Vec::new() })
     }
 
     /// Another handle on the same folder, for another thread.
@@ -69,7 +73,7 @@ impl Tree {
             target: self.target.clone(),
             merge: self.merge,
             new: self.new,
-            last: None,
+            way: Vec::new(),
         }
     }
 
@@ -198,22 +202,28 @@ impl Tree {
     }
 
     fn folder(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, FileError> {
-        if path.is_empty() {
-            return Ok(Arc::clone(&self.root));
+        while self.way.last().is_some_and(|(passed, _)| !is_at_or_below(path, passed)) {
+            self.way.pop();
         }
-        if let Some((last, folder)) = &self.last
-            && last == path
-        {
-            return Ok(Arc::clone(folder));
-        }
-        let mut at = Arc::clone(&self.root);
-        for component in path.split(|byte| *byte == b'/') {
+        let (mut passed, mut at) = self.way.last().cloned().unwrap_or_else(|| (Vec::new(), Arc::clone(&self.root)));
+        let rest = path.get(passed.len()..).unwrap_or_default();
+        for component in rest.split(|byte| *byte == b'/').filter(|component| !component.is_empty()) {
             let made = make_folder(&at, OsStr::from_bytes(component));
             at = Arc::new(made.map_err(|errno| FileError::from_errno("create the folder", &self.shown(path), errno))?);
+            if !passed.is_empty() {
+                passed.push(b'/');
+            }
+            passed.extend_from_slice(component);
+            self.way.push((passed.clone(), Arc::clone(&at)));
         }
-        self.last = Some((path.to_vec(), Arc::clone(&at)));
+        let surplus = self.way.len().saturating_sub(WAY_KEPT);
+        self.way.drain(..surplus);
         Ok(at)
     }
+}
+
+fn is_at_or_below(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
 }
 
 fn make_folder(folder: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
@@ -369,6 +379,22 @@ mod tests {
         let names = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
         assert_eq!((names(&outside), names(&outside.join("b"))), (1, 1), "nothing is created outside");
         assert!(created > 0 && created < rounds && found > 0, "the race has to go both ways: {created} {found}");
+    }
+
+    #[test]
+    fn files_in_any_order_land_where_their_paths_say() {
+        let base = tempfile::tempdir().unwrap();
+        let mut tree = Tree::part_of(Place::of(&base.path().join("got")).unwrap()).unwrap();
+        let deep = "d/".repeat(WAY_KEPT + 2);
+        let folders =
+            ["a/b/c/", "a/", "a/bb/", "", "a/b/", "ab/", "a/b/c/", &deep, "d/", &deep, "a/b-/c/", "ab/a/b/", "d/d/"];
+        for (number, folder) in folders.iter().enumerate() {
+            let path = format!("{folder}{number}");
+            let bytes = path.as_bytes();
+            tree.create_file(&SharePath::new(bytes).unwrap(), bytes, FileTraits::default()).unwrap();
+            assert_eq!(std::fs::read(base.path().join(".got.haul-part").join(&path)).unwrap(), bytes);
+            assert!(tree.way.len() <= WAY_KEPT);
+        }
     }
 
     #[test]
