@@ -282,6 +282,44 @@ async fn answers_what_is_there_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_file_that_is_no_more_what_was_hashed_comes_from_a_copy_or_not_at_all() {
+    let text = |name: &str| format!("what {name} holds").into_bytes();
+    // Every content but the last has a copy behind it.
+    let names = ["rewritten", "shorter", "folder", "link", "fifo", "gone", "alone"];
+    let spare = names.map(|name| format!("{name}.copy"));
+    let originals = names.iter().map(|name| (*name, text(name)));
+    let twins = spare.iter().zip(names).filter(|(_, name)| *name != "alone").map(|(copy, name)| (&**copy, text(name)));
+    let files: Vec<_> = originals.chain(twins).collect();
+    let served = serve(&files);
+    for name in names {
+        let path = served.folder.path().join("share").join(name);
+        let same_size = text("other").iter().cycle().copied().take(text(name).len()).collect::<Vec<_>>();
+        match name {
+            "rewritten" | "alone" => std::fs::write(&path, same_size).unwrap(),
+            "shorter" => std::fs::write(&path, "s").unwrap(),
+            _ => std::fs::remove_file(&path).unwrap(),
+        }
+        match name {
+            "folder" => std::fs::create_dir(&path).unwrap(),
+            "link" => std::os::unix::fs::symlink("link.copy", &path).unwrap(),
+            "fifo" => {
+                rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+            }
+            _ => {}
+        }
+    }
+    let connection = served.granted().await;
+    let blobs = names.map(|name| blob_of(&text(name)).0).to_vec();
+    let mut stream = connection.open_stream(&PeerRequest::Blobs { blobs: List::new(blobs) }).await.unwrap();
+    let mut arrived = Vec::new();
+    while let StreamItem::Data { index, bytes } = stream.next().await.unwrap() {
+        arrived.push((index / SMALL_LEAVES, bytes.to_vec()));
+    }
+    let (_, kept) = names.split_last().unwrap();
+    assert_eq!(arrived, (0..).zip(kept.iter().map(|name| text(name))).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_changes_is_never_mixed() {
     let bytes = content(200 * LEAF_BYTES as usize);
     let served = serve(&[("file", bytes.clone())]);

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub(super) async fn send(
 ) {
     let opened = {
         let (shares, groups) = (Arc::clone(shares), Arc::clone(groups));
-        tokio::task::spawn_blocking(move || open(&shares, &mut Roots::default(), &blob, &groups)).await
+        tokio::task::spawn_blocking(move || open(&shares, &blob, &groups)).await
     };
     let end = match opened {
         Ok(Ok(file)) => send_leaves(shares, Arc::new(file), ranges, paced, &stream).await,
@@ -76,15 +77,24 @@ struct OpenFile {
 }
 
 /// Opens a copy of the blob that is still what was hashed.
-fn open(shares: &Shares, roots: &mut Roots, blob: &BlobId, groups: &[Label]) -> Result<OpenFile, PeerAnswer> {
+fn open(shares: &Shares, blob: &BlobId, groups: &[Label]) -> Result<OpenFile, PeerAnswer> {
+    from_a_copy(shares, blob, groups, |located| {
+        let geometry = BlobGeometry::new(located.size()).ok_or(OpenError::Gone)?;
+        Ok(OpenFile { file: shares.open_file(located)?, located: located.clone(), geometry })
+    })
+}
+
+/// Takes what is asked for from the first copy of the blob that is still what was hashed.
+fn from_a_copy<T>(
+    shares: &Shares,
+    blob: &BlobId,
+    groups: &[Label],
+    mut take: impl FnMut(&LocalFile) -> Result<T, OpenError>,
+) -> Result<T, PeerAnswer> {
     let mut outcome = PeerAnswer::NotHeld;
     for _ in 0..COPIES {
-        let Some(located) = shares.locate_for(blob, groups) else { return Err(outcome) };
-        match located.open(roots) {
-            Ok(file) => {
-                let geometry = BlobGeometry::new(located.size()).ok_or(PeerAnswer::NotHeld)?;
-                return Ok(OpenFile { file, located, geometry });
-            }
+        let Some(located) = shares.locate_for(blob, groups) else { break };
+        match take(&located) {
             Err(OpenError::Gone | OpenError::Changed) => {
                 shares.report_changed(&located);
                 outcome = PeerAnswer::Changed;
@@ -93,6 +103,7 @@ fn open(shares: &Shares, roots: &mut Roots, blob: &BlobId, groups: &[Label]) -> 
                 tracing::warn!(%error, path = ?located.path, "cannot read a shared file");
                 return Err(PeerAnswer::NotHeld);
             }
+            Ok(taken) => return Ok(taken),
         }
     }
     Err(outcome)
@@ -112,7 +123,7 @@ async fn send_leaves(
         let end = range.first + range.count;
         (range.first..end).step_by(READ_LEAVES as usize).map(move |first| first..(first + READ_LEAVES).min(end))
     });
-    let read = |run: std::ops::Range<u64>| -> JoinHandle<io::Result<Batch>> {
+    let read = |run: Range<u64>| -> JoinHandle<io::Result<Batch>> {
         let (shares, open) = (Arc::clone(shares), Arc::clone(&open));
         tokio::task::spawn_blocking(move || read_run(&shares, &open, run))
     };
@@ -200,15 +211,20 @@ fn read_partial(partial: &Partial, leaves: &[u64]) -> io::Result<Batch> {
 }
 
 /// Reads a run of leaves; an error also if the file is not what was hashed any more.
-fn read_run(shares: &Shares, open: &OpenFile, run: std::ops::Range<u64>) -> io::Result<Batch> {
+fn read_run(shares: &Shares, open: &OpenFile, run: Range<u64>) -> io::Result<Batch> {
     let start = run.start * LEAF_BYTES;
     let end = (run.end * LEAF_BYTES).min(open.geometry.size());
-    let buffer = read_at(&open.file, start, (end - start) as usize)?;
+    let bytes = read_at(&open.file, start, (end - start) as usize)?;
     if !shares.still_same(&open.file, &open.located) {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut bytes = Bytes::from(buffer);
-    Ok(run.map(|leaf| (leaf, bytes.split_to(open.geometry.leaf_bytes(leaf)))).collect())
+    Ok(leaves_of(bytes, open.geometry, run).collect())
+}
+
+/// The leaves of this run, with their numbers.
+fn leaves_of(bytes: Vec<u8>, geometry: BlobGeometry, run: Range<u64>) -> impl Iterator<Item = (u64, Bytes)> {
+    let mut bytes = Bytes::from(bytes);
+    run.map(move |leaf| (leaf, bytes.split_to(geometry.leaf_bytes(leaf))))
 }
 
 /// Answers `Blobs`: those that are here and small.
@@ -241,26 +257,23 @@ pub(super) async fn send_small(
 /// Reads small blobs from a place in the list on; tells also where to go on.
 fn read_small(shares: &Shares, blobs: &[BlobId], from: usize, groups: &[Label]) -> (Batch, usize) {
     let mut roots = Roots::default();
-    let (mut batch, mut bytes, mut next) = (Batch::new(), 0, from);
-    while let Some(blob) = blobs.get(next).filter(|_| bytes < READ_SMALL) {
-        if let Some(leaves) = read_whole(shares, &mut roots, blob, groups) {
-            bytes += leaves.iter().map(|(_, leaf)| leaf.len() as u64).sum::<u64>();
-            batch.extend(leaves.into_iter().map(|(leaf, bytes)| (next as u64 * SMALL_LEAVES + leaf, bytes)));
+    let (mut batch, mut read, mut next) = (Batch::new(), 0, from);
+    while let Some(blob) = blobs.get(next).filter(|_| read < READ_SMALL) {
+        if let Some((bytes, geometry)) = read_whole(shares, &mut roots, blob, groups) {
+            read += bytes.len() as u64;
+            let leaves = leaves_of(bytes, geometry, 0..geometry.leaves());
+            batch.extend(leaves.map(|(leaf, bytes)| (next as u64 * SMALL_LEAVES + leaf, bytes)));
         }
         next += 1;
     }
     (batch, next)
 }
 
-fn read_whole(shares: &Shares, roots: &mut Roots, blob: &BlobId, groups: &[Label]) -> Option<Batch> {
-    let open = open(shares, roots, blob, groups).ok()?;
-    let leaves = open.geometry.leaves();
-    if leaves > SMALL_LEAVES {
-        return None;
-    }
-    let read = read_run(shares, &open, 0..leaves);
-    if read.is_err() {
-        shares.report_changed(&open.located);
-    }
-    read.ok()
+/// None of what is not here, or not small.
+fn read_whole(shares: &Shares, roots: &mut Roots, blob: &BlobId, groups: &[Label]) -> Option<(Vec<u8>, BlobGeometry)> {
+    let read = from_a_copy(shares, blob, groups, |located| {
+        let geometry = BlobGeometry::new(located.size()).filter(|geometry| geometry.leaves() <= SMALL_LEAVES);
+        geometry.map(|geometry| Ok((located.read_whole(roots)?, geometry))).transpose()
+    });
+    read.ok().flatten()
 }

@@ -13,9 +13,10 @@ use haul_core::wire::Label;
 
 use super::folder::Folder;
 use super::manifest::{FileItem, Key, Kind, Trust};
-use super::open::{Roots, file_system_of, open_error, stamp_from, stamp_of};
+use super::open::{Root, Roots, file_system_of, open_error, stamp_from, stamp_of};
 use super::{OpenError, Shares};
 use crate::partial::visible;
+use crate::reading::read_at;
 
 /// Outlines kept in memory: those of the files that are being served.
 const OUTLINES_KEPT: usize = 32;
@@ -58,11 +59,16 @@ impl LocalFile {
         self.stamp.size
     }
 
-    /// Opens it as one of a series, if it is still what was hashed.
-    pub(crate) fn open(&self, roots: &mut Roots) -> Result<File, OpenError> {
-        let root = roots.at(&self.root).map_err(open_error)?;
-        let (opened, stat) = root.open_regular(&self.path)?;
-        if stamp_from(&stat) == self.stamp { Ok(opened) } else { Err(OpenError::Changed) }
+    /// Reads all of it as one of a series, if it is what was hashed.
+    pub(crate) fn read_whole(&self, roots: &mut Roots) -> Result<Vec<u8>, OpenError> {
+        let opened = roots.at(&self.root).and_then(|below| below.open_to_read(&self.path));
+        let file = File::from(opened.map_err(open_error)?);
+        let read = read_at(&file, 0, self.size() as usize);
+        // One look is enough: with the stamp of the hash behind it, nothing has changed since.
+        if stamp_of(&file).map_err(open_error)? != self.stamp {
+            return Err(OpenError::Changed);
+        }
+        read.map_err(OpenError::Io)
     }
 }
 
@@ -120,7 +126,8 @@ impl Shares {
     /// Opens a located file below its root: never through a symbolic link, only a regular file, only if it is still
     /// the file that was hashed. Compare [`Shares::still_same`] after reading.
     pub fn open_file(&self, file: &LocalFile) -> Result<File, OpenError> {
-        file.open(&mut Roots::default())
+        let (opened, stat) = Root::open(&file.root).map_err(open_error)?.open_regular(&file.path)?;
+        if stamp_from(&stat) == file.stamp { Ok(opened) } else { Err(OpenError::Changed) }
     }
 
     /// Whether the open file is still what was hashed.

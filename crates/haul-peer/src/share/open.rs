@@ -20,6 +20,9 @@ const RACE_RETRIES: usize = 16;
 /// Opens a folder on the way to something, and never a link.
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// Opens a file without waiting for whoever writes to a FIFO, and never takes a terminal over.
+const TO_READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
 /// How a path is resolved below a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolver {
@@ -82,20 +85,18 @@ impl Root {
 
     /// Opens a regular file for reading, and tells what it is now. Never blocks on a FIFO and never follows a link.
     pub fn open_regular(&self, path: &SharePath) -> Result<(File, Stat), OpenError> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = self.open_below(path, flags, Mode::empty()).map_err(open_error)?;
-        let stat = rustix::fs::fstat(&file).map_err(open_error)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(OpenError::Gone);
-        }
-        Ok((File::from(file), stat))
+        with_stat(self.open_at(path.as_bytes(), TO_READ, Mode::empty()))
     }
 
     /// Opens anything below the root without following links; `OFlags::CREATE` is allowed too.
     pub fn open_below(&self, path: &SharePath, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        self.open_at(path.as_bytes(), flags, mode)
+    }
+
+    fn open_at(&self, path: &[u8], flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if self.resolver == Resolver::Openat2 {
-            let name: &[u8] = if path.is_root() { b"." } else { path.as_bytes() };
+            let name: &[u8] = if path.is_empty() { b"." } else { path };
             for _ in 0..RACE_RETRIES {
                 match rustix::fs::openat2(&self.folder, name, flags, mode, beneath()) {
                     Err(Errno::AGAIN | Errno::INTR) => {}
@@ -111,22 +112,65 @@ impl Root {
 /// the series: a folder that takes the root's place meanwhile is seen by the next one.
 #[derive(Debug, Default)]
 pub struct Roots {
-    last: Option<(PathBuf, Root)>,
+    last: Option<(PathBuf, Below)>,
 }
 
 impl Roots {
-    /// The root at this folder.
-    pub fn at(&mut self, folder: &Path) -> rustix::io::Result<&Root> {
-        let (_, root) = match self.last.take().filter(|(path, _)| path == folder) {
+    /// To open files below this folder.
+    pub fn at(&mut self, folder: &Path) -> rustix::io::Result<&mut Below> {
+        let (_, below) = match self.last.take().filter(|(path, _)| path.as_os_str() == folder.as_os_str()) {
             Some(last) => self.last.insert(last),
-            None => self.last.insert((folder.to_path_buf(), Root::open(folder)?)),
+            None => self.last.insert((folder.to_path_buf(), Below::new(Root::open(folder)?))),
         };
-        Ok(root)
+        Ok(below)
     }
 }
 
-fn by_components(folder: BorrowedFd<'_>, path: &SharePath, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
-    let (directory, name) = path.split();
+/// Opens a series of files below a root. A folder is opened once for all files in a row that lie in it, but the first.
+#[derive(Debug)]
+pub struct Below {
+    root: Root,
+    /// The folder of the last file.
+    folder: (Vec<u8>, Option<Root>),
+}
+
+impl Below {
+    fn new(root: Root) -> Self {
+        Self { root, folder: Default::default() }
+    }
+
+    /// As [`Root::open_regular`].
+    pub fn open_regular(&mut self, path: &SharePath) -> Result<(File, Stat), OpenError> {
+        with_stat(self.open_to_read(path))
+    }
+
+    /// Opens whatever is there for reading, without a look at it: whoever reads compares its stamp afterwards. Never
+    /// blocks on a FIFO and never follows a link.
+    pub fn open_to_read(&mut self, path: &SharePath) -> rustix::io::Result<OwnedFd> {
+        let (directory, name) = path.split();
+        if directory.is_empty() || self.folder.0 != directory {
+            self.folder = (directory.to_vec(), None);
+            return self.root.open_at(path.as_bytes(), TO_READ, Mode::empty());
+        }
+        let folder = match self.folder.1.take() {
+            Some(folder) => folder,
+            None => Root { folder: self.root.open_at(directory, STEP, Mode::empty())?, resolver: self.root.resolver },
+        };
+        self.folder.1.insert(folder).open_at(name, TO_READ, Mode::empty())
+    }
+}
+
+fn with_stat(opened: rustix::io::Result<OwnedFd>) -> Result<(File, Stat), OpenError> {
+    let file = opened.map_err(open_error)?;
+    let stat = rustix::fs::fstat(&file).map_err(open_error)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(OpenError::Gone);
+    }
+    Ok((File::from(file), stat))
+}
+
+fn by_components(folder: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    let (directory, name) = haul_core::path::split(path);
     let mut at: Option<OwnedFd> = None;
     for component in directory.split(|byte| *byte == b'/').filter(|component| !component.is_empty()) {
         let from = at.as_ref().map_or(folder, AsFd::as_fd);

@@ -144,8 +144,8 @@ fn hash_jobs(shares: &Shares, jobs: Vec<Job>) -> Vec<Outcome> {
 fn hash_found(series: &mut Series<'_>, job: &Job, path: &[u8]) -> Result<Found, Failure> {
     let shares = series.shares;
     let share_path = SharePath::new(job.key.path()).map_err(|_| Failure::Gone)?;
-    let root = series.roots.at(&job.folder.record.root).map_err(|_| Failure::Gone)?;
-    let (file, stat) = root.open_regular(&share_path).map_err(|error| match error {
+    let below = series.roots.at(&job.folder.record.root).map_err(|_| Failure::Gone)?;
+    let (file, stat) = below.open_regular(&share_path).map_err(|error| match error {
         OpenError::Io(error) => error.into(),
         OpenError::Gone | OpenError::Changed => Failure::Gone,
     })?;

@@ -51,6 +51,27 @@ fn only_regular_files_below_the_root_open() {
 }
 
 #[test]
+fn a_series_opens_what_each_path_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["a/b/1", "a/b/2", "a/b/3", "a/1", "a/2", "ab/1", "ab/2", "1", "2", "a/b/4", "a/b/5"];
+    for file in files {
+        std::fs::create_dir_all(folder.path().join(file).parent().unwrap()).unwrap();
+        std::fs::write(folder.path().join(file), file).unwrap();
+    }
+    symlink("1", folder.path().join("a/b/link")).unwrap();
+    for resolver in BOTH {
+        let mut below = Below::new(Root::open_with(folder.path(), resolver).unwrap());
+        for file in files {
+            assert_eq!(read(below.open_regular(&path(file)).unwrap().0), file, "{resolver:?}");
+        }
+        for closed in ["a/b/link", "a/b/none", "a/b", "a/b/1/x"] {
+            let opened = below.open_regular(&path(closed));
+            assert!(matches!(opened, Err(OpenError::Gone)), "{resolver:?} {closed}: {opened:?}");
+        }
+    }
+}
+
+#[test]
 fn a_root_behind_a_link_does_not_open() {
     let home = tempfile::tempdir().unwrap();
     let folder = std::fs::canonicalize(home.path()).unwrap();
