@@ -67,11 +67,12 @@ impl State {
         fits.then(|| wish.most.min(free).max(wish.least))
     }
 
-    /// The place behind the lane that was served last.
+    /// The first of the lane behind the one that was served last; lanes that wait for an older one are passed over.
     fn next(&self) -> Option<(Place, u64)> {
         let last = (Place { lane: self.last_lane, age: u64::MAX }, u64::MAX);
-        let behind = self.waiting.range((Bound::Excluded(last), Bound::Unbounded)).next();
-        behind.or_else(|| self.waiting.first_key_value()).map(|(key, _)| *key)
+        let behind = self.waiting.range((Bound::Excluded(last), Bound::Unbounded));
+        let mut in_turn = behind.chain(self.waiting.range(..=last)).map(|(key, _)| *key);
+        in_turn.find(|(place, _)| !self.is_early(*place))
     }
 
     /// Whether an older one of its lane will want more in a moment.
@@ -87,7 +88,7 @@ impl State {
     /// Lets those go on that fit; whoever is returned is to be woken.
     fn grant(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
-        while let Some(key) = self.next().filter(|(place, _)| !self.is_early(*place))
+        while let Some(key) = self.next()
             && let Some(bytes) = self.waiting.get(&key).and_then(|(wish, _)| self.room_for(*wish))
             && let Some((_, waker)) = self.waiting.remove(&key)
         {
@@ -308,6 +309,21 @@ mod tests {
         assert_eq!(poll(old.as_mut()), Poll::Ready(Ok(LEAF)));
         turns.give_back(LEAF);
         assert_eq!(poll(young.as_mut()), Poll::Ready(Ok(LEAF)));
+    }
+
+    #[test]
+    fn a_lane_that_waits_for_its_older_stream_holds_up_no_other() {
+        let turns = full();
+        let mut old = pin!(turns.reserve(place(5, 3), LEAF, LEAF));
+        assert!(poll(old.as_mut()).is_pending());
+        turns.give_back(2 * LEAF);
+        assert_eq!(poll(pin!(turns.reserve(place(9, 1), LEAF, LEAF))), Poll::Ready(Ok(LEAF)), "served last");
+        let (mut young, mut other) =
+            (pin!(turns.reserve(place(5, 7), LEAF, LEAF)), pin!(turns.reserve(place(9, 2), LEAF, LEAF)));
+        assert!(poll(young.as_mut()).is_pending() && poll(other.as_mut()).is_pending());
+        turns.give_back(LEAF);
+        assert_eq!(poll(other.as_mut()), Poll::Ready(Ok(LEAF)));
+        assert!(poll(young.as_mut()).is_pending());
     }
 
     #[test]
