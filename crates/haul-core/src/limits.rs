@@ -205,7 +205,8 @@ pub const PLAN_LEASE: Duration = Duration::from_secs(5);
 /// How long a peer that is told to end stays for what only it has. Others copy at their links' speed and some hundred MB in
 /// this time; service managers kill who has not ended after 10 s, and a clean end takes some of that.
 pub const LEAVING_PATIENCE: Duration = Duration::from_secs(8);
-/// Neighbours of one peer in a swarm: connections that plans use. With 32 a tree over 10,000 peers is three deep.
+/// Neighbours of one peer in a swarm: connections that plans use. With 32 a tree over 10,000 peers is five deep: most of
+/// them are for the peers above in all stripes.
 pub const SWARM_NEIGHBOURS: usize = 32;
 /// Peers times pieces of one swarm: two bits each, so 256 MiB of sets at most. 10,000 peers with 100 GiB in pieces of
 /// 4 MiB are a quarter of it.

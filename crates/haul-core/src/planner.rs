@@ -74,8 +74,6 @@ const INTERVAL_PER_PEER: Duration = Duration::from_micros(50);
 pub struct Hints {
     /// Bytes per second that its uplink carries, if it knows; believed as in [`Planner::handle_uplink`].
     pub up: Option<u64>,
-    /// The same of its downlink.
-    pub down: Option<u64>,
     /// Peers with the same number are near each other, such as one network of 256 addresses; 0 is near nobody.
     pub site: u32,
 }

@@ -13,8 +13,10 @@ const TURNS: usize = 16;
 const COMPARED: usize = 48;
 /// A delivery moves to another source if that is through in half the time, and this much earlier in microseconds.
 const MOVE_GAIN_US: u64 = 300_000;
-/// Deliveries of one sink that move in one run.
+/// Deliveries of one sink that move in one run: with four times as many a slow link was left with nothing …
 const MOVES: usize = 4;
+/// … and that are looked at.
+const LOOKED_AT: usize = 16;
 
 impl Planner {
     /// Plans for every sink with room, in turns, from a different first one each time.
@@ -144,8 +146,12 @@ impl Planner {
 
     /// Nothing is left to plan for this sink: deliveries behind a long queue move to a source that is through earlier.
     fn hasten(&mut self, now: Moment, sink: Slot) {
-        for at in 0..self.peers[sink as usize].wants.len().min(4 * MOVES) {
-            let want = self.peers[sink as usize].wants[at];
+        let (mut at, mut moves) = (0, 0);
+        while moves < MOVES
+            && at < LOOKED_AT
+            && let Some(want) = self.peers[sink as usize].wants.get(at).copied()
+        {
+            at += 1;
             let queue = self.peers[want.source as usize].up.queue_us();
             if queue < HORIZON_US / 4 {
                 continue;
@@ -164,6 +170,8 @@ impl Planner {
             {
                 self.detach(sink, want.piece);
                 self.attach(now, sink, want.piece, source);
+                // The next one has taken its place.
+                (at, moves) = (at - 1, moves + 1);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Who is in the swarm and who is whose neighbour.
 //!
 //! Setting up a connection costs round trips and memory, so a peer has a bounded set of neighbours, and plans use those
-//! it has before new ones. With a dozen random links each the graph hangs together, also when peers go (random regular
-//! graphs are connected from degree 3 on); half of a newcomer's links are to its own site if that has so many peers.
+//! it has before new ones. With four random links each the graph hangs together, also when peers go (random regular graphs
+//! are connected from degree 3 on); half of a newcomer's links are to its own site if that has so many peers.
 
 use super::peer::Peer;
 use super::{Planner, Slot};
@@ -174,7 +174,7 @@ impl Planner {
     /// What it costs, in microseconds of waiting, to go to another site.
     pub(super) fn distance_us(&self, one: Slot, other: Slot) -> u64 {
         let (one, other) = (self.peers[one as usize].site, self.peers[other as usize].site);
-        if one == other { 0 } else { SITE_COST_US }
+        if one == other && one != 0 { 0 } else { SITE_COST_US }
     }
 }
 

@@ -100,7 +100,7 @@ impl Peer {
             homes: 0,
             neighbours: Vec::new(),
             up: Meter::new(now, piece_bytes, hints.up),
-            down: Meter::new(now, piece_bytes, hints.down),
+            down: Meter::new(now, piece_bytes, None),
             avoided: Vec::new(),
             gave: None,
             got: None,

@@ -157,8 +157,8 @@ impl Planner {
                 && !planner.peers[give.sink as usize].avoided.contains(&peer.id)
         };
         let neighbours = self.peers[give.sink as usize].neighbours.iter().copied();
-        let near = neighbours.filter(|slot| fits(self, *slot));
-        if let Some(best) = near.min_by_key(|slot| (self.peers[*slot as usize].up.finish_us(), *slot)) {
+        let known = neighbours.filter(|slot| fits(self, *slot));
+        if let Some(best) = known.min_by_key(|slot| (self.peers[*slot as usize].up.finish_us(), *slot)) {
             return Some(best);
         }
         for _ in 0..TRIES {

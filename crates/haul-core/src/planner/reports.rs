@@ -88,6 +88,7 @@ impl Planner {
         for piece in failed {
             self.repair(sink, piece);
         }
+        self.cut_between(sink, source);
         self.peers[sink as usize].dues.close(&giver);
         self.judge(source);
         self.changed = true;

@@ -160,7 +160,7 @@ impl Planner {
     /// Takes children away that a peer has no room for.
     fn cut_surplus(&mut self, slot: Slot) {
         let peer = &self.peers[slot as usize];
-        let tolerated = usize::from(peer.up.queue_us() < RELAY_HORIZON_US / 2);
+        let tolerated = usize::from(peer.room > 0 && peer.up.queue_us() < RELAY_HORIZON_US / 2);
         let surplus = peer.below.len().saturating_sub(peer.room as usize + tolerated);
         for _ in 0..surplus {
             if let Some(&(stripe, child)) = self.peers[slot as usize].below.last() {
@@ -308,14 +308,23 @@ impl Planner {
 
     /// Takes a peer out of all trees; those below it are loose.
     pub(super) fn uproot(&mut self, slot: Slot) {
+        self.peers[slot as usize].homes = 0;
+        while let Some(&(stripe, child)) = self.peers[slot as usize].below.last() {
+            self.cut(child, stripe as usize);
+        }
         for stripe in 0..self.stripes.len() {
             self.cut(slot, stripe);
             self.stripes[stripe].open.retain(|other| *other != slot);
         }
-        while let Some(&(stripe, child)) = self.peers[slot as usize].below.last() {
-            self.cut(child, stripe as usize);
+    }
+
+    /// A sink takes no stripe from this source any more.
+    pub(super) fn cut_between(&mut self, sink: Slot, source: Slot) {
+        for stripe in 0..self.stripes.len() {
+            if self.above(sink, stripe) == Some(source) {
+                self.cut(sink, stripe);
+            }
         }
-        self.peers[slot as usize].homes = 0;
     }
 
     /// Cuts a peer off from the one above it in a tree; it keeps those below it.
@@ -336,7 +345,7 @@ impl Planner {
     fn reopen(&mut self, slot: Slot) {
         for stripe in 0..self.stripes.len() {
             let open = &mut self.stripes[stripe].open;
-            if self.peers[slot as usize].homes >> stripe & 1 == 1 && open.front() != Some(&slot) {
+            if self.peers[slot as usize].homes >> stripe & 1 == 1 && !open.contains(&slot) {
                 open.push_front(slot);
             }
         }
@@ -359,7 +368,8 @@ impl Planner {
         for at in 0..self.live.len().min(BETWEEN) {
             let child = self.live[(slot as usize + at) % self.live.len()];
             let Some(above) = self.above(child, stripe) else { continue };
-            let fits = child != slot && self.can_be_above(above, slot, stripe);
+            let avoids = self.peers[child as usize].avoided.contains(&self.peers[slot as usize].id);
+            let fits = child != slot && !avoids && self.can_be_above(above, slot, stripe);
             if fits && self.link(above, slot) && self.link(slot, child) {
                 self.cut(child, stripe);
                 self.hang(slot, above, stripe);
