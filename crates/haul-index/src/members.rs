@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use haul_core::ids::{PeerId, UserId};
 use haul_core::limits;
-use haul_core::registry::addresses::Source;
+use haul_core::registry::addresses::Origin;
 use haul_core::time::{Moment, Timestamp};
 use haul_core::trust::{MemberCertificate, Role};
 use haul_core::wire::Label;
@@ -83,7 +83,7 @@ pub struct PresenceNote {
     /// When it was last heard of.
     pub seen: Timestamp,
     /// Where its connection came from.
-    pub source: Source,
+    pub origin: Origin,
     /// The port on which it serves.
     pub port: u16,
     /// The addresses that it claimed.
@@ -491,24 +491,24 @@ impl From<&TicketState> for TicketRecord {
 }
 
 impl From<PresenceRecord> for PresenceNote {
-    fn from(PresenceRecord::V1 { boot, lease_end, seen, source, port, claims }: PresenceRecord) -> Self {
-        let address = source.and_then(|text| text.parse::<IpAddr>().ok());
-        let source = address.map_or(Source::SameProcess, Source::Address);
-        Self { boot, lease_end: (lease_end != 0).then_some(Moment(lease_end)), seen, source, port, claims }
+    fn from(PresenceRecord::V1 { boot, lease_end, seen, origin, port, claims }: PresenceRecord) -> Self {
+        let address = origin.and_then(|text| text.parse::<IpAddr>().ok());
+        let origin = address.map_or(Origin::SameProcess, Origin::Address);
+        Self { boot, lease_end: (lease_end != 0).then_some(Moment(lease_end)), seen, origin, port, claims }
     }
 }
 
 impl From<&PresenceNote> for PresenceRecord {
     fn from(note: &PresenceNote) -> Self {
-        let source = match note.source {
-            Source::SameProcess => None,
-            Source::Address(address) => Some(address.to_string()),
+        let origin = match note.origin {
+            Origin::SameProcess => None,
+            Origin::Address(address) => Some(address.to_string()),
         };
         Self::V1 {
             boot: note.boot,
             lease_end: note.lease_end.map_or(0, |end| end.0),
             seen: note.seen,
-            source,
+            origin,
             port: note.port,
             claims: note.claims.clone(),
         }

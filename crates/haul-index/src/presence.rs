@@ -3,14 +3,14 @@
 //! Nothing here waits. What the machine decides (hide, close) is taken with [`Presence::poll_action`] and carried out
 //! by [`crate::state::IndexState`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use haul_core::ids::PeerId;
 use haul_core::limits;
-use haul_core::registry::addresses::{Listed, Prefix, Source};
+use haul_core::registry::addresses::{Listed, Origin, Prefix};
 use haul_core::registry::leases::{ConnectionId, LeaseAction, Leases};
 use haul_core::time::{Moment, Timestamp};
 use haul_net::connection::Connection;
@@ -21,7 +21,7 @@ use crate::members::PresenceNote;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Where its connection comes from.
-    pub source: Source,
+    pub origin: Origin,
     /// The port on which it serves; 0 if it does not.
     pub port: u16,
     /// Further addresses that it claims.
@@ -79,7 +79,7 @@ impl Presence {
     pub fn restore(&self, now: Moment, notes: Vec<(PeerId, PresenceNote)>) {
         let mut inner = self.lock();
         for (peer, note) in notes {
-            let arrival = Arrival { source: note.source, port: note.port, claims: note.claims };
+            let arrival = Arrival { origin: note.origin, port: note.port, claims: note.claims };
             let listed = self.list(&arrival);
             inner.peers.insert(peer, Known { arrival, listed, seen: note.seen, noted_end: Moment(0), changed: false });
             if let Some(end) = note.lease_end
@@ -194,9 +194,10 @@ impl Presence {
         self.lock().leases.is_current(connection, peer)
     }
 
-    /// Where a peer's last session came from; none if it was never listed.
-    pub fn source(&self, peer: &PeerId) -> Option<Source> {
-        self.lock().peers.get(peer).map(|known| known.arrival.source)
+    /// The sites that these peers' last sessions came from; 0 for those that were never listed.
+    pub fn sites(&self, peers: impl Iterator<Item = PeerId>) -> BTreeMap<PeerId, u32> {
+        let inner = self.lock();
+        peers.map(|peer| (peer, inner.peers.get(&peer).map_or(0, |known| known.arrival.origin.site()))).collect()
     }
 
     /// How many peers are present.
@@ -205,7 +206,7 @@ impl Presence {
     }
 
     /// How the peer stands, for an asker whose connection comes from `asker` and goes to `reached`.
-    pub fn standing(&self, peer: &PeerId, asker: Source, reached: Option<IpAddr>) -> Standing {
+    pub fn standing(&self, peer: &PeerId, asker: Origin, reached: Option<IpAddr>) -> Standing {
         let inner = self.lock();
         let online = inner.leases.is_present(peer);
         let Some(known) = inner.peers.get(peer) else {
@@ -230,7 +231,7 @@ impl Presence {
                 boot: self.boot,
                 lease_end: ends.get(&peer).copied(),
                 seen: known.seen,
-                source: known.arrival.source,
+                origin: known.arrival.origin,
                 port: known.arrival.port,
                 claims: known.arrival.claims.clone(),
             };
@@ -240,7 +241,7 @@ impl Presence {
     }
 
     fn list(&self, arrival: &Arrival) -> Listed {
-        Listed::decide(arrival.source, arrival.port, &arrival.claims, &self.allowed)
+        Listed::decide(arrival.origin, arrival.port, &arrival.claims, &self.allowed)
     }
 
     fn note_next_end(&self, inner: &Inner) {
@@ -296,7 +297,7 @@ mod tests {
         let peer = PublicKey::new([7; 32]).unwrap();
         let (near, _far) = memory_pair();
         let (connection, _inbox) = Connection::start(near, peer, ConnectionSettings::default());
-        let arrival = Arrival { source: Source::SameProcess, port: 0, claims: Vec::new() };
+        let arrival = Arrival { origin: Origin::SameProcess, port: 0, claims: Vec::new() };
         let mut now = Moment(1_000_000);
         let id = presence.connected(now, Timestamp(1), &connection, true, arrival);
         let mut ends = Vec::new();

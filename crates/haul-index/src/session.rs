@@ -22,7 +22,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use haul_core::ids::{PeerId, ShareId};
-use haul_core::registry::addresses::Source;
+use haul_core::registry::addresses::Origin;
 use haul_core::registry::leases::ConnectionId;
 use haul_core::registry::session::{SessionState, Verdict};
 use haul_core::time::Timestamp;
@@ -47,7 +47,7 @@ pub struct Caller {
     /// What it asks.
     pub inbox: Inbox,
     /// Where it comes from.
-    pub source: Source,
+    pub origin: Origin,
     /// The address of this index that it goes to, if it is a socket's.
     pub reached: Option<IpAddr>,
     /// Counts the connection while it is served; none within this process.
@@ -109,7 +109,7 @@ pub(crate) struct Visitor<S> {
     id: ConnectionId,
     peer: PeerId,
     asker: Asker,
-    source: Source,
+    origin: Origin,
     reached: Option<IpAddr>,
     /// A guest's end.
     until: Option<Timestamp>,

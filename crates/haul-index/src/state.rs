@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use haul_core::ids::PeerId;
 use haul_core::planner::Dealing;
-use haul_core::registry::addresses::Source;
 use haul_core::registry::leases::{CloseCause, ConnectionId, LeaseAction};
 use haul_core::time::{Moment, Timestamp};
 use haul_core::wire::Label;
@@ -147,8 +146,7 @@ impl<S: IndexStore> IndexState<S> {
         match self.store.owners(&asker, content.0, content.1, false).await {
             Ok(found) => {
                 let peers = self.store.peer_ids(&found.peers).into_iter().flatten();
-                let owners = peers.map(|peer| (peer, self.presence.source(&peer).map_or(0, Source::site))).collect();
-                self.swarms.set_owners(clock::boot_now(), content, groups, &owners);
+                self.swarms.set_owners(clock::boot_now(), content, groups, &self.presence.sites(peers));
             }
             Err(error) => tracing::debug!(%error, blob = %content.0, "who shares this content cannot be looked up now"),
         }

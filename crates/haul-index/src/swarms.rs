@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
 use haul_core::limits;
-use haul_core::planner::{Dealing, Runs, splitmix64};
+use haul_core::planner::{Dealing, Hints, Runs, splitmix64};
 use haul_core::registry::leases::ConnectionId;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
@@ -40,10 +40,8 @@ pub struct Joiner {
     pub groups: Vec<Label>,
     /// Groups that it may pass the blob on to; none means everyone.
     pub passes_to: Vec<Label>,
-    /// Bytes per second that its uplink carries, if it knows.
-    pub uplink: Option<u64>,
-    /// The network that it is in, as in the planner's hints.
-    pub site: u32,
+    /// What it says of its uplink, and the network that it is in.
+    pub hints: Hints,
     /// Where it is told of others.
     pub mailbox: Arc<Mailbox>,
 }

@@ -49,7 +49,7 @@ pub struct Outcome {
     pub seed_outline: u64,
     /// Bytes that arrived at somebody who had them already, or did not verify.
     pub wasted_bytes: u64,
-    /// Part of the bytes that were of use which came from the receiver's own site.
+    /// Part of the verified bytes that came from the receiver's own site.
     pub near_share: f64,
     /// Bytes of the blob, in whole pieces.
     pub size: u64,

@@ -66,17 +66,18 @@ impl Prefix {
 
 /// Where a peer's connection to the index comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum Origin {
     /// The index's own process: its owner is the operator, so what it configured is believed.
     SameProcess,
     /// This address, as the index sees it.
     Address(IpAddr),
 }
 
-impl Source {
+impl Origin {
     /// The network that it lies in, as a number for [`crate::planner::Hints::site`]: 256 addresses of IPv4; of IPv6 the first
     /// 48 bits, the most that one customer is usually given (RFC 6177). Those behind one router that translates addresses
-    /// count as one network, which they are. 0 in the index's own process: from where others reach it is their affair.
+    /// count as one network, which they are, even where they reach each other by other addresses only. 0 in the index's own
+    /// process: from where others reach it is their affair.
     pub fn site(self) -> u32 {
         let Self::Address(address) = self else { return 0 };
         match address.to_canonical() {
@@ -100,22 +101,22 @@ pub struct Listed {
 
 impl Listed {
     /// Decides what is listed of a peer that serves on `port` (0: it does not serve) and claims these addresses.
-    pub fn decide(source: Source, port: u16, claims: &[String], allowed: &[Prefix]) -> Self {
+    pub fn decide(origin: Origin, port: u16, claims: &[String], allowed: &[Prefix]) -> Self {
         let mut listed =
-            Self { same_process: source == Source::SameProcess, port, addresses: Vec::new(), names: Vec::new() };
+            Self { same_process: origin == Origin::SameProcess, port, addresses: Vec::new(), names: Vec::new() };
         if port == 0 {
             return listed;
         }
-        if let Source::Address(address) = source {
+        if let Origin::Address(address) = origin {
             listed.addresses.push(SocketAddr::new(address.to_canonical(), port));
         }
         for claim in claims.iter().take(limits::ADDRESSES) {
-            listed.claim(source, claim, allowed);
+            listed.claim(origin, claim, allowed);
         }
         listed
     }
 
-    fn claim(&mut self, source: Source, claim: &str, allowed: &[Prefix]) {
+    fn claim(&mut self, origin: Origin, claim: &str, allowed: &[Prefix]) {
         let Ok(claimed) = claim.parse::<SocketAddr>() else {
             // A host name could be pointed anywhere later, so only the operator's own peer may have one.
             if self.same_process && claim.len() <= limits::ADDRESS_BYTES && is_host_and_port(claim) {
@@ -124,9 +125,9 @@ impl Listed {
             return;
         };
         let claimed = SocketAddr::new(claimed.ip().to_canonical(), claimed.port());
-        let believed = match source {
-            Source::SameProcess => true,
-            Source::Address(address) => {
+        let believed = match origin {
+            Origin::SameProcess => true,
+            Origin::Address(address) => {
                 claimed.ip() == address.to_canonical() || allowed.iter().any(|prefix| prefix.contains(claimed.ip()))
             }
         };
@@ -138,10 +139,10 @@ impl Listed {
 
     /// The addresses as one asker is told them, best first. `reached` is the address of this index that the asker's
     /// connection goes to, if it is a socket's.
-    pub fn told(&self, asker: Source, reached: Option<IpAddr>) -> Vec<String> {
+    pub fn told(&self, asker: Origin, reached: Option<IpAddr>) -> Vec<String> {
         let near = match asker {
-            Source::SameProcess => true,
-            Source::Address(address) => address.to_canonical().is_loopback(),
+            Origin::SameProcess => true,
+            Origin::Address(address) => address.to_canonical().is_loopback(),
         };
         let mut told = self.names.clone();
         if self.same_process && self.port != 0 {
@@ -171,8 +172,8 @@ mod tests {
     use super::*;
     use alloc::vec;
 
-    fn at(text: &str) -> Source {
-        Source::Address(text.parse().expect("address"))
+    fn at(text: &str) -> Origin {
+        Origin::Address(text.parse().expect("address"))
     }
 
     fn prefix(text: &str) -> Prefix {
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(site("2001:db8:1:2::1"), site("2001:db8:1:ff::2"));
         let all = ["0.0.0.1", "192.0.2.1", "192.0.3.1", "255.255.255.255", "::1", "2001:db8:1::1", "2001:db8:2::1"];
         let sites: alloc::collections::BTreeSet<u32> = all.map(site).into();
-        assert!(sites.len() == all.len() && !sites.contains(&Source::SameProcess.site()), "{sites:?}");
+        assert!(sites.len() == all.len() && !sites.contains(&Origin::SameProcess.site()), "{sites:?}");
     }
 
     #[test]
@@ -218,7 +219,7 @@ mod tests {
     fn loopback_is_told_to_loopback_only() {
         let listed = Listed::decide(at("127.0.0.1"), 5000, &[], &[]);
         assert_eq!(listed.told(at("::1"), None), ["127.0.0.1:5000"]);
-        assert_eq!(listed.told(Source::SameProcess, None), ["127.0.0.1:5000"]);
+        assert_eq!(listed.told(Origin::SameProcess, None), ["127.0.0.1:5000"]);
         assert!(listed.told(at("192.0.2.1"), None).is_empty());
         let mapped = Listed::decide(at("::ffff:127.0.0.1"), 5000, &[], &[]);
         assert!(mapped.told(at("192.0.2.1"), None).is_empty());
@@ -229,13 +230,13 @@ mod tests {
     #[test]
     fn the_peer_beside_the_index_is_where_the_index_was_reached() {
         let claims = vec!["files.lab.example:4478".to_string(), "192.0.2.50:4478".to_string()];
-        let listed = Listed::decide(Source::SameProcess, 4478, &claims, &[]);
+        let listed = Listed::decide(Origin::SameProcess, 4478, &claims, &[]);
         let reached = "192.0.2.10".parse().ok();
         assert_eq!(
             listed.told(at("192.0.2.1"), reached),
             ["files.lab.example:4478", "192.0.2.10:4478", "192.0.2.50:4478"]
         );
-        let plain = Listed::decide(Source::SameProcess, 4478, &[], &[]);
+        let plain = Listed::decide(Origin::SameProcess, 4478, &[], &[]);
         assert_eq!(plain.told(at("127.0.0.1"), "127.0.0.1".parse().ok()), ["127.0.0.1:4478"]);
         assert!(plain.told(at("192.0.2.1"), "127.0.0.1".parse().ok()).is_empty());
     }

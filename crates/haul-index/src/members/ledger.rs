@@ -73,7 +73,7 @@ pub(super) enum TicketRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum PresenceRecord {
     /// `lease_end` is a moment of that boot; 0 means away.
-    V1 { boot: [u8; 16], lease_end: u64, seen: Timestamp, source: Option<String>, port: u16, claims: Vec<String> },
+    V1 { boot: [u8; 16], lease_end: u64, seen: Timestamp, origin: Option<String>, port: u16, claims: Vec<String> },
 }
 
 /// The storage failed.

@@ -200,11 +200,11 @@ fn presence_notes_survive() {
         boot: [3; 16],
         lease_end: Some(Moment(77)),
         seen: NOW,
-        source: Source::Address("192.0.2.1".parse().unwrap()),
+        origin: Origin::Address("192.0.2.1".parse().unwrap()),
         port: 4478,
         claims: vec!["192.0.2.1:4478".to_owned()],
     };
-    let away = PresenceNote { lease_end: None, source: Source::SameProcess, ..note.clone() };
+    let away = PresenceNote { lease_end: None, origin: Origin::SameProcess, ..note.clone() };
     let notes = [(peer(1), note), (peer(2), away)];
     f.members.note_presence(&notes).unwrap();
     let path = f.dir.path().join("members.redb");

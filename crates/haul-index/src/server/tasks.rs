@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use haul_core::ids::PeerId;
 use haul_core::limits;
-use haul_core::registry::addresses::Source;
+use haul_core::registry::addresses::Origin;
 use haul_core::registry::budget::Budget;
 use haul_net::clock;
 use haul_net::connection::{Connection, ConnectionSettings};
@@ -153,7 +153,7 @@ async fn accept<S: IndexStore>(
                         continue;
                     }
                     let reached = local.map(|local| local.ip());
-                    Caller { connection, inbox, source: Source::Address(addr.ip()), reached, counted }
+                    Caller { connection, inbox, origin: Origin::Address(addr.ip()), reached, counted }
                 }
                 Accepted::Https { transport, addr } => {
                     if let Some(room) = web.admit() {
@@ -166,7 +166,7 @@ async fn accept<S: IndexStore>(
                 let settings =
                     ConnectionSettings { tasks: tasks.connections.clone(), ..ConnectionSettings::server(None) };
                 let (connection, inbox) = Connection::start(transport, peer, settings);
-                Caller { connection, inbox, source: Source::SameProcess, reached: None, counted: None }
+                Caller { connection, inbox, origin: Origin::SameProcess, reached: None, counted: None }
             }
         };
         tasks.sessions.spawn(session::run(Arc::clone(&state), caller, serving.clone()));

@@ -359,7 +359,7 @@ impl<S: IndexStore> Visitor<S> {
 
     /// A peer as this visitor may see it. `name` if it is known already.
     pub(super) fn card(&self, peer: PeerId, name: Option<Label>) -> PeerCard {
-        let standing = self.state.presence.standing(&peer, self.source, self.reached);
+        let standing = self.state.presence.standing(&peer, self.origin, self.reached);
         let name = name.or_else(|| self.state.members.find(&peer).map(|member| member.name));
         PeerCard {
             id: peer,

@@ -83,7 +83,7 @@ async fn open<S: IndexStore>(
     }
     let peer = caller.connection.remote();
     let arrival = Arrival {
-        source: caller.source,
+        origin: caller.origin,
         port: hello.peer_port,
         claims: hello.addresses.iter().filter(|claim| claim.len() <= limits::ADDRESS_BYTES).cloned().collect(),
     };
@@ -115,7 +115,7 @@ async fn open<S: IndexStore>(
         id,
         peer,
         asker: Asker { peer, groups: member.groups },
-        source: caller.source,
+        origin: caller.origin,
         reached: caller.reached,
         until: member.until,
         granted: Mutex::new(now),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
+use haul_core::planner::Hints;
 use haul_core::registry::leases::ConnectionId;
 use haul_core::wire::index::{
     IndexAnswer, IndexPush, IndexRequest, Joined, PieceRange, PlannedSource, Received, Refusal, Runs, SwarmPeer,
@@ -120,8 +121,7 @@ async fn join<S: IndexStore>(
         peer: swarming.peer,
         groups: session.asker.groups.clone(),
         passes_to: passes_to.clone(),
-        uplink,
-        site: session.source.site(),
+        hints: Hints { up: uplink, site: session.origin.site() },
         mailbox: Arc::clone(swarming.mailbox.get_or_init(Arc::default)),
     };
     let others = swarming.swarms.join(clock::boot_now(), joiner, blob, size, pieces)?;

@@ -205,11 +205,14 @@ impl Planning {
         random: u64,
         room: u64,
     ) -> (Vec<PeerId>, Vec<PeerId>) {
-        let gone: Vec<PeerId> = self.owners.keys().filter(|owner| !owners.contains_key(owner)).copied().collect();
+        // Who has come to another site is new.
+        let stays = |owner: &PeerId, site: &u32| owners.get(owner) == Some(site);
+        let gone: Vec<PeerId> =
+            self.owners.iter().filter(|(owner, site)| !stays(owner, site)).map(|(owner, _)| *owner).collect();
+        self.owners.retain(|owner, site| stays(owner, site));
         owners.retain(|owner, _| !self.owners.contains_key(owner));
-        let free = (limits::SWARM_SOURCES + gone.len()).saturating_sub(self.owners.len());
+        let free = limits::SWARM_SOURCES.saturating_sub(self.owners.len());
         let new = some_of(owners.keys().copied().collect(), free, random);
-        self.owners.retain(|owner, _| !gone.contains(owner));
         self.owners.extend(new.iter().filter_map(|owner| owners.remove_entry(owner)));
         let joining = new.iter().take((room / u64::from(self.geometry.pieces())) as usize);
         let joining: Vec<(PeerId, Hints)> = joining.map(|peer| (*peer, self.hints(peer))).collect();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use haul_core::blob::BlobGeometry;
 use haul_core::ids::{BlobId, PeerId};
-use haul_core::planner::{Dealing, Hints, Runs, splitmix64};
+use haul_core::planner::{Dealing, Runs, splitmix64};
 use haul_core::registry::leases::ConnectionId;
 use haul_core::time::Moment;
 use haul_core::wire::Label;
@@ -56,12 +56,12 @@ impl Swarm {
         room: u64,
     ) -> Vec<(PeerId, bool)> {
         let (peer, missing) = (joiner.peer, held.missing());
-        let knew = self.remove(now, &peer);
+        let mut knew = self.remove(now, &peer);
+        knew.extend(self.forget_owner(&peer));
         let (geometry, dealing) = (self.geometry, self.dealing);
         let planning = self.plannings.entry(joiner.passes_to.clone());
         let planning = planning.or_insert_with(|| Planning::new(geometry, dealing, random));
-        let hints = Hints { up: joiner.uplink, down: None, site: joiner.site };
-        planning.join(now, peer, held, hints, room);
+        planning.join(now, peer, held, joiner.hints, room);
         self.sinks += usize::from(missing > 0);
         let (to, of) = (joiner.groups.clone(), joiner.passes_to.clone());
         self.members.insert(peer, Member { joiner, missing, knows: BTreeSet::new(), known_by: BTreeSet::new() });
@@ -79,6 +79,16 @@ impl Swarm {
             self.tell_newcomer(blob, &other, &peer, &of);
         }
         told
+    }
+
+    /// Members that know a peer because it shared the blob, and may be told of it again.
+    fn forget_owner(&mut self, peer: &PeerId) -> Vec<PeerId> {
+        let mut knew = Vec::new();
+        if self.plannings.values().any(|planning| planning.is_owner(peer)) {
+            let members = self.members.iter_mut();
+            knew.extend(members.filter_map(|(id, member)| member.knows.remove(peer).then_some(*id)));
+        }
+        knew
     }
 
     fn tell_newcomer(&mut self, blob: BlobId, to: &PeerId, peer: &PeerId, passes_to: &[Label]) {

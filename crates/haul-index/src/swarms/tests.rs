@@ -22,8 +22,7 @@ fn joiner(n: u8, groups: &[&str], passes_to: &[&str]) -> Joiner {
         peer: peer(n),
         groups: labels(groups),
         passes_to: labels(passes_to),
-        uplink: None,
-        site: 0,
+        hints: Hints::default(),
         mailbox: Arc::default(),
     }
 }
@@ -313,6 +312,35 @@ fn two_downloaders_are_planned_for_and_learn_of_whom_they_are_to_ask() {
     assert_eq!(swarms.cells(), 0);
 }
 
+#[test]
+fn who_shared_it_and_fetches_it_now_is_told_of_anew() {
+    let swarms = Swarms::default();
+    let (a, b) = (joiner(1, &[], &[]), joiner(2, &[], &[]));
+    swarms.join(NOW, a.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    swarms.set_owners(NOW, content(), &[], &BTreeMap::from([(b.peer, 0)]));
+    assert_eq!(news(&a), [(b.peer, true)]);
+    swarms.join(NOW, b.clone(), blob(), SIZE, &runs(0, 3)).unwrap();
+    assert_eq!(news(&a), [(b.peer, false)]);
+    swarms.have(NOW, b.session, &b.peer, &blob(), &holds(3, 61)).unwrap();
+    assert_eq!(news(&a), [(b.peer, true)]);
+    swarms.depart(NOW, b.session, &b.peer, &blob());
+    swarms.join(NOW, b.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    assert_eq!(news(&a), [(b.peer, false)], "it may have come back from elsewhere");
+}
+
+#[test]
+fn who_shares_it_from_another_network_now_is_told_of_anew() {
+    let swarms = Swarms::default();
+    let (a, owner, stays) = (joiner(1, &[], &[]), peer(9), peer(8));
+    swarms.join(NOW, a.clone(), blob(), SIZE, &Runs::default()).unwrap();
+    for (site, expected) in [(4, vec![(owner, true), (stays, true)]), (4, vec![]), (5, vec![(owner, true)])] {
+        swarms.set_owners(NOW, content(), &[], &BTreeMap::from([(owner, site), (stays, 4)]));
+        let mut told = news(&a);
+        told.sort_by_key(|(peer, _)| *peer != owner);
+        assert_eq!(told, expected);
+    }
+}
+
 /// Pieces that plans have some sink fetch from each of these members.
 fn dealt<const N: usize>(swarms: &Swarms, sinks: &[&Joiner], sources: [&Joiner; N]) -> [u32; N] {
     swarms.plan(NOW, || true);
@@ -324,7 +352,7 @@ fn dealt<const N: usize>(swarms: &Swarms, sinks: &[&Joiner], sources: [&Joiner; 
 }
 
 fn join_with(swarms: &Swarms, member: &Joiner, holds: u32, uplink: u64) {
-    let member = Joiner { uplink: Some(uplink), ..member.clone() };
+    let member = Joiner { hints: Hints { up: Some(uplink), ..member.hints }, ..member.clone() };
     let held = if holds > 0 { runs(0, holds) } else { Runs::default() };
     swarms.join(NOW, member, blob(), SIZE, &held).unwrap();
 }
@@ -392,7 +420,8 @@ fn plans_keep_to_sites() {
     let share_of_near = |sites: bool| {
         let swarms = Swarms::default();
         let site = |n: u8| if sites { 1 + u32::from(n % 3) } else { 0 };
-        let joiners: Vec<Joiner> = (0..30).map(|n| Joiner { site: site(n), ..joiner(n, &[], &[]) }).collect();
+        let joiners: Vec<Joiner> =
+            (0..30).map(|n| Joiner { hints: Hints { site: site(n), up: None }, ..joiner(n, &[], &[]) }).collect();
         for joiner in &joiners {
             let held = u32::from(joiner.peer.as_bytes()[0] / 3) * 6;
             swarms

@@ -140,7 +140,7 @@ impl World<'_> {
         match message {
             Message::Joined { peer, have } => {
                 let spec = &self.scenario.peers[peer as usize];
-                let hints = Hints { up: spec.told.then_some(spec.up), down: None, site: spec.site };
+                let hints = Hints { up: spec.told.then_some(spec.up), site: spec.site };
                 index.join(now, peer, have, hints);
                 index.spent += started.elapsed();
                 self.introduce(peer);

@@ -40,7 +40,7 @@ pub(super) struct World<'a> {
     pub(super) dice: Dice,
     /// Units that were no use.
     pub(super) wasted: u64,
-    /// Bytes that were of use, and those among them that came from the receiver's site.
+    /// Verified bytes, and those among them that came from the receiver's site.
     pub(super) received: u64,
     pub(super) received_near: u64,
     /// Peers that are to finish and have not.
