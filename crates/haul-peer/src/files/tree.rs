@@ -172,6 +172,15 @@ impl Tree {
         }
     }
 
+    /// Brings what is written so far to the disk: blocks until it is there, or has failed. That is for the sync at the end to
+    /// tell, to which this one, by an opening of its own, leaves the error. Nor does it keep the folder locked.
+    pub fn write_back(&self) -> impl FnOnce() + Send + 'static {
+        let root = rustix::fs::openat(&*self.root, ".", FOLDER_FLAGS, Mode::empty());
+        move || {
+            let _ = root.and_then(rustix::fs::syncfs);
+        }
+    }
+
     /// Makes everything durable and gives the folder its name.
     pub fn finish(self) -> Result<(), FileError> {
         if let Err(errno) = rustix::fs::syncfs(&*self.root) {
