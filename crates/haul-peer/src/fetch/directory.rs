@@ -32,9 +32,8 @@ const LARGE_AT_ONCE: usize = 3;
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(100);
 /// Bytes of small files after which what is written goes on its way to the disk, so that little is left for the sync at the
-/// end. Kernels begin by themselves at a tenth of the memory, or after half a minute. Every 200 MB, 80,000 files of 1 GiB in
-/// all were durable after 4.1 s instead of 4.8.
-const WRITE_BACK_BYTES: u64 = 256 * 1024 * 1024;
+/// end. Kernels begin by themselves at a tenth of the memory, or after half a minute.
+const WRITE_BACK_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What the parts of a directory download share.
 struct Shared {

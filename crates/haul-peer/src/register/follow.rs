@@ -297,19 +297,25 @@ async fn replace<S: IndexSession>(folder: &Arc<Folder>, line: &Line<S>) -> Resul
     let by_parts = !folder.overview().told;
     let at = folder.clone();
     let snapshot = blocking(move || at.snapshot()).await;
-    let mut sweep = Sweep {
+    let next_part = |from: Sweep| {
+        let at = folder.clone();
+        tokio::task::spawn_blocking(move || part(&at, from))
+    };
+    let mut reading = next_part(Sweep {
         began: snapshot.state,
         changes: snapshot.changes,
         digest: RegistrationDigest::default(),
         files: 0,
         after: None,
         done: false,
-    };
+    });
     let mut transaction = Transaction::begin(line, folder.record.id, None).await;
     loop {
-        let (at, from) = (folder.clone(), sweep);
-        let (pages, next) = blocking(move || part(&at, from)).await;
-        sweep = next;
+        let (pages, sweep) = (&mut reading).await.expect("building pages does not panic");
+        // While the index takes this part in, the next one is read.
+        if !sweep.done {
+            reading = next_part(sweep.clone());
+        }
         for (page, records) in pages {
             transaction.page(page, records).await?;
         }
