@@ -171,10 +171,10 @@ impl Planner {
         self.live[at]
     }
 
-    /// What it costs, in microseconds of waiting, to go to another site.
+    /// What it costs, in microseconds of waiting, to go to another site; nothing where a site is not known.
     pub(super) fn distance_us(&self, one: Slot, other: Slot) -> u64 {
         let (one, other) = (self.peers[one as usize].site, self.peers[other as usize].site);
-        if one == other && one != 0 { 0 } else { SITE_COST_US }
+        if one == other || one == 0 || other == 0 { 0 } else { SITE_COST_US }
     }
 }
 

@@ -190,13 +190,10 @@ fn done_already(shared: &Shared, plan: &Plan, began: Moment) -> FetchDone {
     }
 }
 
-/// Creates the folders, takes out files that are complete, and checks that the rest fits.
+/// Takes out files that are complete, and checks that the rest fits.
 async fn prepare(shared: &Arc<Shared>, mut plan: Plan, mut tree: Tree) -> Result<Plan, FetchError> {
     let shared = Arc::clone(shared);
     blocking(move || -> Result<Plan, FetchError> {
-        for (path, _) in &plan.folders {
-            tree.create_folder(path)?;
-        }
         let mut resumed = 0;
         let lists = if tree.is_new() { Vec::new() } else { vec![&mut plan.small, &mut plan.large] };
         for files in lists {
@@ -260,7 +257,8 @@ async fn fetch_contents(shared: &Arc<Shared>, plan: Plan, tree: Tree) -> Result<
     Ok((tree, skipped))
 }
 
-/// Links come last, so that nothing is ever written through one; times after everything.
+/// Links come last, so that nothing is ever written through one; then folders that nothing has been written to; times after
+/// everything.
 fn finish_tree(
     mut tree: Tree,
     links: &[(SharePath, Vec<u8>, i64)],
@@ -282,6 +280,7 @@ fn finish_tree(
     // Each before the one above it, whose time changes with its entries.
     folders.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
     for (path, mtime_ns) in folders {
+        tree.create_folder(&path)?;
         tree.set_folder_time(&path, mtime_ns);
     }
     Ok((tree, skipped))

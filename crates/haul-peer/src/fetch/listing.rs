@@ -122,13 +122,16 @@ fn relative(root: &SharePath, directory: &[u8], name: &[u8]) -> Option<SharePath
 
 fn plan(entries: BTreeMap<SharePath, Listed>) -> Result<Plan, FetchError> {
     let mut plan = Plan::default();
-    let is_other = |path: &[u8]| {
-        let path = SharePath::new(path).unwrap_or_default();
-        matches!(entries.get(&path), Some(Listed::File { .. } | Listed::Link { .. }))
-    };
-    if let Some(path) = entries.keys().find(|path| is_other(path.split().0)) {
-        let path = path.display();
-        return Err(FetchError::Listing(format!("{path:?} lies in something that is not a folder")));
+    let mut last: &[u8] = &[];
+    for path in entries.keys() {
+        let (folder, _) = path.split();
+        // Most lie where the one before them does.
+        let is_new = std::mem::replace(&mut last, folder) != folder;
+        let listed = is_new.then(|| SharePath::new(folder).unwrap_or_default()).and_then(|folder| entries.get(&folder));
+        if let Some(Listed::File { .. } | Listed::Link { .. }) = listed {
+            let path = path.display();
+            return Err(FetchError::Listing(format!("{path:?} lies in something that is not a folder")));
+        }
     }
     for (path, listed) in entries {
         if path.components().any(is_part_name) {

@@ -1,7 +1,7 @@
 //! The small files of a directory: fetched in batches over all providers, several batches in flight, written as they
 //! come. No file costs a round trip of its own.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -98,15 +98,8 @@ pub(super) async fn fetch(
     done: Arc<Counters>,
     timeline: Timeline,
 ) -> Result<SmallDone, FetchError> {
-    let mut groups: BTreeMap<BlobId, Group> = BTreeMap::new();
-    for file in files {
-        groups.entry(file.blob).or_default().push(file);
-    }
-    // In the order of their paths, so that providers and this side touch their disks in order.
-    let mut queue: Vec<(BlobId, Group)> = groups.into_iter().collect();
-    queue.sort_by(|(_, a), (_, b)| a.first().map(|file| &file.path).cmp(&b.first().map(|file| &file.path)));
     let work = Arc::new(Work {
-        queue: Mutex::new(queue.into()),
+        queue: Mutex::new(group(files)),
         left: Mutex::default(),
         gave: Mutex::default(),
         banned: Mutex::default(),
@@ -128,6 +121,21 @@ pub(super) async fn fetch(
     left.extend(lock(&work.queue).drain(..).map(|(_, group)| group));
     let (gave, banned) = (std::mem::take(&mut *lock(&work.gave)), std::mem::take(&mut *lock(&work.banned)));
     Ok(SmallDone { left, gave, banned })
+}
+
+/// Files with the same content together, in the order of paths that they come in: providers and this side touch their disks in
+/// order.
+fn group(files: Vec<WantedFile>) -> VecDeque<(BlobId, Group)> {
+    let mut places = HashMap::with_capacity(files.len());
+    let mut groups: VecDeque<(BlobId, Group)> = VecDeque::with_capacity(files.len());
+    for file in files {
+        let place = *places.entry(file.blob).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some((_, group)) => group.push(file),
+            None => groups.push_back((file.blob, vec![file])),
+        }
+    }
+    groups
 }
 
 /// Works on the queue with these providers until it is empty, or none of them can go on.
