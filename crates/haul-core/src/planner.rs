@@ -74,7 +74,7 @@ const INTERVAL_PER_PEER: Duration = Duration::from_micros(50);
 pub struct Hints {
     /// Bytes per second that its uplink carries, if it knows; believed as in [`Planner::handle_uplink`].
     pub up: Option<u64>,
-    /// Peers with the same number are near each other, such as one network of 256 addresses; 0 is not known: neither near nor far.
+    /// Peers with the same number are near each other, such as one network of 256 addresses; 0 is not known: to go there costs nothing.
     pub site: u32,
 }
 

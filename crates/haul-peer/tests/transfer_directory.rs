@@ -135,6 +135,16 @@ async fn a_folder_arrives_as_it_is() {
     assert_eq!(done.fetched, 1);
     assert!(picture(&source) == picture(&target));
 
+    // What stands where a folder goes stops it before anything is replaced.
+    std::fs::write(target.join("sizes/1"), b"??").unwrap();
+    std::fs::remove_dir(target.join("empty/inner")).unwrap();
+    std::fs::write(target.join("empty/inner"), b"mine").unwrap();
+    let mut forced = request(&peer, "lab", "", &target);
+    forced.force = true;
+    let failure = fetch(&world, forced).await.unwrap_err();
+    assert!(matches!(failure, FetchError::File(_)), "{failure}");
+    assert_eq!(std::fs::read(target.join("sizes/1")).unwrap(), b"??");
+
     // A folder in the share.
     let inner = folder.path().join("inner");
     fetch(&world, request(&peer, "lab", "many/3", &inner)).await.unwrap();

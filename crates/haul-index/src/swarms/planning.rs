@@ -214,7 +214,10 @@ impl Planning {
         let free = limits::SWARM_SOURCES.saturating_sub(self.owners.len());
         let new = some_of(owners.keys().copied().collect(), free, random);
         self.owners.extend(new.iter().filter_map(|owner| owners.remove_entry(owner)));
-        let joining = new.iter().take((room / u64::from(self.geometry.pieces())) as usize);
+        // Who goes leaves room.
+        let planned = |planner: &mut Planner| gone.iter().filter(|owner| planner.rates(owner).is_some()).count();
+        let left = self.with_planner(planned).unwrap_or_default();
+        let joining = new.iter().take((room / u64::from(self.geometry.pieces())) as usize + left);
         let joining: Vec<(PeerId, Hints)> = joining.map(|peer| (*peer, self.hints(peer))).collect();
         let pieces = self.geometry.pieces();
         self.with_planner(|planner| {

@@ -190,10 +190,16 @@ fn done_already(shared: &Shared, plan: &Plan, began: Moment) -> FetchDone {
     }
 }
 
-/// Takes out files that are complete, and checks that the rest fits.
+/// Takes out files that are complete, and checks that the rest fits. Where something was before, all folders are created first:
+/// what is in their way stops the download before it changes anything.
 async fn prepare(shared: &Arc<Shared>, mut plan: Plan, mut tree: Tree) -> Result<Plan, FetchError> {
     let shared = Arc::clone(shared);
     blocking(move || -> Result<Plan, FetchError> {
+        if !tree.is_new() {
+            for (path, _) in &plan.folders {
+                tree.create_folder(path)?;
+            }
+        }
         let mut resumed = 0;
         let lists = if tree.is_new() { Vec::new() } else { vec![&mut plan.small, &mut plan.large] };
         for files in lists {
@@ -425,7 +431,7 @@ async fn write_back(shared: &Shared, tree: Tree) {
     let (mut tick, mut before) = (tokio::time::interval(TELL), 0);
     loop {
         tick.tick().await;
-        let written = shared.counters.bytes.load(Ordering::Relaxed);
+        let written = shared.counters.written.load(Ordering::Relaxed);
         if written >= before + WRITE_BACK_BYTES {
             before = written;
             let _ = blocking(tree.write_back()).await;

@@ -78,6 +78,8 @@ impl Work {
 pub(super) struct Counters {
     pub(super) files: AtomicU64,
     pub(super) bytes: AtomicU64,
+    /// Bytes of small files that were written, and nothing was done to make durable.
+    pub(super) written: AtomicU64,
     /// The place of the last request that said it waits for an upload slot; 0 once something came.
     pub(super) queued: AtomicU32,
 }
@@ -365,6 +367,7 @@ fn write_now(
             tree.create_file(&file.path, &bytes, traits)?;
             counters.files.fetch_add(1, Ordering::Relaxed);
             counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            counters.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
     }
     Ok(written)

@@ -172,8 +172,8 @@ impl Tree {
         }
     }
 
-    /// Brings what is written so far to the disk: blocks until it is there, or has failed. That is for the sync at the end to
-    /// tell, to which this one, by an opening of its own, leaves the error. Nor does it keep the folder locked.
+    /// Brings what is written so far to the disk; blocks until it is there, or has failed. Errors are left to the sync at the end:
+    /// the folder is opened anew, which neither takes the error from that one nor keeps the folder locked.
     pub fn write_back(&self) -> impl FnOnce() + Send + 'static {
         let root = rustix::fs::openat(&*self.root, ".", FOLDER_FLAGS, Mode::empty());
         move || {
@@ -223,10 +223,11 @@ impl Tree {
                 passed.push(b'/');
             }
             passed.extend_from_slice(component);
+            if self.way.len() == WAY_KEPT {
+                self.way.remove(0);
+            }
             self.way.push((passed.clone(), Arc::clone(&at)));
         }
-        let surplus = self.way.len().saturating_sub(WAY_KEPT);
-        self.way.drain(..surplus);
         Ok(at)
     }
 }

@@ -78,10 +78,10 @@ struct OpenFile {
 
 /// Opens a copy of the blob that is still what was hashed.
 fn open(shares: &Shares, blob: &BlobId, groups: &[Label]) -> Result<OpenFile, PeerAnswer> {
-    from_a_copy(shares, blob, groups, |located| {
-        let geometry = BlobGeometry::new(located.size()).ok_or(OpenError::Gone)?;
-        Ok(OpenFile { file: shares.open_file(located)?, located: located.clone(), geometry })
-    })
+    let opened = from_a_copy(shares, blob, groups, |located| Ok((shares.open_file(located)?, located.clone())));
+    let (file, located) = opened?;
+    let geometry = BlobGeometry::new(located.size()).ok_or(PeerAnswer::NotHeld)?;
+    Ok(OpenFile { file, located, geometry })
 }
 
 /// Takes what is asked for from the first copy of the blob that is still what was hashed.
@@ -269,7 +269,7 @@ fn read_small(shares: &Shares, blobs: &[BlobId], from: usize, groups: &[Label]) 
     (batch, next)
 }
 
-/// None of what is not here, or not small.
+/// None if it is not here, or not small.
 fn read_whole(shares: &Shares, roots: &mut Roots, blob: &BlobId, groups: &[Label]) -> Option<(Vec<u8>, BlobGeometry)> {
     let read = from_a_copy(shares, blob, groups, |located| {
         let geometry = BlobGeometry::new(located.size()).filter(|geometry| geometry.leaves() <= SMALL_LEAVES);

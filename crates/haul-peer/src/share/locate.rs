@@ -13,7 +13,7 @@ use haul_core::wire::Label;
 
 use super::folder::Folder;
 use super::manifest::{FileItem, Key, Kind, Trust};
-use super::open::{Root, Roots, file_system_of, open_error, stamp_from, stamp_of};
+use super::open::{Root, Roots, file_system_of, is_passing, open_error, stamp_from, stamp_of};
 use super::{OpenError, Shares};
 use crate::partial::visible;
 use crate::reading::read_at;
@@ -65,10 +65,13 @@ impl LocalFile {
         let file = File::from(opened.map_err(open_error)?);
         let read = read_at(&file, 0, self.size() as usize);
         // One look is enough: with the stamp of the hash behind it, nothing has changed since.
-        if stamp_of(&file).map_err(open_error)? != self.stamp {
-            return Err(OpenError::Changed);
+        let stamp = stamp_of(&file).map_err(std::io::Error::from);
+        match read.and_then(|bytes| Ok((bytes, stamp?))) {
+            Ok((bytes, stamp)) if stamp == self.stamp => Ok(bytes),
+            Err(error) if is_passing(&error) => Err(OpenError::Io(error)),
+            // What cannot be read is hashed again, which finds out why and says so.
+            Ok(_) | Err(_) => Err(OpenError::Changed),
         }
-        read.map_err(OpenError::Io)
     }
 }
 

@@ -274,6 +274,9 @@ impl World {
             assert_eq!(planner.peers[*child as usize].above[*stripe as usize], slot);
         }
         for stripe in 0..self.planner.stripes.len() {
+            if let Some(above) = planner.above(slot, stripe) {
+                assert!(!peer.avoided.contains(&planner.peers[above as usize].id), "it would ask whom it avoids");
+            }
             let mut at = slot;
             let mut steps = 0;
             while let Some(above) = planner.above(at, stripe) {

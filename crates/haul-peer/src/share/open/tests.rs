@@ -59,12 +59,14 @@ fn a_series_opens_what_each_path_says() {
         std::fs::write(folder.path().join(file), file).unwrap();
     }
     symlink("1", folder.path().join("a/b/link")).unwrap();
+    symlink("b", folder.path().join("a/to")).unwrap();
     for resolver in BOTH {
         let mut below = Below::new(Root::open_with(folder.path(), resolver).unwrap());
         for file in files {
             assert_eq!(read(below.open_regular(&path(file)).unwrap().0), file, "{resolver:?}");
         }
-        for closed in ["a/b/link", "a/b/none", "a/b", "a/b/1/x"] {
+        // Both the first file of a folder, which is opened from the root, and the second.
+        for closed in ["a/b/link", "a/b/none", "a/b", "a/b/1/x", "a/to/1", "a/to/2", "a/to/3"] {
             let opened = below.open_regular(&path(closed));
             assert!(matches!(opened, Err(OpenError::Gone)), "{resolver:?} {closed}: {opened:?}");
         }
