@@ -245,6 +245,12 @@ pub const UPLINK_LOOKBACK: Duration = Duration::from_secs(5);
 /// How long the rate of an uplink counts that nothing was learned of since. Links stay as they are for months, but machines are
 /// carried from one to another between two halves of a day; until the next upload a wrong rate costs some seconds.
 pub const UPLINK_MEMORY: Duration = Duration::from_hours(4);
+/// Connections over which a peer fetches from one provider at most: as many as downloaders commonly use, so that others who
+/// share a link with it lose no more to it than to them.
+pub const CONNECTIONS_PER_PROVIDER: usize = 4;
+/// A peer whose full uplink carries so many bytes per second or more fetches over one connection: 20 Mbit/s for each of two. Its
+/// acknowledgements wait behind what it sends, some hundred kilobytes in a usual router, which is the longer the slower.
+pub const UPLINK_OF_TWO_CONNECTIONS: u64 = 2_500_000;
 /// Change of an uplink's rate that the index is told of: a part of so many. Less is noise, and below what plans can use.
 pub const UPLINK_NEWS: u64 = 20;
 /// Places in swarms for which the index is told of a changed uplink alone, at each look; others wait for the next, or for news

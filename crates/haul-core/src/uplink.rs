@@ -103,6 +103,18 @@ impl Uplink {
     }
 }
 
+/// Over how many connections a peer with such an uplink, in bytes per second, fetches from one provider.
+///
+/// What it receives is acknowledged over its uplink, where the acknowledgements wait behind what it sends. TCP shares a
+/// link between connections in inverse proportion to their round trips, or worse, so that the peer with the slowest uplink would
+/// get least of everybody. It makes up for this by several connections. Nothing is known of an uplink that has not been full,
+/// and then nothing waits in it.
+pub fn connections(rate: Option<u64>) -> usize {
+    let Some(rate) = rate else { return 1 };
+    let connections = 2 * limits::UPLINK_OF_TWO_CONNECTIONS / rate.max(1);
+    usize::try_from(connections).unwrap_or(usize::MAX).clamp(1, limits::CONNECTIONS_PER_PROVIDER)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -139,6 +151,13 @@ mod tests {
         fn seconds(&mut self, seconds: u64, blocked: usize, rate: u64) -> Option<u64> {
             (0..4 * seconds).map(|_| self.sends(250, blocked, rate)).last().flatten()
         }
+    }
+
+    #[test]
+    fn the_slower_the_uplink_the_more_connections() {
+        let at = |megabits: u64| connections(Some(megabits * 125_000));
+        assert_eq!([0, 1, 10, 13, 14, 20, 21, 50, 100_000].map(at), [4, 4, 4, 3, 2, 2, 1, 1, 1]);
+        assert_eq!(connections(None), 1);
     }
 
     #[test]

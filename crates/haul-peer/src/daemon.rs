@@ -216,7 +216,7 @@ impl Daemon {
         stages.run("shares", shares.clone().run(sharing));
         let known = Arc::new(Known::default());
         let (pool, downloader) = downloading(&key, &link, &known, Some(shares.clone()), bandwidth.clone());
-        stages.run("connections", pool.run(calling));
+        stages.run("connections", pool.clone().run(calling));
         let transfers = Transfers::open(
             Some(home.state.join("transfers.json")),
             downloader.clone(),
@@ -247,7 +247,7 @@ impl Daemon {
         if let Some(listener) = listener {
             let checks = link.standing().checks();
             let (sent, limits) = (context.uploads.clone(), bandwidth.clone());
-            stages.run("serving", uplink::follow(sent, limits, link.clone(), serving.clone()));
+            stages.run("serving", uplink::follow(sent, limits, link.clone(), pool, serving.clone()));
             let acceptor = serving::Acceptor::new(listener, shares.clone(), checks, context.uploads.clone(), bandwidth);
             stages.run("serving", acceptor.run(serving));
         }

@@ -1,4 +1,4 @@
-//! Looks at what is sent to other peers, and has the index told what this peer's uplink carries.
+//! Looks at what is sent to other peers, and has the index told what this peer's uplink carries; downloads, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use haul_core::limits;
 use haul_core::time::Moment;
-use haul_core::uplink::Uplink;
+use haul_core::uplink::{self, Uplink};
 use haul_net::clock;
 use haul_net::connection::Traffic;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::uploads::Uploads;
 use crate::bandwidth::Bandwidth;
+use crate::fetch::pool::PeerPool;
 use crate::link::IndexLink;
 
 /// How often a limit is looked at while nobody is connected.
@@ -23,6 +24,7 @@ pub(super) async fn follow(
     uploads: Arc<Uploads>,
     bandwidth: Arc<Bandwidth>,
     link: IndexLink,
+    pool: Arc<PeerPool>,
     shutdown: CancellationToken,
 ) {
     let mut watch = Watch::default();
@@ -35,6 +37,8 @@ pub(super) async fn follow(
             tracing::debug!(bytes_per_second = known, "what the uplink carries");
         }
         link.tell_uplink(known);
+        // A limit keeps the uplink from being full: nothing waits in it.
+        pool.set_connections_per_peer(uplink::connections(measured));
         let idle = watch.open.is_empty();
         tokio::select! {
             () = shutdown.cancelled() => return,

@@ -1,7 +1,9 @@
-//! Connections to other peers: dialled once, shown the grant, shared by all downloads, closed when idle.
+//! Connections to other peers: dialled once, shown the grant, shared by all downloads, closed when idle. Where one is not
+//! enough to get a fair share of a link, there are several to the same peer.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,12 +16,16 @@ use haul_core::wire::peer::{PeerAnswer, PeerRequest};
 use haul_net::clock::boot_now;
 use haul_net::connection::{Connection, RequestError};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(15);
 /// Time for a peer to answer the grant.
 const GRANT_ANSWER: Duration = Duration::from_secs(10);
+
+/// Until another connection is tried to a peer that has one, after an attempt that failed.
+const FURTHER_AGAIN: Duration = Duration::from_secs(30);
 
 /// Connects to a peer, whose key must be the card's. The daemon dials; tests use memory.
 pub trait PeerDialer: Send + Sync + 'static {
@@ -54,9 +60,86 @@ pub enum ConnectError {
 }
 
 struct Pooled {
+    caller: Caller,
+    card: PeerCard,
+    /// What there is as long as the peer can be asked.
     connection: Connection,
-    shown: watch::Receiver<Option<GrantPaper>>,
+    further: Mutex<Further>,
     last_used: Mutex<Moment>,
+}
+
+/// Connections to the same peer besides the first.
+#[derive(Default)]
+struct Further {
+    open: Vec<Connection>,
+    dialing: JoinSet<Result<Connection, ConnectError>>,
+    not_before: Moment,
+    /// Streams opened so far, over which connection whatever.
+    streams: usize,
+}
+
+impl Pooled {
+    /// All connections to this peer.
+    fn connections(&self) -> Vec<Connection> {
+        let further = self.further();
+        std::iter::once(&self.connection).chain(&further.open).cloned().collect()
+    }
+
+    fn close(&self, reason: &str) {
+        for connection in self.connections() {
+            connection.close(reason);
+        }
+    }
+
+    /// The connection for the next stream of leaves. One more is dialled, one at a time, while there are fewer than wanted.
+    fn for_leaves(&self, now: Moment) -> Connection {
+        let wanted = self.caller.per_peer.load(Ordering::Relaxed).max(1);
+        let mut further = self.further();
+        while let Some(dialled) = further.dialing.try_join_next() {
+            match dialled {
+                Ok(Ok(connection)) => further.open.push(connection),
+                Ok(Err(_)) | Err(_) => further.not_before = now.after(FURTHER_AGAIN),
+            }
+        }
+        further.open.retain(|connection| connection.close_reason().is_none());
+        if 1 + further.open.len() < wanted && further.dialing.is_empty() && further.not_before <= now {
+            let (caller, card) = (self.caller.clone(), self.card.clone());
+            further.dialing.spawn(async move { caller.call(&card).await });
+        }
+        further.streams = further.streams.wrapping_add(1);
+        let at = further.streams % wanted.min(1 + further.open.len());
+        let next = at.checked_sub(1).and_then(|at| further.open.get(at));
+        next.unwrap_or(&self.connection).clone()
+    }
+
+    fn further(&self) -> MutexGuard<'_, Further> {
+        self.further.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What it takes to connect to a peer.
+#[derive(Clone)]
+struct Caller {
+    dialer: Arc<dyn PeerDialer>,
+    grant: watch::Receiver<Option<GrantPaper>>,
+    /// Connections that leaves of one provider come over.
+    per_peer: Arc<AtomicUsize>,
+}
+
+impl Caller {
+    /// A new connection, on which the grant has been shown.
+    async fn call(&self, card: &PeerCard) -> Result<Connection, ConnectError> {
+        if self.grant.borrow().is_none() {
+            return Err(ConnectError::NoGrant);
+        }
+        let connection = self.dialer.dial(card).await.map_err(ConnectError::Unreachable)?;
+        if connection.remote() != card.id {
+            connection.close("not the peer that was called");
+            return Err(ConnectError::Unreachable("another peer answers at its address".into()));
+        }
+        show_grant(&connection, &self.grant).await?;
+        Ok(connection)
+    }
 }
 
 /// A connection from the pool. It stays open while one of these exists.
@@ -69,6 +152,11 @@ impl Lease {
     /// The connection, on which the grant has been shown.
     pub fn connection(&self) -> &Connection {
         &self.pooled.connection
+    }
+
+    /// The connection for one stream of leaves: where several share the work ([`PeerPool::set_connections_per_peer`]), each in turn.
+    pub fn for_leaves(&self) -> Connection {
+        self.pooled.for_leaves(boot_now())
     }
 }
 
@@ -88,8 +176,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Arc<Pooled>>>>;
 
 /// The pool.
 pub struct PeerPool {
-    dialer: Arc<dyn PeerDialer>,
-    grant: watch::Receiver<Option<GrantPaper>>,
+    caller: Caller,
     slots: Mutex<BTreeMap<PeerId, Slot>>,
 }
 
@@ -102,12 +189,18 @@ impl std::fmt::Debug for PeerPool {
 impl PeerPool {
     /// An empty pool that shows the grant held by `grant`.
     pub fn new(dialer: Arc<dyn PeerDialer>, grant: watch::Receiver<Option<GrantPaper>>) -> Arc<Self> {
-        Arc::new(Self { dialer, grant, slots: Mutex::new(BTreeMap::new()) })
+        let caller = Caller { dialer, grant, per_peer: Arc::new(AtomicUsize::new(1)) };
+        Arc::new(Self { caller, slots: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// Over how many connections leaves come from each provider, as [`haul_core::uplink::connections`] says; one at first.
+    pub fn set_connections_per_peer(&self, connections: usize) {
+        self.caller.per_peer.store(connections, Ordering::Relaxed);
     }
 
     /// Shows new grants on open connections and closes idle ones, until shutdown; then closes all.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut grant = self.grant.clone();
+        let mut grant = self.caller.grant.clone();
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -119,15 +212,15 @@ impl PeerPool {
                         shutdown.cancelled().await;
                         break;
                     }
-                    for pooled in self.open_connections() {
+                    for connection in self.open_connections().iter().flat_map(|pooled| pooled.connections()) {
                         // A refusal shows with the next request; there is nobody to tell it to here.
-                        let _ = show_grant(&pooled.connection, &mut pooled.shown.clone()).await;
+                        let _ = show_grant(&connection, &grant).await;
                     }
                 }
             }
         }
         for pooled in self.open_connections() {
-            pooled.connection.close("this peer shuts down");
+            pooled.close("this peer shuts down");
         }
         self.slots().clear();
     }
@@ -143,17 +236,14 @@ impl PeerPool {
             return Ok(Lease { pooled: Arc::clone(pooled) });
         }
         *open = None;
-        let mut shown = self.grant.clone();
-        if shown.borrow().is_none() {
-            return Err(ConnectError::NoGrant);
-        }
-        let connection = self.dialer.dial(card).await.map_err(ConnectError::Unreachable)?;
-        if connection.remote() != card.id {
-            connection.close("not the peer that was called");
-            return Err(ConnectError::Unreachable("another peer answers at its address".into()));
-        }
-        show_grant(&connection, &mut shown).await?;
-        let pooled = Arc::new(Pooled { connection, shown, last_used: Mutex::new(boot_now()) });
+        let connection = self.caller.call(card).await?;
+        let pooled = Arc::new(Pooled {
+            caller: self.caller.clone(),
+            card: card.clone(),
+            connection,
+            further: Mutex::default(),
+            last_used: Mutex::new(boot_now()),
+        });
         *open = Some(Arc::clone(&pooled));
         Ok(Lease { pooled })
     }
@@ -163,7 +253,7 @@ impl PeerPool {
         self.open_connections().len()
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<PeerId, Slot>> {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<PeerId, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -181,7 +271,7 @@ impl PeerPool {
             let last = *pooled.last_used.lock().unwrap_or_else(PoisonError::into_inner);
             let unused = Arc::strong_count(pooled) == 1 && now.since(last) >= limits::PEER_CONNECTION_IDLE;
             if unused || pooled.connection.close_reason().is_some() {
-                pooled.connection.close("idle");
+                pooled.close("idle");
                 *open = None;
             }
             true
@@ -189,11 +279,8 @@ impl PeerPool {
     }
 }
 
-async fn show_grant(
-    connection: &Connection,
-    grant: &mut watch::Receiver<Option<GrantPaper>>,
-) -> Result<(), ConnectError> {
-    let Some(paper) = grant.borrow_and_update().clone() else { return Err(ConnectError::NoGrant) };
+async fn show_grant(connection: &Connection, grant: &watch::Receiver<Option<GrantPaper>>) -> Result<(), ConnectError> {
+    let Some(paper) = grant.borrow().clone() else { return Err(ConnectError::NoGrant) };
     let request = PeerRequest::Grant { grant: paper.grant, index_certificate: paper.index_certificate };
     let answer = tokio::time::timeout(GRANT_ANSWER, connection.request::<_, PeerAnswer>(&request)).await;
     let failure = match answer {
@@ -206,4 +293,149 @@ async fn show_grant(
     };
     connection.close("the grant was not accepted");
     Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt;
+    use haul_core::ids::PublicKey;
+    use haul_core::time::Timestamp;
+    use haul_core::wire::Label;
+    use haul_net::connection::{ConnectionSettings, Inbound, Inbox};
+    use haul_net::transport::memory_pair;
+
+    use super::*;
+
+    /// Calls a peer that grants everything, as often as it may be called.
+    struct Dialer {
+        calls: AtomicUsize,
+        allowed: usize,
+        /// The other ends.
+        far: Mutex<Vec<Connection>>,
+    }
+
+    impl PeerDialer for Dialer {
+        fn dial<'a>(&'a self, card: &'a PeerCard) -> BoxFuture<'a, Result<Connection, String>> {
+            async move {
+                if self.calls.fetch_add(1, Ordering::Relaxed) >= self.allowed {
+                    return Err("it takes no more".into());
+                }
+                let (near, far) = memory_pair();
+                let (far, inbox) = Connection::start(far, card.id, ConnectionSettings::server(None));
+                self.far.lock().unwrap().push(far);
+                tokio::spawn(grant_all(inbox));
+                Ok(Connection::start(near, card.id, ConnectionSettings::default()).0)
+            }
+            .boxed()
+        }
+    }
+
+    async fn grant_all(mut inbox: Inbox) {
+        while let Some(inbound) = inbox.next().await {
+            if let Inbound::Request(request) = inbound {
+                request.answer(&PeerAnswer::Granted).await.unwrap();
+            }
+        }
+    }
+
+    struct World {
+        dialer: Arc<Dialer>,
+        pool: Arc<PeerPool>,
+        lease: Lease,
+        grant: watch::Sender<Option<GrantPaper>>,
+        now: Moment,
+    }
+
+    /// A peer that may be called so often, and the first connection to it.
+    async fn world(allowed: usize) -> World {
+        let paper = GrantPaper { grant: ByteString(vec![1]), index_certificate: ByteString(vec![2]) };
+        let (grant, shown) = watch::channel(Some(paper));
+        let dialer = Arc::new(Dialer { calls: AtomicUsize::new(0), allowed, far: Mutex::default() });
+        let pool = PeerPool::new(dialer.clone(), shown);
+        let card = PeerCard {
+            id: PublicKey::new([9; 32]).unwrap(),
+            name: Label::from_lossy("ada"),
+            addresses: Vec::new(),
+            online: true,
+            seen: Timestamp(1),
+            files: 0,
+            bytes: 0,
+        };
+        let lease = pool.connect(&card).await.unwrap();
+        World { dialer, pool, lease, grant, now: Moment(1) }
+    }
+
+    impl World {
+        /// Streams that are opened until nothing is dialled any more.
+        async fn settle(&self) {
+            for _ in 0..1_000 {
+                self.lease.pooled.for_leaves(self.now);
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn calls(&self) -> usize {
+            self.dialer.calls.load(Ordering::Relaxed)
+        }
+
+        /// Requests that arrived on each connection so far.
+        fn arrived(&self) -> Vec<u64> {
+            self.dialer.far.lock().unwrap().iter().map(|far| far.traffic().frames_in).collect()
+        }
+
+        /// Asks something over the connections of so many streams.
+        async fn ask(&self, streams: usize) {
+            for _ in 0..streams {
+                show_grant(&self.lease.pooled.for_leaves(self.now), &self.grant.subscribe()).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_of_leaves_share_as_many_connections_as_wanted() {
+        let world = world(usize::MAX).await;
+        world.settle().await;
+        assert_eq!(world.calls(), 1, "one is enough for everybody else");
+        world.pool.set_connections_per_peer(3);
+        world.settle().await;
+        assert_eq!(world.calls(), 3);
+        world.ask(9).await;
+        assert_eq!(world.arrived(), [1 + 3, 1 + 3, 1 + 3]);
+        world.pool.set_connections_per_peer(1);
+        world.ask(4).await;
+        assert_eq!(world.arrived(), [1 + 3 + 4, 1 + 3, 1 + 3]);
+    }
+
+    #[tokio::test]
+    async fn who_takes_no_further_connection_is_asked_over_the_first_and_called_later() {
+        let mut world = world(1).await;
+        world.pool.set_connections_per_peer(4);
+        world.settle().await;
+        assert_eq!(world.calls(), 2, "not again at once");
+        world.ask(3).await;
+        assert_eq!(world.arrived(), [1 + 3]);
+        world.now = world.now.after(FURTHER_AGAIN);
+        world.settle().await;
+        assert_eq!(world.calls(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_further_connection_that_ends_is_replaced_and_all_end_with_the_pool() {
+        let world = world(usize::MAX).await;
+        world.pool.set_connections_per_peer(2);
+        world.settle().await;
+        let second = world.lease.pooled.connections().remove(1);
+        world.dialer.far.lock().unwrap()[1].close("it ends");
+        second.closed().await;
+        world.ask(2).await;
+        world.settle().await;
+        assert_eq!(world.calls(), 3);
+        let open = world.lease.pooled.connections();
+        assert_eq!(open.len(), 2);
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        Arc::clone(&world.pool).run(shutdown).await;
+        assert!(open.iter().all(|connection| connection.close_reason().is_some()));
+    }
 }

@@ -87,7 +87,7 @@ async fn stream_leaves(
     permits: &Arc<Semaphore>,
 ) -> Result<RequestEnd, RequestError> {
     let request = PeerRequest::Pieces { blob: asking.blob, ranges: List::new(ranges), wait };
-    let mut stream = asking.lease.connection().open_stream(&request).await?;
+    let mut stream = asking.lease.for_leaves().open_stream(&request).await?;
     let mut leaves = Vec::new();
     loop {
         // Take what is there already; hand it on before waiting for more.
