@@ -47,6 +47,9 @@ struct Arguments {
     /// Downlinks in Mbit/s.
     #[arg(long, default_value_t = 100)]
     down: u64,
+    /// Downlinks of the downloaders in turn, in Mbit/s, if they are not all alike.
+    #[arg(long, value_delimiter = ',')]
+    downs: Vec<u64>,
     /// So many sites, and each peer at one of them by chance: those of one site are near each other.
     #[arg(long, default_value_t = 1)]
     sites: u32,
@@ -77,6 +80,9 @@ struct Arguments {
     /// Milliseconds from peer to peer, one way.
     #[arg(long, default_value_t = 20)]
     latency: u64,
+    /// KiB that wait in front of each uplink: connections then share uplinks as TCP does, by their round trips.
+    #[arg(long)]
+    queue: Option<u64>,
     /// Milliseconds over which the downloaders join, one after the other.
     #[arg(long, default_value_t = 0)]
     spread: u64,
@@ -153,6 +159,9 @@ fn scenario(arguments: &Arguments, peers: usize) -> Scenario {
     for (peer, up) in scenario.peers.iter_mut().skip(1).zip(arguments.ups.iter().cycle()) {
         peer.up = rate(*up);
     }
+    for (peer, down) in scenario.peers.iter_mut().skip(1).zip(arguments.downs.iter().cycle()) {
+        peer.down = rate(*down);
+    }
     for (at, peer) in scenario.peers.iter_mut().enumerate().skip(1).filter(|_| arguments.spread > 0) {
         peer.joins = Duration::from_millis(arguments.spread * (at as u64 - 1) / peers as u64);
     }
@@ -178,6 +187,7 @@ fn scenario(arguments: &Arguments, peers: usize) -> Scenario {
     scenario.latency = Duration::from_millis(arguments.latency);
     scenario.control = Duration::from_millis(arguments.control);
     scenario.quantum = arguments.quantum;
+    scenario.queue = arguments.queue.map(|kib| kib * 1024);
     scenario.random = arguments.seed;
     let bound = fluid_bound(&scenario, arguments.bytes);
     scenario.planner_dies = arguments.dies.map(|part| bound.mul_f64(part));

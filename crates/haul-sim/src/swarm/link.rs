@@ -70,6 +70,9 @@ pub(super) struct Flow {
     out: VecDeque<Item>,
     /// Waits for its turn on the uplink.
     pub(super) in_turn: bool,
+    /// What a turn on the uplink counts, and those that it had.
+    stride: Micros,
+    share: u64,
     /// Sent and not delivered, and how much of that there may be.
     pub(super) under_way: u32,
     pub(super) window: u32,
@@ -80,7 +83,7 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(source: NodeId, sink: NodeId, open_from: Micros, window: u32) -> Self {
+    pub(super) fn new(source: NodeId, sink: NodeId, open_from: Micros, window: u32, stride: Micros) -> Self {
         Self {
             source,
             sink,
@@ -91,6 +94,8 @@ impl Flow {
             turn: BTreeSet::new(),
             out: VecDeque::new(),
             in_turn: false,
+            stride,
+            share: 0,
             under_way: 0,
             window,
             blocked: false,
@@ -105,6 +110,17 @@ impl Flow {
         if served.granted && has_news && !std::mem::replace(&mut served.in_turn, true) {
             self.turn.insert(request);
         }
+    }
+
+    /// Where it stands among the connections of an uplink whose last one has had so much.
+    pub(super) fn share_from(&mut self, last: u64) -> u64 {
+        self.share = self.share.max(last);
+        self.share
+    }
+
+    /// It had a turn.
+    pub(super) fn had_turn(&mut self) {
+        self.share += self.stride;
     }
 
     /// A message overtakes leaves.

@@ -1,6 +1,6 @@
 //! One peer of the simulation.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use haul_core::blob::LeafSet;
 use haul_core::limits::UPLOAD_SLOTS;
@@ -30,8 +30,12 @@ pub(super) struct Node {
     pub(super) left: Vec<u16>,
     /// The index has said whom it may pass the blob on to.
     pub(super) offers: bool,
-    /// Connections with something to send, in turn.
-    pub(super) turn: VecDeque<FlowId>,
+    /// Connections with something to send, by what they have had; equal ones in turn.
+    pub(super) turn: BTreeSet<(u64, u64, FlowId)>,
+    /// Turns that were given.
+    pub(super) turns: u64,
+    /// What the connection that was served last has had.
+    pub(super) share: u64,
     pub(super) sending: Option<(FlowId, Item)>,
     /// Bytes of small answers that go out with the next leaf.
     pub(super) answers: u64,
@@ -103,7 +107,9 @@ impl Node {
             pieces: if seed { PieceSet::full(pieces) } else { PieceSet::new(pieces) },
             left: vec![if seed { 0 } else { per_piece as u16 }; pieces as usize],
             offers: seed,
-            turn: VecDeque::new(),
+            turn: BTreeSet::new(),
+            turns: 0,
+            share: 0,
             sending: None,
             answers: 0,
             down_free: 0,

@@ -80,6 +80,9 @@ pub struct Scenario {
     pub latency: Duration,
     /// From a peer to the index, one way, with what both need for it.
     pub control: Duration,
+    /// Bytes that wait in front of each uplink, if that is to count: acknowledgements wait behind them, so that peers with slow
+    /// uplinks get less of links that they share with others.
+    pub queue: Option<u64>,
     /// How long a broken peer goes unnoticed.
     pub notice: Duration,
     /// How often a simple sink reports. The machine's driver tells what is new when the index has taken the last report.
@@ -102,6 +105,7 @@ impl Scenario {
             sinks: Sinks::Machine,
             latency: Duration::from_millis(20),
             control: Duration::from_millis(150),
+            queue: None,
             notice: Duration::from_secs(1),
             report: Duration::from_millis(500),
             quantum: 1,

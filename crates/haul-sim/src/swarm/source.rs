@@ -4,6 +4,7 @@ use haul_core::blob::LeafSet;
 use haul_core::download::{Have, RequestEnd};
 use haul_core::limits::{LEAF_WAIT, SHEET_LEAVES, SLOT_NEWS};
 use haul_core::slots::{SlotAction, SlotId};
+use haul_core::uplink;
 
 use super::events::{Event, Micros, NodeId};
 use super::index::Message;
@@ -28,10 +29,20 @@ impl World<'_> {
         let unit_us = self.nodes[source as usize].up_time(self.unit_bytes);
         let window = (4 * self.latency / unit_us) as u32 + 4;
         let open_from = self.now + SETUP_ROUND_TRIPS * 2 * self.latency;
-        self.flows.push(Flow::new(source, sink, open_from, window));
+        self.flows.push(Flow::new(source, sink, open_from, window, self.stride(source, sink)));
         self.nodes[sink as usize].flows_in.insert(source, flow);
         self.nodes[source as usize].flows_out.push(flow);
         flow
+    }
+
+    /// How much a turn on the uplink counts for a connection: its round trip in microseconds, with what waits in front of both uplinks,
+    /// for TCP shares links in inverse proportion to it; a sink with several connections has as many turns for one. Nothing
+    /// where nothing waits: all are served in turn.
+    fn stride(&self, source: NodeId, sink: NodeId) -> Micros {
+        let Some(queue) = self.scenario.queue else { return 0 };
+        let waits: Micros = [source, sink].iter().map(|end| self.nodes[*end as usize].up_time(queue)).sum();
+        let uplink = self.scenario.peers[sink as usize].up;
+        (2 * self.latency + waits) / uplink::connections(Some(uplink)) as Micros
     }
 
     /// When something that a sink says now is at the source.
@@ -228,7 +239,9 @@ impl World<'_> {
         let link = &mut self.flows[flow as usize];
         if !link.closed && !link.in_turn && link.under_way < link.window && link.has_output(self.now) {
             link.in_turn = true;
-            self.nodes[link.source as usize].turn.push_back(flow);
+            let holder = &mut self.nodes[link.source as usize];
+            holder.turns += 1;
+            holder.turn.insert((link.share_from(holder.share), holder.turns, flow));
         }
     }
 
@@ -236,8 +249,9 @@ impl World<'_> {
     pub(super) fn serve(&mut self, node: NodeId) {
         while self.nodes[node as usize].sending.is_none()
             && self.nodes[node as usize].here
-            && let Some(flow) = self.nodes[node as usize].turn.pop_front()
+            && let Some((share, _, flow)) = self.nodes[node as usize].turn.pop_first()
         {
+            self.nodes[node as usize].share = share;
             let link = &mut self.flows[flow as usize];
             link.in_turn = false;
             let Some(item) = link.next_output(self.now).filter(|_| !link.closed) else { continue };
@@ -254,6 +268,7 @@ impl World<'_> {
                 continue;
             }
             link.under_way += 1;
+            link.had_turn();
             let bytes = self.bytes_of(item);
             let sender = &mut self.nodes[node as usize];
             sender.sending = Some((flow, item));

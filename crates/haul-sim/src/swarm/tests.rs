@@ -35,6 +35,24 @@ fn machines_end_near_the_bound_too() {
 }
 
 #[test]
+fn who_has_a_slow_uplink_falls_little_behind() {
+    let mut behind = 0.0;
+    for random in 1..=3 {
+        let mut scenario = Scenario::equal(256 * MIB, 9, rate(50), rate(100));
+        for (peer, up) in scenario.peers.iter_mut().skip(1).zip([10, 100, 20, 50, 15, 80, 30, 40, 25]) {
+            peer.up = rate(up);
+        }
+        scenario.queue = Some(512 * 1024);
+        (scenario.latency, scenario.control) = (Duration::from_millis(5), Duration::from_millis(2));
+        scenario.random = random;
+        let (outcome, _) = check(&scenario);
+        behind += (outcome.last().as_secs_f64() / outcome.median().as_secs_f64() - 1.0) / 3.0;
+    }
+    // Over one connection each it is 0.065.
+    assert!(behind <= 0.04, "{behind}");
+}
+
+#[test]
 fn machines_without_a_planner_share_the_work_among_them() {
     for sinks in [4, 8] {
         let mut scenario = Scenario::equal(256 * MIB, sinks, rate(50), rate(100));
