@@ -19,6 +19,8 @@ from swarms import NAME, Got, Swarm, Uplinks, given, together
 
 # Mbit/s of every peer and the seed.
 UP, DOWN = 50.0, 100.0
+# Times that a link is measured in both directions; the largest figure counts.
+MEASURED_BOTH = 3
 # What Linux uses unless it is told otherwise; the machine that measures may be.
 CONGESTION = "cubic"
 CASE = "all at once"
@@ -147,7 +149,8 @@ def efficiency(bench: Any, links: Links, number: int, runs: list[dict[str, Any]]
     seconds = bench.size.seconds
     one, other, address = links.inside(1), links.inside(2), links.address(2)
     alone = floor.link_rate(one, other, address, seconds)
-    both = floor.link_rate_both(one, other, address, seconds)
+    # Two directions at once disturb each other now and then; a link never carries more than it can.
+    both = max(floor.link_rate_both(one, other, address, seconds) for _ in range(1 if bench.size.tiny else MEASURED_BOTH))
     runs.append(bench.run("iperf3", case, number, {"mbit_per_s": alone, "mbit_per_s_both": both, "eta": alone / UP}))
     return alone, both
 
