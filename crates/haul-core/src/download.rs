@@ -398,6 +398,7 @@ impl Download {
             }
             // Who downloads the blob itself may just not have begun.
             RequestEnd::NotHeld if !holds_all => self.back_off(provider),
+            RequestEnd::Interrupted => {}
             // That a connection is lost was said of the provider already.
             RequestEnd::Failed if known.state != ProviderState::Ready => {}
             RequestEnd::Failed => {

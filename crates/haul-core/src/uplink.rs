@@ -107,8 +107,8 @@ impl Uplink {
 ///
 /// What it receives is acknowledged over its uplink, where the acknowledgements wait behind what it sends. TCP shares a
 /// link between connections in inverse proportion to their round trips, or worse, so that the peer with the slowest uplink would
-/// get least of everybody. It makes up for this by several connections. Nothing is known of an uplink that has not been full,
-/// and then nothing waits in it.
+/// get least of everybody. It makes up for this by several connections. Of an uplink that has not been full for hours nothing is
+/// known; where one was and is not any more, the connections are of no use and do little harm.
 pub fn connections(rate: Option<u64>) -> usize {
     let Some(rate) = rate else { return 1 };
     let connections = 2 * limits::UPLINK_OF_TWO_CONNECTIONS / rate.max(1);

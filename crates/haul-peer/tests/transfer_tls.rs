@@ -64,8 +64,8 @@ async fn three_peers_over_tls() {
     let done = downloader.fetch_blob(wanted, no_progress(), CancellationToken::new()).await.unwrap();
     assert!(std::fs::read(&target).unwrap() == bytes);
     assert!(!done.providers.contains(&cards[2].id) && done.banned.is_empty());
-    assert_eq!(pool.open_count(), 2, "the connections stay for the next download");
+    assert_eq!(pool.connected_peers(), 2, "the connections stay for the next download");
     closing.cancel();
     running.await.unwrap();
-    assert_eq!(pool.open_count(), 0);
+    assert_eq!(pool.connected_peers(), 0);
 }

@@ -548,6 +548,23 @@ fn what_a_lost_connection_had_brought_counts() {
 }
 
 #[test]
+fn what_one_of_several_connections_did_not_bring_is_asked_for_again_at_once() {
+    let mut machine =
+        Download::new(BlobGeometry::new(40 * LEAF_BYTES).unwrap(), LeafSet::new(40), &LeafSet::new(40), 9);
+    machine.handle_provider(Moment(1), peer(1), Have::All);
+    let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
+    machine.handle_sheet(Moment(2), request, true);
+    let open = asked(&mut machine);
+    let (broken, _, lost, _) = open.first().unwrap();
+    machine.handle_end(Moment(3), *broken, RequestEnd::Interrupted);
+    let again = asked(&mut machine);
+    assert!(again.iter().any(|(_, _, leaves, _)| leaves.contains(&lost[0])), "{again:?}");
+    // The others go on: nothing is taken back.
+    let (other, _, leaves, _) = open.last().unwrap();
+    assert_eq!(machine.handle_arrival(Moment(4), *other, leaves[0]), Arrival::Verify);
+}
+
+#[test]
 fn a_leaf_that_was_damaged_is_asked_for_again_even_at_the_end() {
     let mut machine = Download::new(BlobGeometry::new(3 * LEAF_BYTES).unwrap(), LeafSet::new(3), &LeafSet::new(3), 9);
     machine.handle_provider(Moment(1), peer(1), Have::All);

@@ -156,4 +156,6 @@ pub enum RequestEnd {
     Busy,
     /// The connection or the request broke.
     Failed,
+    /// One of several connections broke, and the provider can still be asked over another: it has not failed.
+    Interrupted,
 }

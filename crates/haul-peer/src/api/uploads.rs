@@ -48,6 +48,11 @@ impl Uploads {
         (inner.open.len() as u64, inner.past + open)
     }
 
+    /// Connections of one peer that are open.
+    pub fn of_peer(&self, peer: &PeerId) -> usize {
+        self.lock().open.values().filter(|connection| connection.remote() == *peer).count()
+    }
+
     /// Connections that are open, by number, each with its peer and what went over it; and bytes sent over all since the
     /// start.
     pub fn traffic(&self) -> (BTreeMap<u64, (PeerId, Traffic)>, u64) {

@@ -27,8 +27,10 @@ use crate::swarm::Seat;
 
 /// Providers asked for at once. More are found by asking again while a download runs.
 const PROVIDERS: u32 = 64;
-/// Connections from other peers at once. Each holds a file descriptor and up to a window of bytes.
+/// Connections from other peers at once. Each holds a file descriptor and up to a window of bytes. When half of them are in use, a
+/// peer gets two: one that is still to be noticed dead, and one in its place.
 const CONNECTIONS: usize = 1_024;
+const OF_ONE_WHEN_MANY: usize = 2;
 
 /// Dials a peer at its addresses, best first.
 pub(super) struct TcpDialer {
@@ -150,6 +152,10 @@ impl Acceptor {
                     };
                     let (connection, inbox) =
                         Connection::start(transport, remote, ConnectionSettings::server(Some(addr)));
+                    if tasks.len() >= CONNECTIONS / 2 && self.uploads.of_peer(&remote) >= OF_ONE_WHEN_MANY {
+                        connection.close("too many connections");
+                        continue;
+                    }
                     let (counted, stop) = (self.uploads.count(connection.clone()), serving.clone());
                     tasks.spawn(async move {
                         let _counted = counted;

@@ -1,4 +1,5 @@
-//! Looks at what is sent to other peers, and has the index told what this peer's uplink carries; downloads, too.
+//! Looks at what is sent to other peers, and tells the index what this peer's uplink carries, and downloads over how many
+//! connections to fetch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,8 +38,9 @@ pub(super) async fn follow(
             tracing::debug!(bytes_per_second = known, "what the uplink carries");
         }
         link.tell_uplink(known);
-        // A limit keeps the uplink from being full: nothing waits in it.
-        pool.set_connections_per_peer(uplink::connections(measured));
+        // Under a limit that is less than the uplink carries nothing waits in it.
+        let full = measured.filter(|measured| known == Some(*measured));
+        pool.set_connections_per_peer(uplink::connections(full));
         let idle = watch.open.is_empty();
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -169,6 +171,8 @@ mod tests {
         let rate = known_of(&[1, 2], 3).await.unwrap();
         // What is written at once is a batch, half a second is some of them.
         assert!(rate.abs_diff(8 * TAKEN as u64) <= 4 * 64 * 1024, "{rate}");
+        let rate = known_of(&[1, 1, 1, 1, 2], 3).await.unwrap();
+        assert!(rate.abs_diff(20 * TAKEN as u64) <= 10 * 64 * 1024, "{rate}");
         assert_eq!(known_of(&[1, 1], 10).await, None, "two connections to one peer are one receiver");
         assert_eq!(known_of(&[1], 10).await, None);
         assert_eq!(known_of(&[], 10).await, None);

@@ -50,7 +50,7 @@ pub(super) fn of_call(error: &ConnectError) -> Note {
 /// None for an end that is as it should be, and for another size, which is noted with that size where it is told.
 pub(super) fn of_end(end: RequestEnd) -> Option<Note> {
     match end {
-        RequestEnd::Served | RequestEnd::OtherSize => None,
+        RequestEnd::Served | RequestEnd::OtherSize | RequestEnd::Interrupted => None,
         RequestEnd::NotHeld => Some(Note::Gone),
         RequestEnd::Changed => Some(Note::Changed),
         RequestEnd::Busy => Some(Note::Busy),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use haul_core::ids::PeerId;
 use haul_core::limits;
 use haul_core::time::Moment;
@@ -24,7 +24,7 @@ const SWEEP: Duration = Duration::from_secs(15);
 /// Time for a peer to answer the grant.
 const GRANT_ANSWER: Duration = Duration::from_secs(10);
 
-/// Until another connection is tried to a peer that has one, after an attempt that failed.
+/// Until another connection is tried to a peer that has one, after one that failed or broke.
 const FURTHER_AGAIN: Duration = Duration::from_secs(30);
 
 /// Connects to a peer, whose key must be the card's. The daemon dials; tests use memory.
@@ -78,10 +78,29 @@ struct Further {
     streams: usize,
 }
 
+impl Further {
+    /// Takes in what was dialled, and leaves out what has ended.
+    fn collect(&mut self, now: Moment) {
+        let before = self.open.len();
+        self.open.retain(|connection| connection.close_reason().is_none());
+        let mut failed = self.open.len() < before;
+        while let Some(dialled) = self.dialing.try_join_next() {
+            match dialled {
+                Ok(Ok(connection)) => self.open.push(connection),
+                Ok(Err(_)) | Err(_) => failed = true,
+            }
+        }
+        if failed {
+            self.not_before = now.after(FURTHER_AGAIN);
+        }
+    }
+}
+
 impl Pooled {
     /// All connections to this peer.
     fn connections(&self) -> Vec<Connection> {
-        let further = self.further();
+        let mut further = self.further();
+        further.collect(boot_now());
         std::iter::once(&self.connection).chain(&further.open).cloned().collect()
     }
 
@@ -95,13 +114,7 @@ impl Pooled {
     fn for_leaves(&self, now: Moment) -> Connection {
         let wanted = self.caller.per_peer.load(Ordering::Relaxed).max(1);
         let mut further = self.further();
-        while let Some(dialled) = further.dialing.try_join_next() {
-            match dialled {
-                Ok(Ok(connection)) => further.open.push(connection),
-                Ok(Err(_)) | Err(_) => further.not_before = now.after(FURTHER_AGAIN),
-            }
-        }
-        further.open.retain(|connection| connection.close_reason().is_none());
+        further.collect(now);
         if 1 + further.open.len() < wanted && further.dialing.is_empty() && further.not_before <= now {
             let (caller, card) = (self.caller.clone(), self.card.clone());
             further.dialing.spawn(async move { caller.call(&card).await });
@@ -137,8 +150,15 @@ impl Caller {
             connection.close("not the peer that was called");
             return Err(ConnectError::Unreachable("another peer answers at its address".into()));
         }
-        show_grant(&connection, &self.grant).await?;
-        Ok(connection)
+        let mut grant = self.grant.clone();
+        // Whoever shows a new one to all does not know of this connection yet.
+        loop {
+            grant.mark_unchanged();
+            show_grant(&connection, &grant).await?;
+            if !grant.has_changed().unwrap_or(false) {
+                return Ok(connection);
+            }
+        }
     }
 }
 
@@ -212,14 +232,17 @@ impl PeerPool {
                         shutdown.cancelled().await;
                         break;
                     }
-                    for connection in self.open_connections().iter().flat_map(|pooled| pooled.connections()) {
-                        // A refusal shows with the next request; there is nobody to tell it to here.
-                        let _ = show_grant(&connection, &grant).await;
+                    let open: Vec<Connection> = self.open().iter().flat_map(|pooled| pooled.connections()).collect();
+                    // A refusal shows with the next request; there is nobody to tell it to here.
+                    let shown = join_all(open.iter().map(|connection| show_grant(connection, &grant)));
+                    tokio::select! {
+                        () = shutdown.cancelled() => break,
+                        _ = shown => {}
                     }
                 }
             }
         }
-        for pooled in self.open_connections() {
+        for pooled in self.open() {
             pooled.close("this peer shuts down");
         }
         self.slots().clear();
@@ -248,16 +271,16 @@ impl PeerPool {
         Ok(Lease { pooled })
     }
 
-    /// Number of open connections.
-    pub fn open_count(&self) -> usize {
-        self.open_connections().len()
+    /// Number of peers that there is a connection to.
+    pub fn connected_peers(&self) -> usize {
+        self.open().len()
     }
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<PeerId, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open_connections(&self) -> Vec<Arc<Pooled>> {
+    fn open(&self) -> Vec<Arc<Pooled>> {
         let slots: Vec<Slot> = self.slots().values().cloned().collect();
         let open = slots.iter().filter_map(|slot| slot.try_lock().ok()?.clone());
         open.filter(|pooled| pooled.connection.close_reason().is_none()).collect()
@@ -270,8 +293,11 @@ impl PeerPool {
             let Some(pooled) = open.as_ref() else { return Arc::strong_count(slot) > 1 };
             let last = *pooled.last_used.lock().unwrap_or_else(PoisonError::into_inner);
             let unused = Arc::strong_count(pooled) == 1 && now.since(last) >= limits::PEER_CONNECTION_IDLE;
-            if unused || pooled.connection.close_reason().is_some() {
+            if unused {
                 pooled.close("idle");
+            }
+            // Where the first has ended, leases keep the others until their streams are through.
+            if unused || pooled.connection.close_reason().is_some() {
                 *open = None;
             }
             true
@@ -392,6 +418,17 @@ mod tests {
         }
     }
 
+    /// Lets others run until something holds.
+    async fn until(holds: impl Fn() -> bool) {
+        for _ in 0..10_000 {
+            if holds() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("it does not come to that");
+    }
+
     #[tokio::test]
     async fn streams_of_leaves_share_as_many_connections_as_wanted() {
         let world = world(usize::MAX).await;
@@ -405,6 +442,25 @@ mod tests {
         world.pool.set_connections_per_peer(1);
         world.ask(4).await;
         assert_eq!(world.arrived(), [1 + 3 + 4, 1 + 3, 1 + 3]);
+    }
+
+    #[tokio::test]
+    async fn a_new_grant_is_shown_on_all_connections_and_on_one_that_was_dialled_meanwhile() {
+        let world = world(usize::MAX).await;
+        world.pool.set_connections_per_peer(2);
+        let paper = |grant| Some(GrantPaper { grant: ByteString(vec![grant]), index_certificate: ByteString(vec![2]) });
+        // The stream has a further connection dialled, and nobody asks for it again.
+        world.lease.pooled.for_leaves(world.now);
+        world.grant.send_replace(paper(3));
+        until(|| world.arrived().get(1).is_some_and(|arrived| *arrived >= 1)).await;
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(Arc::clone(&world.pool).run(shutdown.clone()));
+        tokio::task::yield_now().await;
+        let before = world.arrived();
+        world.grant.send_replace(paper(4));
+        until(|| world.arrived().iter().zip(&before).all(|(now, before)| now > before)).await;
+        shutdown.cancel();
+        running.await.unwrap();
     }
 
     #[tokio::test]
@@ -422,13 +478,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_further_connection_that_ends_is_replaced_and_all_end_with_the_pool() {
-        let world = world(usize::MAX).await;
+        let mut world = world(usize::MAX).await;
         world.pool.set_connections_per_peer(2);
         world.settle().await;
         let second = world.lease.pooled.connections().remove(1);
         world.dialer.far.lock().unwrap()[1].close("it ends");
         second.closed().await;
-        world.ask(2).await;
+        world.settle().await;
+        assert_eq!(world.calls(), 2, "not at once");
+        world.now = boot_now().after(FURTHER_AGAIN);
         world.settle().await;
         assert_eq!(world.calls(), 3);
         let open = world.lease.pooled.connections();

@@ -75,7 +75,11 @@ pub(super) async fn ask_sheet(asking: Asking, sheet: Option<u64>) {
 /// Asks for leaves; each is verified here, while the processor's cache still holds it. They are reported in batches, each
 /// with a permit that bounds what waits to be written.
 pub(super) async fn ask_leaves(asking: Asking, ranges: Vec<LeafRange>, wait: bool, permits: Arc<Semaphore>) {
-    let end = stream_leaves(&asking, ranges, wait, &permits).await.unwrap_or(RequestEnd::Failed);
+    let end = stream_leaves(&asking, ranges, wait, &permits).await.unwrap_or_else(|error| {
+        let others_left =
+            matches!(error, RequestError::Closed(_)) && asking.lease.connection().close_reason().is_none();
+        if others_left { RequestEnd::Interrupted } else { RequestEnd::Failed }
+    });
     let event = Event::Ended { request: asking.request, provider: asking.provider, end };
     let _ = asking.events.send(event).await;
 }

@@ -263,7 +263,7 @@ impl Transfer<'_> {
         self.providers.request_over(request);
         let now = boot_now();
         match end {
-            RequestEnd::Served | RequestEnd::OtherSize => {}
+            RequestEnd::Served | RequestEnd::OtherSize | RequestEnd::Interrupted => {}
             RequestEnd::NotHeld => self.providers.not_held(provider),
             RequestEnd::Changed => self.providers.trouble(provider, CHANGED.into()),
             RequestEnd::Busy => self.providers.trouble(provider, "is busy".into()),
