@@ -36,6 +36,9 @@ fn main() -> ExitCode {
 /// runs is for the nightly ones.
 const SCALE: &str = "(binary(e2e) & test(/^scale::/)) + binary(store_scale)";
 
+/// What is built for them: every other test binary would cost a link.
+const SCALE_BINARIES: [&str; 8] = ["-p", "haul", "-p", "haul-index", "--test", "e2e", "--test", "store_scale"];
+
 /// The targets of `fuzz/`, and how long each runs.
 const FUZZED: [&str; 2] = ["query", "page"];
 const FUZZ_SECONDS: u32 = 600;
@@ -46,12 +49,12 @@ fn test() -> Result<()> {
     python_tests()?;
     if has("nextest") {
         cargo(&["nextest", "run", "--workspace"])?;
-        let scale = ["nextest", "run", "--release", "--profile", "scale", "--run-ignored", "only"];
-        cargo(&[&scale[..], &["-p", "haul", "-p", "haul-index", "-E", SCALE]].concat())
+        let scale = ["nextest", "run", "--cargo-profile", "scale", "--profile", "scale", "--run-ignored", "only"];
+        cargo(&[&scale[..], &SCALE_BINARIES, &["-E", SCALE]].concat())
     } else {
         cargo(&["test", "--workspace"])?;
-        let scale = ["test", "--release", "-p", "haul", "-p", "haul-index", "--test", "e2e", "--test", "store_scale"];
-        cargo(&[&scale[..], &["--", "--ignored", "--test-threads", "1", "--skip", "sweep::"]].concat())
+        let scale = ["test", "--profile", "scale"];
+        cargo(&[&scale[..], &SCALE_BINARIES, &["--", "--ignored", "--test-threads", "1", "--skip", "sweep::"]].concat())
     }
 }
 
