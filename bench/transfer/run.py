@@ -63,14 +63,15 @@ class Size:
         self.tiny = quick
         self.large = (64 if quick else 4096) * MIB
         self.sizes = [MIB] if quick else [MIB, 16 * MIB, 256 * MIB]
-        self.small = 500 if quick else 80_000
+        self.small = 8_000 if quick else 80_000
         self.floor = (64 if quick else 1024) * MIB
         # (Mbit/s, bytes): long enough that the beginning is seen and does not decide.
         self.shaped = [(1000, 16 * MIB), (100, 4 * MIB)] if quick else [(1000, 1024 * MIB), (100, 192 * MIB)]
         self.sources = (64 if quick else 512) * MIB
         self.changing = (128 if quick else 1536) * MIB
         self.providers = (16 if quick else 256) * MIB
-        self.swarm = (16 if quick else 256) * MIB
+        # With less, a seed that leaves goes before others have all of the file.
+        self.swarm = (64 if quick else 256) * MIB
         # At most so many in a swarm.
         self.peers = 3 if quick else 16
         self.seconds = 2 if quick else 6

@@ -249,8 +249,8 @@ pub const UPLINK_MEMORY: Duration = Duration::from_hours(4);
 /// share a link with it lose no more to it than to them.
 pub const CONNECTIONS_PER_PROVIDER: usize = 4;
 /// A peer whose full uplink carries so many bytes per second, 20 Mbit/s, fetches over two connections, over more the slower it
-/// is, and over one if it is faster. Its acknowledgements wait behind what it sends: a hundred kilobytes before a usual link take as
-/// long as the round trips of others at such a rate.
+/// is, and over one if it is faster. Its acknowledgements wait behind what it sends: at this rate 100 kB in front of a link are 40 ms,
+/// as much as the round trips of those with faster links were in the measured swarm (docs/swarm.md).
 pub const UPLINK_OF_TWO_CONNECTIONS: u64 = 2_500_000;
 /// Change of an uplink's rate that the index is told of: a part of so many. Less is noise, and below what plans can use.
 pub const UPLINK_NEWS: u64 = 20;

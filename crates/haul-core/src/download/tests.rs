@@ -517,13 +517,19 @@ fn the_last_leaf_is_asked_for_first_and_only_of_the_prover() {
     assert!(matches!(machine.poll_action(), Some(Action::RequestLeaves { provider: other, .. }) if other != provider));
 }
 
-#[test]
-fn what_a_lost_connection_had_brought_counts() {
-    let mut machine =
-        Download::new(BlobGeometry::new(40 * LEAF_BYTES).unwrap(), LeafSet::new(40), &LeafSet::new(40), 9);
+/// A download of so many leaves, all of which peer 1 has, with its sheet.
+fn with_sheet(leaves: u64) -> Download {
+    let geometry = BlobGeometry::new(leaves * LEAF_BYTES).unwrap();
+    let mut machine = Download::new(geometry, LeafSet::new(leaves), &LeafSet::new(leaves), 9);
     machine.handle_provider(Moment(1), peer(1), Have::All);
     let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
     machine.handle_sheet(Moment(2), request, true);
+    machine
+}
+
+#[test]
+fn what_a_lost_connection_had_brought_counts() {
+    let mut machine = with_sheet(40);
     let open = asked(&mut machine);
     assert!(open.len() > 1);
     // One request reports the end of the connection before the others have handed on what came over it.
@@ -549,11 +555,7 @@ fn what_a_lost_connection_had_brought_counts() {
 
 #[test]
 fn what_one_of_several_connections_did_not_bring_is_asked_for_again_at_once() {
-    let mut machine =
-        Download::new(BlobGeometry::new(40 * LEAF_BYTES).unwrap(), LeafSet::new(40), &LeafSet::new(40), 9);
-    machine.handle_provider(Moment(1), peer(1), Have::All);
-    let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
-    machine.handle_sheet(Moment(2), request, true);
+    let mut machine = with_sheet(40);
     let open = asked(&mut machine);
     let (broken, _, lost, _) = open.first().unwrap();
     machine.handle_end(Moment(3), *broken, RequestEnd::Interrupted);
@@ -566,10 +568,7 @@ fn what_one_of_several_connections_did_not_bring_is_asked_for_again_at_once() {
 
 #[test]
 fn a_leaf_that_was_damaged_is_asked_for_again_even_at_the_end() {
-    let mut machine = Download::new(BlobGeometry::new(3 * LEAF_BYTES).unwrap(), LeafSet::new(3), &LeafSet::new(3), 9);
-    machine.handle_provider(Moment(1), peer(1), Have::All);
-    let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
-    machine.handle_sheet(Moment(2), request, true);
+    let mut machine = with_sheet(3);
     let bring = |machine: &mut Download| {
         let mut asked_for = Vec::new();
         for (request, provider, leaves, _) in asked(machine) {
@@ -598,11 +597,7 @@ fn a_leaf_that_was_damaged_is_asked_for_again_even_at_the_end() {
 
 #[test]
 fn a_prover_that_is_lost_takes_its_sheets_with_it() {
-    let mut machine =
-        Download::new(BlobGeometry::new(40 * LEAF_BYTES).unwrap(), LeafSet::new(40), &LeafSet::new(40), 9);
-    machine.handle_provider(Moment(1), peer(1), Have::All);
-    let Some(Action::RequestSheet { request, .. }) = machine.poll_action() else { panic!() };
-    machine.handle_sheet(Moment(2), request, true);
+    let mut machine = with_sheet(40);
     machine.handle_provider(Moment(2), peer(2), Have::All);
     let open = asked(&mut machine);
     machine.handle_provider_lost(Moment(3), peer(1));
